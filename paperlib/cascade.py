@@ -1,0 +1,367 @@
+"""The cascade: one inverse per stage, chained from any depth back to an image."""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from paperlib.config import SOLVERS
+from paperlib.fitting import Progress, fit_adam, fit_ridge
+from paperlib.inverses import activation_of, inverse_of
+
+FORMAT = 1  # of saved cascades
+
+
+class Cascade:
+    """The inverses c_1 … c_L of a network's stages; C^l = c_1 ∘ … ∘ c_l maps level l to an image.
+
+    A level is the output of the first l stages, l = 1 … L. Build one with `for_network`, then `fit`.
+
+        cascade = Cascade.for_network(network, images[:1]).fit(images)
+        pictures = cascade.reconstruct(images[:10])  # (levels, 10, *image_shape)
+    """
+
+    def __init__(self, stages: Sequence[nn.Module], shapes: Sequence[Sequence[int]]) -> None:
+        self._stages = list(stages)
+        self._shapes = [tuple(shape) for shape in shapes]  # of the images, then of every level
+        self._inverses: list[Any] = []
+        self._solver: dict[str, Any] = {}
+
+    @classmethod
+    @torch.no_grad()
+    def for_network(cls, network: nn.Module | Iterable[nn.Module], example_images: Tensor) -> Self:
+        """An unfitted cascade; the shapes of all levels are found by one pass of the examples.
+
+        Args:
+            network: a Network (its `stages`), an nn.Sequential, or any sequence of modules.
+            example_images: (batch, *image_shape); one image is enough.
+
+        Raises:
+            ValueError: no stages, or a stage that rejects the output of the one before.
+        """
+        found: Any = getattr(network, "stages", network)
+        stages = list(found)
+        if not stages:
+            raise ValueError("a cascade needs at least one stage, got none")
+        activations = _floating(example_images, stages)
+        shapes = [activations.shape[1:]]
+        for level, stage in enumerate(stages, start=1):
+            try:
+                activations = stage(activations)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"stage {level} ({type(stage).__name__}) does not take an input of shape "
+                    f"{tuple(activations.shape)}: {error}"
+                ) from error
+            shapes.append(activations.shape[1:])
+        return cls(stages, shapes)
+
+    @property
+    def depth(self) -> int:
+        """The number of stages, and so of levels."""
+        return len(self._stages)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of the images it reconstructs."""
+        return self._shapes[0]
+
+    def fit(
+        self,
+        images: Tensor,
+        *,
+        solver: str = "ridge",
+        seed: int = 0,
+        resolution: float = 1e-3,
+        affine: bool = True,
+        steps: int | None = None,
+        batch_size: int = 64,
+        progress: Progress | None = None,
+    ) -> Self:
+        """This cascade, with every inverse fitted to the images' activations.
+
+        Args:
+            images: (n, *image_shape), n >= 2, values in [0, 1].
+            solver: "ridge", in closed form, or "adam", as published.
+            seed: of the inverses' initial weights and of the order of batches (adam).
+            resolution: ridge only; λ in squared activation units, see `fitting.fit_ridge`.
+            affine: ridge only; False gives inverses the published activation (tanh and erf nets).
+            steps: adam only; batches, None is one epoch.
+            batch_size: adam only.
+            progress: called with the number of stages finished since its last call.
+
+        Raises:
+            ValueError: an argument out of range, images of another shape, a stage without a known
+                inverse, or a network that overflows; the message names it.
+
+        Source: arXiv:2406.12916 (adam); the closed form is this package's.
+        """
+        if solver not in SOLVERS:
+            raise ValueError(f"solver must be one of {', '.join(SOLVERS)}; got {solver!r}")
+        if len(images) < 2:
+            raise ValueError(f"a fit needs at least 2 images, got {len(images)}")
+        if not resolution > 0:
+            raise ValueError(f"resolution must be > 0, got {resolution}")
+        for name, value in (("steps", steps), ("batch_size", batch_size)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}")
+        images = self._checked(images)
+        self._inverses = self._new_inverses(affine=solver == "ridge" and affine, seed=seed)
+        for inverse in self._inverses:
+            inverse.to(images.device, torch.promote_types(images.dtype, torch.float32))
+        walkers = [_Widened(stage) for stage in self._stages]
+        images = images.to(torch.promote_types(images.dtype, torch.float32))
+        if solver == "ridge":
+            self._solver = {"solver": solver, "resolution": resolution, "affine": affine}
+            fit_ridge(walkers, self._inverses, images, resolution=resolution, progress=progress)
+        else:
+            self._solver = {"solver": solver, "steps": steps, "batch_size": batch_size}
+            fit_adam(
+                walkers,
+                self._inverses,
+                images,
+                steps=steps,
+                batch_size=batch_size,
+                seed=seed,
+                progress=progress,
+            )
+        return self
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor, *, levels: Sequence[int] | None = None) -> Tensor:
+        """The images as they come back from each level, (levels, batch, *image_shape).
+
+        Args:
+            images: (batch, *image_shape).
+            levels: 1-based, in any order; None is all of them.
+
+        Raises:
+            ValueError: a level outside 1 … depth, images of another shape, or no fit yet.
+        """
+        wanted = self._checked_levels(levels)
+        activations = self._activations(self._checked(images), set(wanted))
+        rows = sum(len(images) for level in wanted for _ in range(level))
+        if self._affine and rows > max(wanted) * self._pixels:
+            pictures = self._compose(activations)
+        else:
+            pictures = self._descend(activations)
+        return torch.stack([pictures[level] for level in wanted])
+
+    @torch.no_grad()
+    def from_activation(self, activation: Tensor, level: int) -> Tensor:
+        """The images (batch, *image_shape) that the cascade makes of activations at one level.
+
+        Args:
+            activation: (batch, *shape of that level).
+            level: 1-based.
+
+        Raises:
+            ValueError: a level outside 1 … depth, an activation of another shape, or no fit yet.
+        """
+        (level,) = self._checked_levels([level])
+        expected = self._shapes[level]
+        if tuple(activation.shape[1:]) != expected:
+            raise ValueError(
+                f"activations at level {level} have the shape (batch, {_spelt(expected)}), "
+                f"got ({_spelt(activation.shape)})"
+            )
+        return self._descend({level: activation})[level]
+
+    @torch.no_grad()
+    def from_channel(self, images: Tensor, level: int, channel: int | Sequence[int]) -> Tensor:
+        """The images (batch, *image_shape) that one channel of a level carries alone.
+
+        Args:
+            images: (batch, *image_shape).
+            level: 1-based.
+            channel: which channel (or neuron) stays, or several; all others are set to zero.
+
+        Raises:
+            ValueError: a level or channel that does not exist, images of another shape, or no fit.
+        """
+        (level,) = self._checked_levels([level])
+        kept = [channel] if isinstance(channel, int) else list(channel)
+        channels = self._shapes[level][0]
+        if not kept or any(not 0 <= index < channels for index in kept):
+            raise ValueError(f"level {level} has the channels 0 … {channels - 1}, got {channel}")
+        whole = self._activations(self._checked(images), {level})[level]
+        alone = torch.zeros_like(whole)
+        alone[:, kept] = whole[:, kept]
+        return self.from_activation(alone, level)
+
+    def ideal_input(self, target: Tensor) -> Tensor:
+        """The images (batch, *image_shape) that the cascade makes of outputs set by hand.
+
+        Args:
+            target: (batch, *shape of the last level), e.g. 1 for one class and -1 for the others.
+
+        Raises:
+            ValueError: a target of another shape, or no fit yet.
+        """
+        return self.from_activation(target, self.depth)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Nothing; writes the fitted inverses to a .safetensors file, complete or not at all.
+
+        Raises:
+            ValueError: no fit yet.
+        """
+        self._checked_levels(None)
+        tensors = {
+            f"{level}.{name}": value.detach().cpu().contiguous()
+            for level, inverse in enumerate(self._inverses, start=1)
+            for name, value in inverse.state_dict().items()
+        }
+        about = {"format": FORMAT, "shapes": self._shapes, **self._solver}
+        temporary = f"{os.fspath(path)}.{os.getpid()}.part"
+        save_file(tensors, temporary, metadata={"cascade": json.dumps(about)})
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], network: nn.Module | Iterable[nn.Module]) -> Self:
+        """The cascade that `save` wrote, for the network it was fitted to.
+
+        Args:
+            path: a file written by `save`.
+            network: the same network; its stages' shapes are compared with the file's.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: not a saved cascade, a damaged one, or one of another network.
+        """
+        if not os.path.exists(path):
+            raise FileNotFoundError(f"no saved cascade at {os.fspath(path)}")
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = json.loads((file.metadata() or {}).get("cascade", "null"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, ValueError) as error:
+            raise ValueError(f"{os.fspath(path)} is damaged or no cascade: {error}") from error
+        if not about or about["format"] != FORMAT:
+            raise ValueError(f"{os.fspath(path)} is not a cascade of format {FORMAT}; fit it again")
+        shapes = [tuple(shape) for shape in about["shapes"]]
+        cascade = cls.for_network(network, torch.zeros(1, *shapes[0]))
+        if cascade._shapes != shapes:
+            raise ValueError(
+                f"{os.fspath(path)} belongs to a network with levels {shapes}, "
+                f"got one with {cascade._shapes}"
+            )
+        cascade._solver = {k: v for k, v in about.items() if k not in ("format", "shapes")}
+        cascade._inverses = cascade._new_inverses(affine=cascade._solver.get("affine", False), seed=0)
+        for level, inverse in enumerate(cascade._inverses, start=1):
+            for name, parameter in inverse.named_parameters():
+                parameter.data = tensors[f"{level}.{name}"]
+        return cascade
+
+    def _new_inverses(self, *, affine: bool, seed: int) -> list[Any]:
+        """Untrained inverses; the published ones end in what bounded their stage's input."""
+        bounds = [activation_of(stage) for stage in self._stages]
+        bounds = [bounds[0], *bounds[:-1]]  # the pixels: as the first stage, as published
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return [
+                inverse_of(
+                    stage,
+                    f"stage {level}",
+                    output_shape=outputs,
+                    input_shape=inputs,
+                    activation=None if affine else bound,
+                )
+                for level, (stage, bound, (inputs, outputs)) in enumerate(
+                    zip(self._stages, bounds, pairwise(self._shapes), strict=True), start=1
+                )
+            ]
+
+    @property
+    def _affine(self) -> bool:
+        return all(inverse.affine for inverse in self._inverses)
+
+    @property
+    def _pixels(self) -> int:
+        return torch.Size(self.image_shape).numel()
+
+    def _activations(self, images: Tensor, levels: set[int]) -> dict[int, Tensor]:
+        """The activations at the wanted levels, in the inverses' precision."""
+        dtype = next(self._inverses[0].parameters()).dtype
+        kept: dict[int, Tensor] = {}
+        activations = images
+        for level, stage in enumerate(self._stages[: max(levels)], start=1):
+            activations = stage(activations)
+            if level in levels:
+                kept[level] = activations.to(dtype)
+        return kept
+
+    def _descend(self, activations: dict[int, Tensor]) -> dict[int, Tensor]:
+        """Images from every level, each inverse applied once to the stack of all deeper ones."""
+        deepest_first = sorted(activations, reverse=True)
+        stack = activations[deepest_first[0]][:0]
+        for level in range(deepest_first[0], 0, -1):
+            if level in activations:
+                stack = torch.cat([stack, activations[level]])
+            stack = self._inverses[level - 1](stack)
+        batches = stack.split([len(activations[level]) for level in deepest_first])
+        return dict(zip(deepest_first, batches, strict=True))
+
+    def _compose(self, activations: dict[int, Tensor]) -> dict[int, Tensor]:
+        """Images from every level by C^l = C^(l-1) ∘ c_l, one matrix updated once per stage."""
+        first = self._inverses[0].linear
+        weight, offset = first.weight, first.bias
+        pictures: dict[int, Tensor] = {}
+        for level in range(1, max(activations) + 1):
+            if level > 1:
+                linear = self._inverses[level - 1].linear
+                weight, offset = weight @ linear.weight, offset + weight @ linear.bias
+            if level in activations:
+                flat = torch.addmm(offset, activations[level].flatten(1), weight.T)
+                pictures[level] = flat.unflatten(1, self.image_shape)
+        return pictures
+
+    def _checked(self, images: Tensor) -> Tensor:
+        if tuple(images.shape[1:]) != self.image_shape:
+            raise ValueError(
+                f"images must have the shape (batch, {_spelt(self.image_shape)}), "
+                f"got ({_spelt(images.shape)})"
+            )
+        return _floating(images, self._stages)
+
+    def _checked_levels(self, levels: Sequence[int] | None) -> list[int]:
+        if not self._inverses:
+            raise ValueError("this cascade has no inverses yet; call fit(images) first")
+        wanted = list(range(1, self.depth + 1)) if levels is None else list(levels)
+        wrong = [level for level in wanted if not 1 <= level <= self.depth]
+        if wrong or not wanted:
+            raise ValueError(f"levels are 1 … {self.depth}, got {wrong or 'none'}")
+        return wanted
+
+
+class _Widened(nn.Module):
+    """A stage whose output is float32 at least, for half-precision networks."""
+
+    def __init__(self, stage: nn.Module) -> None:
+        super().__init__()
+        self.stage = stage
+        self.dtype = next((p.dtype for p in stage.parameters()), None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = self.stage(x if self.dtype is None else x.to(self.dtype))
+        return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+
+
+def _floating(images: Tensor, stages: Iterable[nn.Module]) -> Tensor:
+    """Finite images in the precision and on the device of the stages' weights."""
+    if not images.is_floating_point():
+        raise ValueError(f"images must be floating point in [0, 1], got {images.dtype}")
+    if not images.isfinite().all():
+        raise ValueError("images hold NaN or infinite values; remove them first")
+    weights = next((p for stage in stages for p in stage.parameters()), images)
+    return images.to(weights.device, weights.dtype)
+
+
+def _spelt(shape: Iterable[int]) -> str:
+    return ", ".join(str(n) for n in shape)

@@ -1,0 +1,233 @@
+"""The settings of every experiment: frozen, typed, checked before any work, and hashed.
+
+A `CascadePoint` is one network whose cascade is measured; a `CascadeSweep` is a grid of them.
+`PhaseDiagram` is what a notebook's `parameters` cell fills in; it turns into a sweep.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+ACTIVATIONS = ("tanh", "erf", "relu", "gelu", "linear")
+SHAPES = ("wide", "shrinking")
+SOLVERS = ("ridge", "adam")
+PROFILES = ("smoke", "quick", "reference", "paper")
+
+
+def _option(default: Any, **limits: Any) -> Any:
+    """A field with its limits: `low`, `above` (exclusive), `high`, or `choices`."""
+    return field(default=default, metadata=limits)
+
+
+def _typed(name: str, value: Any, kind: type) -> Any:
+    """`value` as `kind`, where nothing is lost by it: 100.0 is an int, '100' is not."""
+    if kind is bool or isinstance(value, bool):
+        accepted = kind is bool and isinstance(value, bool)
+    elif kind is int:
+        accepted = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    elif kind is float:
+        accepted = isinstance(value, int | float) and math.isfinite(value)
+    else:
+        accepted = isinstance(value, kind)
+    if not accepted:
+        raise ValueError(f"{name} must be {_noun(kind)}, got {value!r} ({type(value).__name__})")
+    return kind(value)
+
+
+def _noun(kind: type) -> str:
+    nouns = {int: "a whole number", float: "a finite number", bool: "True or False"}
+    return nouns.get(kind, "a string")
+
+
+def _check_limits(name: str, value: Any, limits: Mapping[str, Any]) -> None:
+    if "choices" in limits and value not in limits["choices"]:
+        known = ", ".join(limits["choices"])
+        raise ValueError(f"{name} must be one of {known}; got {value!r}{_did_you_mean(value, limits['choices'])}")
+    if "low" in limits and value < limits["low"]:
+        raise ValueError(f"{name} must be >= {limits['low']}, got {value}")
+    if "above" in limits and value <= limits["above"]:
+        raise ValueError(f"{name} must be > {limits['above']}, got {value}")
+    if "high" in limits and value > limits["high"]:
+        raise ValueError(f"{name} must be <= {limits['high']}, got {value}")
+
+
+def _did_you_mean(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+class _Checked:
+    """Validation on construction, and the ways in and out, shared by every configuration."""
+
+    def __post_init__(self) -> None:
+        for option in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, option.name)
+            if option.type in (int, float, bool, str):
+                value = _typed(option.name, value, option.type)
+                object.__setattr__(self, option.name, value)
+                _check_limits(option.name, value, option.metadata)
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The names of all settings, in order."""
+        return tuple(option.name for option in dataclasses.fields(cls))  # type: ignore[arg-type]
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> Self:
+        """The configuration with these settings; the rest keep their defaults.
+
+        Raises:
+            ValueError: a name that is unknown, or a value of the wrong type or out of its range.
+        """
+        for name, value in settings.items():
+            if name not in cls.names():
+                raise ValueError(
+                    f"unknown parameter {name!r} = {value!r}{_did_you_mean(name, cls.names())}; "
+                    f"the parameters are: {', '.join(cls.names())}"
+                )
+        return cls(**settings)
+
+    @classmethod
+    def from_notebook(cls, namespace: Mapping[str, Any]) -> Self:
+        """The configuration in a notebook's globals(), as its parameters cell and papermill left it.
+
+        Papermill injects a misspelt parameter as a variable that nobody reads; so every public
+        variable that holds a literal must be a parameter here.
+
+        Raises:
+            ValueError: an unknown name, a wrong type or a value out of range.
+        """
+        literals = int | float | str | bool | list | dict | tuple | types.NoneType
+        settings = {
+            name: value
+            for name, value in namespace.items()
+            if not name.startswith("_") and name not in ("In", "Out") and isinstance(value, literals)
+        }
+        return cls.from_dict(settings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every setting by name, in the types that JSON and YAML know."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CascadeExperiment(_Checked):
+    """What all points of a sweep share: data, architecture, inverses and measures."""
+
+    dataset: str = "mnist"
+    fallback: bool = False  # take an offline data set where this one cannot be had
+    architecture: str = _option("mlp", choices=("mlp",))
+    shape: str = _option("wide", choices=SHAPES)
+    activation: str = _option("tanh", choices=ACTIVATIONS)
+    depth: int = _option(60, low=1, high=10_000)
+    width: int = _option(0, low=0, high=100_000)  # 0: as many neurons as pixels
+    sigma_b2: float = _option(0.05, low=0.0)
+    solver: str = _option("ridge", choices=SOLVERS)
+    resolution: float = _option(1e-3, above=0.0)  # ridge only: what lies below its root is lost
+    steps: int = _option(0, low=0)  # adam only: 0 is one epoch
+    batch_size: int = _option(64, low=1)  # adam only
+    train_images: int = _option(2000, low=2)
+    test_images: int = _option(100, low=2)
+    rtol: float = _option(0.005, above=0.0)  # the published cutoff's tolerance
+    data_seed: int = _option(0, low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadePoint(_CascadeExperiment):
+    """One network: its initialisation and the fit of its cascade."""
+
+    sigma_w2: float = _option(1.7, above=0.0)
+    seed: int = _option(0, low=0)
+
+    def identity(self, *, code_version: int, checksum: str) -> str:
+        """The sha256 of everything that determines the numbers: settings, code and data, in hex."""
+        return _digest({**identifying(self.as_dict()), "code": code_version, "data": checksum})
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeSweep(_CascadeExperiment):
+    """A grid of points: every variance with every seed."""
+
+    sigma_w2: tuple[float, ...] = (1.0, 1.7, 3.0)
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, kind in (("sigma_w2", float), ("seeds", int)):
+            values = tuple(_typed(name, value, kind) for value in getattr(self, name))
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{name} must hold at least one value and none twice, got {values}")
+            object.__setattr__(self, name, values)
+        list(self.points())  # each point checks its own variance and seed
+
+    def points(self) -> Iterator[CascadePoint]:
+        """Every point of the grid, variance by variance."""
+        shared = {k: v for k, v in self.as_dict().items() if k not in ("sigma_w2", "seeds")}
+        for sigma_w2 in self.sigma_w2:
+            for seed in self.seeds:
+                yield CascadePoint(**shared, sigma_w2=sigma_w2, seed=seed)
+
+
+def identifying(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that determine a point's numbers, given its data's checksum.
+
+    The data set's name and fall-back only say where the data came from, and a solver does not read
+    the other solver's options: two runs that differ in those alone share their points.
+    """
+    unread = {"ridge": ("steps", "batch_size"), "adam": ("resolution",)}[settings["solver"]]
+    return {k: v for k, v in settings.items() if k not in ("dataset", "fallback", *unread)}
+
+
+def _digest(settings: Mapping[str, Any]) -> str:
+    canonical = json.dumps(settings, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseDiagram(_Checked):
+    """The parameters of a phase-diagram notebook; `sweep()` is the grid that it computes."""
+
+    profile: str = _option("quick", choices=PROFILES)
+    dataset: str = "mnist"
+    fallback: bool = False
+    depth: int = _option(60, low=1, high=10_000)
+    width: int = _option(0, low=0, high=100_000)
+    activation: str = _option("tanh", choices=ACTIVATIONS)
+    sigma_w2_min: float = _option(0.2, above=0.0)
+    sigma_w2_max: float = _option(4.0, above=0.0, high=1e6)
+    sigma_w2_step: float = _option(0.2, above=0.0)
+    sigma_b2: float = _option(0.05, low=0.0)
+    seeds: int = _option(3, low=1, high=10_000)
+    solver: str = _option("ridge", choices=SOLVERS)
+    resolution: float = _option(1e-3, above=0.0)
+    steps: int = _option(0, low=0)
+    train_images: int = _option(2000, low=2)
+    test_images: int = _option(100, low=2)
+    jobs: int = _option(0, low=0)
+    start_from: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sigma_w2_max < self.sigma_w2_min:
+            raise ValueError(
+                f"sigma_w2_max must be >= sigma_w2_min, got {self.sigma_w2_max} < {self.sigma_w2_min}"
+            )
+        if (self.sigma_w2_max - self.sigma_w2_min) / self.sigma_w2_step > 100_000:
+            raise ValueError(f"sigma_w2_step must leave at most 100,000 values, got {self.sigma_w2_step}")
+
+    def variances(self) -> tuple[float, ...]:
+        """The grid of σ_w², both ends included, in the decimals a person would write."""
+        count = math.floor((self.sigma_w2_max - self.sigma_w2_min) / self.sigma_w2_step + 1e-9) + 1
+        return tuple(round(self.sigma_w2_min + i * self.sigma_w2_step, 10) for i in range(count))
+
+    def sweep(self) -> CascadeSweep:
+        """The grid of points behind the figure."""
+        shared = set(self.names()) & set(CascadeSweep.names()) - {"seeds"}
+        settings = {name: getattr(self, name) for name in shared}
+        return CascadeSweep(**settings, sigma_w2=self.variances(), seeds=tuple(range(self.seeds)))

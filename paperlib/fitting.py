@@ -1,0 +1,243 @@
+"""Two ways to fit inverses: in closed form ("ridge"), and by Adam as published.
+
+The gradient never crosses stages, so every inverse is a problem of its own. Both solvers walk down
+the network once: they hold the activations of all samples at two levels (Adam on a GPU: at a few
+more) and fit the inverse between them, so memory does not grow with depth and, on a CPU, one
+inverse with its optimiser state stays in the cache for all of its steps.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state
+
+CHUNK = 4096  # samples that pass through a stage at a time
+EXACT_BELOW = 1e-4  # a finer resolution than this needs float64 moments
+STACK_ON_GPU = 32  # equal stages trained in one program
+
+Progress = Callable[[int], None]  # told how many stages have been finished since the last call
+
+
+def fit_ridge(
+    stages: Iterable[nn.Module],
+    inverses: Sequence[Any],
+    images: Tensor,
+    *,
+    resolution: float = 1e-3,
+    progress: Progress | None = None,
+) -> None:
+    """Nothing; solves every inverse in closed form, in place: ridge regression of input on output.
+
+    The penalty is `resolution` per sample, in squared activation units: components of the output
+    that vary by less than its square root count as lost.
+
+    Args:
+        stages: the network's stages, L of them.
+        inverses: one per stage; each states its `regression` and takes the solution by `assign`.
+        images: (n, *image_shape), floating point; float64 images are solved in float64.
+        resolution: λ > 0.
+        progress: called after each stage.
+
+    Raises:
+        ValueError: activations that are not finite; names the stage.
+    """
+    precise = images.dtype == torch.float64 or resolution < EXACT_BELOW
+    for inputs, outputs, inverse in _walk(stages, inverses, images):
+        moments = Moments(torch.float64 if precise else torch.float32)
+        for ins, outs in zip(inputs.split(CHUNK), outputs.split(CHUNK), strict=True):
+            moments.update(*inverse.regression(outs, ins))
+        inverse.assign(*moments.solve(resolution))
+        if progress:
+            progress(1)
+
+
+class Moments:
+    """Streaming second moments of features and targets, and the ridge regression they determine.
+
+    Chunks are centred before their products are taken and merged exactly (Chan, Golub & LeVeque
+    1979), so nothing cancels, and memory does not grow with the number of samples.
+    """
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        self.dtype = dtype
+        self.count = 0
+
+    def update(self, features: Tensor, targets: Tensor) -> None:
+        """Nothing; takes in a chunk of samples: features (n, p), targets (n, q)."""
+        x, y = features.to(self.dtype), targets.to(self.dtype)
+        n, mean_x, mean_y = len(x), x.mean(0), y.mean(0)
+        x, y = x - mean_x, y - mean_y
+        scatter, cross = _gram(x), y.T @ x
+        if self.count == 0:
+            self.scatter, self.cross, self.mean_x, self.mean_y = scatter, cross, mean_x, mean_y
+        else:
+            shift_x, shift_y = mean_x - self.mean_x, mean_y - self.mean_y
+            weight = self.count * n / (self.count + n)
+            self.scatter += scatter.addr_(shift_x, shift_x, alpha=weight)
+            self.cross += cross.addr_(shift_y, shift_x, alpha=weight)
+            self.mean_x = self.mean_x + shift_x * (n / (self.count + n))
+            self.mean_y = self.mean_y + shift_y * (n / (self.count + n))
+        self.count += n
+
+    def solve(self, resolution: float) -> tuple[Tensor, Tensor]:
+        """Weight (q, p) and bias (q,) that minimise mean |y - Wx - b|² + resolution·|W|².
+
+        By Cholesky; where rounding has made the matrix indefinite, by its eigenvalues in float64,
+        with those below rounding left out (the solution of least norm).
+        """
+        covariance = self.scatter / self.count
+        covariance.diagonal().add_(resolution)
+        factor, failed = torch.linalg.cholesky_ex(covariance)
+        cross = self.cross / self.count
+        if failed:
+            weight = _eigen_solve(covariance.double(), cross.double()).to(self.dtype)
+        else:
+            weight = torch.cholesky_solve(cross.T, factor).T
+        return weight, self.mean_y - weight @ self.mean_x
+
+
+def _gram(x: Tensor, levels: int = 2) -> Tensor:
+    """x.T @ x by halves, the lower one mirrored: 5/8 of the products of the full matrix."""
+    half = x.shape[1] // 2
+    if levels == 0 or half < 64:
+        return x.T @ x
+    left, right = x[:, :half], x[:, half:]
+    gram = x.new_empty(x.shape[1], x.shape[1])
+    gram[:half, :half] = _gram(left, levels - 1)
+    gram[half:, half:] = _gram(right, levels - 1)
+    gram[:half, half:] = left.T @ right
+    gram[half:, :half] = gram[:half, half:].T
+    return gram
+
+
+def _eigen_solve(covariance: Tensor, cross: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(covariance)
+    floor = values[-1] * len(values) * torch.finfo(torch.float32).eps
+    reciprocal = torch.where(values > floor, 1 / values, 0)
+    return (cross @ vectors) * reciprocal @ vectors.T
+
+
+def fit_adam(
+    stages: Iterable[nn.Module],
+    inverses: Sequence[nn.Module],
+    images: Tensor,
+    *,
+    steps: int | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> None:
+    """Nothing; trains every inverse as published, in place: mean squared error, Adam's defaults.
+
+    Every inverse sees the same batches in the same order, as if each batch went through the whole
+    network. Runs of equal inverses are stacked on a GPU and trained in one program.
+
+    Args:
+        stages: the network's stages, L of them.
+        inverses: one module per stage, from its output to its input.
+        images: (n, *image_shape), floating point.
+        steps: batches; None is one epoch.
+        batch_size: samples per batch.
+        seed: of the order of the batches.
+        progress: called after each stage or stack of stages.
+
+    Raises:
+        ValueError: activations that are not finite; names the stage.
+
+    Source: arXiv:2406.12916.
+    """
+    batches = _batches(len(images), batch_size, steps, seed)
+    used, where = torch.unique(torch.cat(batches), return_inverse=True)
+    batches = list(where.to(images.device).split([len(batch) for batch in batches]))
+    stack = STACK_ON_GPU if images.is_cuda else 1
+    for group in _stacks(_walk(stages, inverses, images[used.to(images.device)]), stack):
+        if len(group) == 1:
+            _train_alone(group[0], batches)
+        else:
+            _train_stack(group, batches)
+        if progress:
+            progress(len(group))
+
+
+def _batches(samples: int, size: int, steps: int | None, seed: int) -> list[Tensor]:
+    """The indices of every batch: epoch after epoch, each in an order of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    per_epoch = math.ceil(samples / size)
+    steps = per_epoch if steps is None else steps
+    batches: list[Tensor] = []
+    while len(batches) < steps:
+        batches += torch.randperm(samples, generator=generator).split(size)
+    return batches[:steps]
+
+
+_Problem = tuple[Tensor, Tensor, Any]  # a stage's inputs, its outputs, and its inverse
+
+
+@torch.no_grad()
+def _walk(
+    stages: Iterable[nn.Module], inverses: Sequence[Any], images: Tensor
+) -> Iterator[_Problem]:
+    """Each stage's problem, from the images on; checks that no activation overflows."""
+    inputs = images
+    for level, (stage, inverse) in enumerate(zip(stages, inverses, strict=True), start=1):
+        outputs = torch.cat([stage(chunk) for chunk in inputs.split(CHUNK)])
+        if not outputs.isfinite().all():
+            raise ValueError(
+                f"the activations after stage {level} are not finite: the network overflows there; "
+                "use a smaller sigma_w2, fewer stages or a bounded activation"
+            )
+        yield inputs, outputs, inverse
+        inputs = outputs
+
+
+def _stacks(problems: Iterable[_Problem], size: int) -> Iterator[list[_Problem]]:
+    """Runs of up to `size` successive problems of equal shape."""
+    numbered = enumerate(problems)
+    if size == 1:
+        yield from ([problem] for _, problem in numbered)
+        return
+
+    def kind(item: tuple[int, _Problem]) -> tuple[Any, ...]:
+        number, (inputs, outputs, inverse) = item
+        return number // size, inputs.shape, outputs.shape, type(inverse)
+
+    for _, run in groupby(numbered, kind):
+        yield [problem for _, problem in run]
+
+
+def _train_stack(group: list[_Problem], batches: list[Tensor]) -> None:
+    """Nothing; takes every inverse of the group through all batches, together."""
+    inverses = [inverse for _, _, inverse in group]
+    targets = torch.stack([inputs for inputs, _, _ in group])
+    codes = torch.stack([outputs for _, outputs, _ in group])
+    parameters, buffers = stack_module_state(inverses)
+
+    def invert(parameters: dict[str, Tensor], buffers: dict[str, Tensor], codes: Tensor) -> Tensor:
+        return functional_call(inverses[0], (parameters, buffers), (codes,))
+
+    with torch.enable_grad():
+        optimiser = torch.optim.Adam(parameters.values(), fused=True)
+        for batch in batches:
+            optimiser.zero_grad()
+            outputs = torch.vmap(invert)(parameters, buffers, codes[:, batch])
+            errors = (outputs - targets[:, batch]).square()
+            # each inverse's own mean, summed: the gradients are those of separate losses
+            errors.flatten(1).mean(1).sum().backward()
+            optimiser.step()
+    for index, inverse in enumerate(inverses):
+        inverse.load_state_dict({name: value[index].detach() for name, value in parameters.items()})
+
+
+def _train_alone(problem: _Problem, batches: list[Tensor]) -> None:
+    """Nothing; takes one inverse through all batches: a stack of one costs a CPU a third more."""
+    targets, codes, inverse = problem
+    with torch.enable_grad():
+        optimiser = torch.optim.Adam(inverse.parameters(), fused=True)
+        for batch in batches:
+            optimiser.zero_grad()
+            nn.functional.mse_loss(inverse(codes[batch]), targets[batch]).backward()
+            optimiser.step()

@@ -1,0 +1,280 @@
+"""Mean-field theory of wide random networks: where they are critical, how deep signals travel.
+
+Everything is a Gaussian integral of the activation φ: over one pre-activation √q z, or over a pair
+of them with correlation c. Source of the equations: Schoenholz et al., arXiv:1611.01232.
+"""
+
+import difflib
+import functools
+import math
+from collections.abc import Callable
+from numbers import Real
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import erf, ndtr, roots_hermitenorm
+
+Array = NDArray[np.float64]
+Function = Callable[[Array], Array]
+
+# Activations by their networks' names, with their slopes: (φ, φ′).
+SMOOTH: dict[str, tuple[Function, Function]] = {
+    "tanh": (np.tanh, lambda u: 1 - np.tanh(u) ** 2),
+    "erf": (erf, lambda u: 2 / math.sqrt(math.pi) * np.exp(-u * u)),
+    "gelu": (
+        lambda u: u * ndtr(u),
+        lambda u: ndtr(u) + u * np.exp(-u * u / 2) / math.sqrt(2 * math.pi),
+    ),
+}
+# Activations without a scale, with the σ_w² that keeps every variance: σ_w² ∫Dz φ²(√q z) = q.
+HOMOGENEOUS: dict[str, float] = {"relu": 2.0, "linear": 1.0}
+
+# A thousand nodes resolve tanh(√q z), whose poles approach the real line as q grows, to 4 digits up
+# to q = 30. Only the 170 that carry weight in float64 are kept, so that double integrals are cheap.
+NODES = 1000
+NEGLIGIBLE_WEIGHT = 1e-17
+# Variances between which fixed points are looked for (from σ_b² on where that is positive), and the
+# ratio of the steps: small, because gelu can have two fixed points close to each other.
+SMALLEST_VARIANCE = 1e-12
+LARGEST_VARIANCE = 30.0
+VARIANCE_STEP = 1.25
+# |χ₁ − 1| below which a network counts as exactly critical: rounding hides what is finer.
+CRITICAL_TOLERANCE = 1e-8
+
+
+def critical_sigma_w2(sigma_b2: float, *, activation: str = "tanh") -> float:
+    """Weight variance σ_w² at which χ₁ = 1, between the ordered and the chaotic phase (no unit).
+
+    The critical line is solved along its own variance q, where both coordinates are explicit:
+    σ_w² = 1/∫Dz φ′² and σ_b² = q − σ_w² ∫Dz φ². relu (2) and linear (1) have χ₁ = 1 there for
+    every σ_b², but no finite variance unless σ_b² = 0. For gelu and σ_b² < 0.17 the critical q
+    repels: small variances stay below it, in the ordered phase, and larger ones leave it upwards.
+
+    Args:
+        sigma_b2: bias variance σ_b² >= 0.
+        activation: tanh, erf, gelu, relu or linear.
+
+    Raises:
+        ValueError: an argument is not valid, or so large that the critical q exceeds 30.
+
+    Source: arXiv:1611.01232, section 3.
+    """
+    sigma_b2 = _variance("sigma_b2", sigma_b2)
+    _check_activation(activation)
+    if activation in HOMOGENEOUS:
+        return HOMOGENEOUS[activation]
+    phi, slope = SMOOTH[activation]
+    if sigma_b2 == 0:
+        return 1 / float(slope(np.zeros(1))[0]) ** 2
+
+    def excess(q: float) -> float:
+        return q - _mean_square(phi, q) / _mean_square(slope, q) - sigma_b2
+
+    q = _first_crossing(excess, start=sigma_b2)
+    if math.isinf(q):
+        raise _beyond_reach(f"sigma_b2 = {sigma_b2!r}")
+    return 1 / _mean_square(slope, q)
+
+
+def correlation_depth(sigma_w2: float, sigma_b2: float, *, activation: str = "tanh") -> float:
+    """Correlation depth ξ_c, in layers: how deep two inputs stay distinguishable (within 1/e).
+
+    ξ_c = −1/ln χ at the correlation's fixed point c*. inf at criticality, and for relu and linear
+    wherever χ₁ >= 1: correlations then converge slower than exponentially, or not at all, although
+    variances grow. Networks train down to about 6 ξ_c.
+
+    Args:
+        sigma_w2: weight variance σ_w² >= 0 (per fan-in).
+        sigma_b2: bias variance σ_b² >= 0.
+        activation: tanh, erf, gelu, relu or linear.
+
+    Raises:
+        ValueError: an argument is not valid.
+
+    Source: arXiv:1611.01232, equation 9.
+    """
+    chi = susceptibility(sigma_w2, sigma_b2, activation=activation)
+    if chi == 0:
+        return 0.0
+    q = fixed_point_variance(sigma_w2, sigma_b2, activation=activation)
+    if chi > 1 + CRITICAL_TOLERANCE and activation in SMOOTH and math.isfinite(q):
+        distance = _fixed_point_distance(sigma_w2, q, SMOOTH[activation][0])
+        first, second = _pair(q, distance)
+        slope = SMOOTH[activation][1]
+        chi = sigma_w2 * _mean_2d(slope(first) * slope(second))
+    return -1 / math.log(chi) if chi < 1 - CRITICAL_TOLERANCE else math.inf
+
+
+def fixed_point_variance(sigma_w2: float, sigma_b2: float, *, activation: str = "tanh") -> float:
+    """Variance q* of the pre-activations deep in the network (no unit).
+
+    The first fixed point that a growing variance reaches; 0 where a small signal dies out
+    (σ_b² = 0, ordered phase), inf where the variance grows without bound, and NaN where every
+    variance is a fixed point (relu at σ_w² = 2, linear at 1, both with σ_b² = 0).
+
+    Args:
+        sigma_w2: weight variance σ_w² >= 0 (per fan-in).
+        sigma_b2: bias variance σ_b² >= 0.
+        activation: tanh, erf, gelu, relu or linear.
+
+    Raises:
+        ValueError: an argument is not valid, or so large that a finite q* exceeds 30 (not for relu
+            and linear).
+
+    Source: arXiv:1611.01232, equation 3.
+    """
+    sigma_w2, sigma_b2 = (
+        _variance("sigma_w2", sigma_w2),
+        _variance("sigma_b2", sigma_b2),
+    )
+    _check_activation(activation)
+    if activation in HOMOGENEOUS:
+        return _homogeneous_variance(sigma_w2 / HOMOGENEOUS[activation], sigma_b2)
+    phi, _ = SMOOTH[activation]
+
+    def decay(q: float) -> float:
+        return q - sigma_w2 * _mean_square(phi, q) - sigma_b2
+
+    start = sigma_b2 or SMALLEST_VARIANCE
+    if decay(start) >= 0:
+        return sigma_b2
+    q = _first_crossing(decay, start=start)
+    if math.isinf(q) and not (activation == "gelu" and sigma_w2 >= HOMOGENEOUS["relu"]):
+        raise _beyond_reach(f"sigma_w2 = {sigma_w2!r}, sigma_b2 = {sigma_b2!r}")
+    return q
+
+
+def susceptibility(sigma_w2: float, sigma_b2: float, *, activation: str = "tanh") -> float:
+    """χ₁, by which a layer multiplies a small difference of inputs (squared, no unit).
+
+    χ₁ = σ_w² ∫Dz φ′²(√q* z): below 1 ordered, above 1 chaotic. It is σ_w²/2 for relu, σ_w² for
+    linear, and its limit σ_w²/2 for gelu where q* is inf.
+
+    Args:
+        sigma_w2: weight variance σ_w² >= 0 (per fan-in).
+        sigma_b2: bias variance σ_b² >= 0.
+        activation: tanh, erf, gelu, relu or linear.
+
+    Raises:
+        ValueError: an argument is not valid.
+
+    Source: arXiv:1611.01232, equation 5.
+    """
+    q = fixed_point_variance(sigma_w2, sigma_b2, activation=activation)
+    if activation in HOMOGENEOUS:
+        return float(sigma_w2) / HOMOGENEOUS[activation]
+    if math.isinf(q):  # only gelu grows without bound, and it then acts as relu does
+        return float(sigma_w2) / HOMOGENEOUS["relu"]
+    return float(sigma_w2) * _mean_square(SMOOTH[activation][1], q)
+
+
+def fixed_point_correlation(sigma_w2: float, sigma_b2: float, *, activation: str = "tanh") -> float:
+    """Correlation c* in [0, 1] that any two different inputs reach deep in the network.
+
+    1 unless the network is chaotic with a finite q*; so always 1 for relu and linear (where a
+    linear network without bias in fact keeps every correlation).
+
+    Args:
+        sigma_w2: weight variance σ_w² >= 0 (per fan-in).
+        sigma_b2: bias variance σ_b² >= 0.
+        activation: tanh, erf, gelu, relu or linear.
+
+    Raises:
+        ValueError: an argument is not valid.
+
+    Source: arXiv:1611.01232, equation 4.
+    """
+    chi = susceptibility(sigma_w2, sigma_b2, activation=activation)
+    q = fixed_point_variance(sigma_w2, sigma_b2, activation=activation)
+    if chi <= 1 + CRITICAL_TOLERANCE or activation in HOMOGENEOUS or math.isinf(q):
+        return 1.0
+    return 1 - _fixed_point_distance(float(sigma_w2), q, SMOOTH[activation][0])
+
+
+def _homogeneous_variance(gain: float, sigma_b2: float) -> float:
+    """Fixed point of q = gain · q + σ_b², as `fixed_point_variance` documents it."""
+    if gain == 1 and sigma_b2 == 0:
+        return math.nan
+    return sigma_b2 / (1 - gain) if gain < 1 else math.inf
+
+
+def _fixed_point_distance(sigma_w2: float, q: float, phi: Function) -> float:
+    """1 − c* in the chaotic phase.
+
+    Solved for the distance, not for c*, from E[(φ(u₁) − φ(u₂))²]: near criticality c* differs
+    from 1 by less than the correlation map itself can be computed to.
+    """
+
+    def growth(distance: float) -> float:
+        first, second = _pair(q, distance)
+        difference = phi(first) - phi(second)
+        return sigma_w2 * _mean_2d(difference * difference) / (2 * q * distance) - 1
+
+    if growth(1.0) >= 0:  # without biases and for odd φ, different inputs become orthogonal
+        return 1.0
+    return float(brentq(growth, CRITICAL_TOLERANCE / 100, 1.0, xtol=1e-15, rtol=1e-11))
+
+
+def _first_crossing(function: Callable[[float], float], *, start: float) -> float:
+    """First root above `start`, where `function` is negative; inf if none is within reach."""
+    low, high = start, VARIANCE_STEP * start
+    while function(high) < 0:
+        if high > LARGEST_VARIANCE:
+            return math.inf
+        low, high = high, VARIANCE_STEP * high
+    root = float(brentq(function, low, high, xtol=1e-300, rtol=1e-14))
+    return root if root <= LARGEST_VARIANCE else math.inf
+
+
+@functools.lru_cache(maxsize=1)
+def _nodes() -> tuple[Array, Array]:
+    """Points and weights of the standard normal average ∫Dz (Gauss–Hermite)."""
+    points, weights = roots_hermitenorm(NODES)
+    weights = weights / weights.sum()
+    kept = weights > NEGLIGIBLE_WEIGHT
+    return points[kept], weights[kept]
+
+
+def _mean_square(function: Function, q: float) -> float:
+    """∫Dz f²(√q z)."""
+    points, weights = _nodes()
+    return float(weights @ function(math.sqrt(q) * points) ** 2)
+
+
+def _pair(q: float, distance: float) -> tuple[Array, Array]:
+    """Two pre-activations of variance q and correlation 1 − distance, on the grid of nodes."""
+    points, _ = _nodes()
+    first = math.sqrt(q) * points[:, None]
+    other = math.sqrt(q * distance * (2 - distance)) * points[None, :]
+    return first, (1 - distance) * first + other
+
+
+def _mean_2d(values: Array) -> float:
+    """∫∫Dz₁Dz₂ of a function given on the grid of nodes."""
+    _, weights = _nodes()
+    return float(weights @ values @ weights)
+
+
+def _beyond_reach(given: str) -> ValueError:
+    return ValueError(
+        f"the variance at {given} exceeds {LARGEST_VARIANCE:g}, "
+        "beyond which the quadrature is not accurate: choose smaller variances"
+    )
+
+
+def _variance(name: str, value: float) -> float:
+    """`value` as a float, or a ValueError that says what a variance must be."""
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value < 0:
+        raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
+    return float(value)
+
+
+def _check_activation(name: str) -> None:
+    known = [*SMOOTH, *HOMOGENEOUS]
+    if name in known:
+        return
+    close = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise ValueError(f"activation must be one of {', '.join(known)}, got {name!r}{hint}")

@@ -1,0 +1,172 @@
+"""The paper's networks, cut into the stages that a cascade inverts, and their initialisation."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from paperlib.config import ACTIVATIONS, SHAPES
+
+HEAD_WIDTH = 400  # of the wide MLP's classifier, as published
+LOGIT_SCALE = 4.0  # of the shrinking MLP, whose ten tanh outputs are bounded by 1
+
+
+class Erf(nn.Module):
+    """erf(x), the activation with closed-form mean-field kernels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.erf(x)
+
+
+class Scale(nn.Module):
+    """A head without weights: the last stage's outputs times a constant."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * x
+
+
+class Network(nn.Module):
+    """A classifier as stages and a head: `head(stages(images))` are its logits.
+
+    Attributes:
+        stages: what a cascade inverts; level l is the output of the first l stages.
+        stem: stages that come before depth 1 (0 for MLPs); depth = level - stem.
+        head: from the last stage's output to logits.
+        image_shape: (channels, height, width) of the images it takes.
+    """
+
+    def __init__(
+        self, stages: nn.Sequential, head: nn.Module, *, image_shape: Sequence[int], stem: int = 0
+    ) -> None:
+        super().__init__()
+        self.stages = stages
+        self.head = head
+        self.stem = stem
+        self.image_shape = tuple(image_shape)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.stages(images))
+
+
+def activation_module(name: str) -> nn.Module:
+    """The activation called `name`: tanh, erf, relu, gelu or linear.
+
+    Raises:
+        ValueError: another name.
+    """
+    modules = {
+        "tanh": nn.Tanh,
+        "erf": Erf,
+        "relu": nn.ReLU,
+        "gelu": nn.GELU,
+        "linear": nn.Identity,
+    }
+    if name not in modules:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {name!r}")
+    return modules[name]()
+
+
+def mlp(
+    image_shape: Sequence[int],
+    *,
+    depth: int,
+    width: int | None = None,
+    shape: str = "wide",
+    activation: str = "tanh",
+    classes: int = 10,
+) -> Network:
+    """A multilayer perceptron of `depth` stages (Linear, activation), and its head.
+
+    Args:
+        image_shape: (channels, height, width); the first stage flattens.
+        depth: number of stages, at least 1.
+        width: neurons per stage of the "wide" shape; None is one per pixel.
+        shape: "wide" keeps its width and has the head Linear 400, activation, Linear;
+            "shrinking" falls linearly from the pixels to the classes, and its head only scales.
+        activation: tanh, erf, relu, gelu or linear.
+        classes: number of logits.
+
+    Raises:
+        ValueError: an argument out of range; the message names it.
+
+    Source: arXiv:2406.12916; the logits' scale is ours (the published code trains softmax twice).
+    """
+    pixels = _pixels(image_shape)
+    for name, value in (("depth", depth), ("classes", classes), ("width", width or pixels)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
+    if shape == "wide":
+        widths = [pixels] + [width or pixels] * depth
+        head: nn.Module = nn.Sequential(
+            nn.Linear(widths[-1], HEAD_WIDTH),
+            activation_module(activation),
+            nn.Linear(HEAD_WIDTH, classes),
+        )
+    elif shape == "shrinking":
+        if width is not None:
+            raise ValueError(f"width is given by the shape 'shrinking', got {width}; leave it out")
+        widths = [round(pixels + (classes - pixels) * i / depth) for i in range(depth + 1)]
+        head = Scale(LOGIT_SCALE)
+    else:
+        raise ValueError(f"shape must be one of {', '.join(SHAPES)}; got {shape!r}")
+    stages = [
+        _linear_stage(fan_in, fan_out, activation, flatten=i == 0)
+        for i, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True))
+    ]
+    return Network(nn.Sequential(*stages), head, image_shape=image_shape)
+
+
+def _pixels(image_shape: Sequence[int]) -> int:
+    if len(image_shape) != 3 or any(not isinstance(n, int) or n < 1 for n in image_shape):
+        raise ValueError(
+            f"image_shape must be (channels, height, width), each >= 1; got {tuple(image_shape)}"
+        )
+    return image_shape[0] * image_shape[1] * image_shape[2]
+
+
+def _linear_stage(fan_in: int, fan_out: int, activation: str, *, flatten: bool) -> nn.Sequential:
+    modules: OrderedDict[str, nn.Module] = OrderedDict()
+    if flatten:
+        modules["flatten"] = nn.Flatten()
+    modules["linear"] = nn.Linear(fan_in, fan_out)
+    modules["activation"] = activation_module(activation)
+    return nn.Sequential(modules)
+
+
+@torch.no_grad()
+def initialise(network: nn.Module, *, sigma_w2: float, sigma_b2: float, seed: int) -> None:
+    """Nothing; draws every weight and bias anew, in place: N(0, sigma_w2/fan_in), N(0, sigma_b2).
+
+    The numbers are drawn on the CPU in float32, so that a network is the same on every device.
+
+    Args:
+        network: any module; its Linear and convolutional layers are drawn, stages and head.
+        sigma_w2: weight variance times fan_in; fan_in of a convolution is in_channels times
+            kernel area.
+        sigma_b2: bias variance.
+        seed: of this network's own random numbers; the global generator is not touched.
+
+    Raises:
+        ValueError: a negative variance or seed.
+
+    Source: arXiv:1611.01232.
+    """
+    for name, value in (("sigma_w2", sigma_w2), ("sigma_b2", sigma_b2), ("seed", seed)):
+        if not value >= 0:
+            raise ValueError(f"{name} must be >= 0, got {value}")
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            fan_in = module.weight[0].numel()
+            _draw(module.weight, (sigma_w2 / fan_in) ** 0.5, generator)
+            if module.bias is not None:
+                _draw(module.bias, sigma_b2**0.5, generator)
+
+
+def _draw(parameter: Tensor, deviation: float, generator: torch.Generator) -> None:
+    parameter.copy_(deviation * torch.randn(parameter.shape, generator=generator))
