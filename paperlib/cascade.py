@@ -253,7 +253,9 @@ class Cascade:
                 f"got one with {cascade._shapes}"
             )
         cascade._solver = {k: v for k, v in about.items() if k not in ("format", "shapes")}
-        cascade._inverses = cascade._new_inverses(affine=cascade._solver.get("affine", False), seed=0)
+        cascade._inverses = cascade._new_inverses(
+            affine=cascade._solver.get("affine", False), seed=0
+        )
         for level, inverse in enumerate(cascade._inverses, start=1):
             for name, parameter in inverse.named_parameters():
                 parameter.data = tensors[f"{level}.{name}"]

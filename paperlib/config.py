@@ -48,7 +48,9 @@ def _noun(kind: type) -> str:
 def _check_limits(name: str, value: Any, limits: Mapping[str, Any]) -> None:
     if "choices" in limits and value not in limits["choices"]:
         known = ", ".join(limits["choices"])
-        raise ValueError(f"{name} must be one of {known}; got {value!r}{_did_you_mean(value, limits['choices'])}")
+        raise ValueError(
+            f"{name} must be one of {known}; got {value!r}{_did_you_mean(value, limits['choices'])}"
+        )
     if "low" in limits and value < limits["low"]:
         raise ValueError(f"{name} must be >= {limits['low']}, got {value}")
     if "above" in limits and value <= limits["above"]:
@@ -107,7 +109,9 @@ class _Checked:
         settings = {
             name: value
             for name, value in namespace.items()
-            if not name.startswith("_") and name not in ("In", "Out") and isinstance(value, literals)
+            if not name.startswith("_")
+            and name not in ("In", "Out")
+            and isinstance(value, literals)
         }
         return cls.from_dict(settings)
 
@@ -162,7 +166,9 @@ class CascadeSweep(_CascadeExperiment):
         for name, kind in (("sigma_w2", float), ("seeds", int)):
             values = tuple(_typed(name, value, kind) for value in getattr(self, name))
             if not values or len(set(values)) < len(values):
-                raise ValueError(f"{name} must hold at least one value and none twice, got {values}")
+                raise ValueError(
+                    f"{name} must hold at least one value and none twice, got {values}"
+                )
             object.__setattr__(self, name, values)
         list(self.points())  # each point checks its own variance and seed
 
@@ -219,7 +225,9 @@ class PhaseDiagram(_Checked):
                 f"sigma_w2_max must be >= sigma_w2_min, got {self.sigma_w2_max} < {self.sigma_w2_min}"
             )
         if (self.sigma_w2_max - self.sigma_w2_min) / self.sigma_w2_step > 100_000:
-            raise ValueError(f"sigma_w2_step must leave at most 100,000 values, got {self.sigma_w2_step}")
+            raise ValueError(
+                f"sigma_w2_step must leave at most 100,000 values, got {self.sigma_w2_step}"
+            )
 
     def variances(self) -> tuple[float, ...]:
         """The grid of σ_w², both ends included, in the decimals a person would write."""

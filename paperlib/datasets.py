@@ -59,9 +59,7 @@ _CLASSES = {
 }
 
 # Only pictures that ship in scikit-image's wheel, and as PNG: decoders of JPEG differ.
-_PICTURES = tuple(
-    "astronaut brick camera chelsea coffee coins grass gravel immunohistochemistry moon".split()
-)
+_PHOTOGRAPHS = "astronaut,brick,camera,chelsea,coffee,coins,grass,gravel,immunohistochemistry,moon"
 _PATCH = 32
 _LEAST_CONTRAST = 16  # grey levels between a patch's brightest and darkest pixel
 _PATCHES_PER_PICTURE = (400, 80)  # train, test
@@ -144,12 +142,12 @@ class Dataset:
         images = self.train_images if split == "train" else self.test_images
         floats = images.to(device=device, dtype=torch.float32) / 255
         if grey and floats.shape[1] == 3:
-            weights = torch.tensor(_GREY_WEIGHTS, device=device)
+            weights = torch.tensor(_GREY_WEIGHTS, dtype=torch.float32, device=device)
             floats = torch.einsum("nchw,c->nhw", floats, weights).unsqueeze(1).clamp_(0, 1)
         return floats.flatten(1) if flat else floats
 
     def __repr__(self) -> str:
-        shape = "x".join(str(size) for size in self.image_shape)
+        shape = "×".join(str(size) for size in self.image_shape)
         return (
             f"Dataset({self.name}: {len(self.train_images)} train + {len(self.test_images)} test "
             f"images of {shape}, {len(self.classes)} classes, "
@@ -562,7 +560,8 @@ def _patches() -> _Found:
     """Train patches from the left three quarters of each picture, test patches from the rest."""
     import skimage.data
 
-    pictures = [_grey(getattr(skimage.data, name)()) for name in _PICTURES]
+    names = tuple(_PHOTOGRAPHS.split(","))
+    pictures = [_grey(getattr(skimage.data, name)()) for name in names]
     source = "scikit-image's photographs"
     borders = [3 * picture.shape[1] // 4 for picture in pictures]
     left = [picture[:, :border] for picture, border in zip(pictures, borders, strict=True)]
@@ -575,7 +574,7 @@ def _patches() -> _Found:
         )
         for regions, count in zip((left, right), _PATCHES_PER_PICTURE, strict=True)
     )
-    return _Found("patches", source, train, test, _PICTURES)
+    return _Found("patches", source, train, test, names)
 
 
 def _grey(picture: Pixels) -> Pixels:
@@ -587,9 +586,10 @@ def _grey(picture: Pixels) -> Pixels:
 
 def _cut(region: Pixels, count: int) -> Pixels:
     """`count` patches, evenly chosen among those on a grid that show something."""
-    windows = np.lib.stride_tricks.sliding_window_view(region, (_PATCH, _PATCH))
+    windows: Pixels = np.lib.stride_tricks.sliding_window_view(region, (_PATCH, _PATCH))
     patches = windows[:: _PATCH // 4, :: _PATCH // 4].reshape(-1, _PATCH, _PATCH)
-    patches = patches[np.ptp(patches, axis=(1, 2)) >= _LEAST_CONTRAST]
+    contrasts = patches.max(axis=(1, 2)) - patches.min(axis=(1, 2))
+    patches = patches[contrasts >= _LEAST_CONTRAST]
     return patches[np.arange(count) * len(patches) // count]
 
 
@@ -642,12 +642,13 @@ def _read_folder(folder: Path) -> _Found:
 def _picture_files(folder: Path) -> list[tuple[Path, str]]:
     """Each picture below a class's folder, with the name of the class; hidden files are none."""
     found = []
-    for file in sorted(folder.rglob("*")):
-        parts = file.relative_to(folder).parts
-        hidden = any(part.startswith(".") for part in parts)
-        if len(parts) > 1 and not hidden and file.suffix.lower() in _PICTURE_SUFFIXES:
-            found.append((file, parts[0]))
-    return found
+    for place, _, names in os.walk(folder, followlinks=True):
+        parts = Path(place).relative_to(folder).parts
+        if parts and not any(part.startswith(".") for part in parts):
+            files = [Path(place, name) for name in names if not name.startswith(".")]
+            pictures = [file for file in files if file.suffix.lower() in _PICTURE_SUFFIXES]
+            found += [(file, parts[0]) for file in pictures]
+    return sorted(found)
 
 
 def _read_pictures(files: list[Path]) -> Pixels:

@@ -143,7 +143,7 @@ def collapse_depth(curve: Values, *, threshold: float = 0.02) -> int:
     values = _tensor("curve", curve)
     if values.ndim != 1 or not values.numel():
         raise ValueError(f"curve must have shape (depth,), depth >= 1, got {_shape(values)}")
-    alive = (values.double() >= threshold).nonzero()
+    alive = (values >= threshold).nonzero()
     return int(alive.max()) + 2 if len(alive) else 1
 
 
@@ -205,10 +205,10 @@ def _gaussian_entropy(images: Tensor) -> Tensor:
 
 def _gram(images: Tensor) -> Tensor:
     rows = images - images.mean(dim=1, keepdim=True)
-    norms = rows.norm(dim=1, keepdim=True)
-    constant = norms <= ROUNDING * images.norm(dim=1, keepdim=True)
+    norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    constant = norms <= ROUNDING * torch.linalg.vector_norm(images, dim=1, keepdim=True)
     rows = (rows / norms).masked_fill(constant, 0)
-    return (rows @ rows.T).div(len(rows))
+    return torch.mm(rows, rows.T) / len(rows)
 
 
 def _mean_image(mean: Values, images: Tensor) -> Tensor:

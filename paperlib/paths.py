@@ -13,6 +13,7 @@ PROFILES = "notebooks/profiles"
 FIGURES = "figures"
 DATA = "data"
 POINTS = "data/points"
+RESULTS = "data/results"
 REFERENCE = "data/reference"
 CHECKSUMS = "SHA256SUMS"  # beside the .nc files it vouches for
 
@@ -62,6 +63,11 @@ def profile_file(profile: str, name: str) -> Path:
 def points_folder() -> Path:
     """Where finished points of sweeps are kept, one file each."""
     return home() / POINTS
+
+
+def results_folder() -> Path:
+    """Where sweeps write their NetCDF files."""
+    return home() / RESULTS
 
 
 def reference_file(name: str) -> Path:

@@ -1,0 +1,56 @@
+# `make` lists the targets. They need Python 3.11 or newer and the package index, nothing else.
+#
+#   make figures PYTHON=python3.12     another interpreter than python3
+#   make test ARGS="-k cutoff"         more arguments for pytest, paperlib run or jupyter lab
+#
+# On Linux pip's default torch brings its CUDA libraries, gigabytes of them. Where the index that PyTorch's
+# installation page names for CPU wheels is in PIP_EXTRA_INDEX_URL, pip takes the CPU build of the same version.
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+CACHES := .pytest_cache .ruff_cache .mypy_cache .hypothesis
+
+.DEFAULT_GOAL := help
+.PHONY: help figures paper reference test lint check lab clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+
+figures: $(INSTALLED) ## every figure with quick settings, always computed, into figures/quick/
+	$(BIN)/paperlib run --profile quick --force $(ARGS)
+
+paper: $(INSTALLED) ## every figure with the published settings (hours); finished points are reused
+	$(BIN)/paperlib run --profile paper $(ARGS)
+
+reference: $(INSTALLED) ## canonical figures and committed notebooks, drawn anew from data/reference/
+	$(BIN)/paperlib run --profile reference --force --save $(ARGS)
+
+test: $(INSTALLED) ## all tests but those that need a GPU or download data
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED) ## formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy paperlib
+
+check: lint test ## lint, then test
+
+lab: $(INSTALLED) ## JupyterLab on notebooks/, on this machine only, with its token
+	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=notebooks $(ARGS)
+
+clean: ## remove caches, figures of runs (figures/*/) and finished points (data/points/); .venv stays
+	@for path in figures/*/ data/points $(CACHES); do \
+		if [ -e "$$path" ]; then echo "removing $$path ($$(du -sh "$$path" | cut -f1))"; rm -rf "$$path"; fi; \
+	done
+	@find . -name .venv -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$(PYTHON) must be Python 3.11 or newer, got: $$($(PYTHON) --version 2>&1);" \
+			"name another one, e.g.: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -r requirements.lock
+	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,15 @@
+"""What every test runs under: no display, one torch thread, no deadlines."""
+
+import matplotlib
+import torch
+from hypothesis import settings
+
+# Not by MPLBACKEND: notebooks that tests run would inherit it and lose their inline figures.
+matplotlib.use("Agg")
+
+# Sums split over threads round differently: with one, numbers do not depend on the machine's cores.
+torch.set_num_threads(1)
+
+# A slow machine is no failure.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")

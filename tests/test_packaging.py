@@ -1,0 +1,290 @@
+"""The files around the code agree with each other and with the code."""
+
+import ast
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import paperlib
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DECLARED = [
+    Requirement(line)
+    for lines in (PROJECT["dependencies"], PROJECT["optional-dependencies"]["dev"])
+    for line in lines
+]
+# Needed to install the project itself; hatchling asks for editables when it builds for `pip -e`.
+BUILD_TOOLS = {"hatchling", "editables"}
+# What a torch wheel for GPUs brings; it pins these itself, and CPU wheels have none of them.
+GPU_LIBRARIES = ("nvidia-", "cuda-", "triton")
+
+# DESIGN.md's list: a module may import only modules that stand further down.
+ORDER = (
+    "__main__",
+    "__init__",
+    "cli",
+    "notebooks",
+    "plots",
+    "probe",
+    "sweep",
+    "predictors",
+    "training",
+    "cascade",
+    "fitting",
+    "inverses",
+    "networks",
+    "measures",
+    "meanfield",
+    "datasets",
+    "vision",
+    "config",
+    "paths",
+)
+MODULES = sorted((ROOT / "paperlib").rglob("*.py"))
+
+# Folders that only one machine has; the alternation keeps this line from matching itself.
+PRIVATE_PATH = re.compile(r"(?<![\w.$~/+-])/(?:home|Users|root|work|tmp|scratch)/\w")
+TEXT_FILES = {".py", ".ipynb", ".yaml", ".yml", ".toml", ".md", ".cff", ".lock", ".mplstyle"}
+
+
+def locked() -> dict[str, Requirement]:
+    """The lock's lines by package name."""
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(pin.name): pin for pin in pins}
+
+
+def version_of(pin: Requirement) -> Version:
+    """The one version that a line `name==version` of the lock allows."""
+    (specifier,) = pin.specifier
+    return Version(specifier.version)
+
+
+def applies(requirement: Requirement, extras: frozenset[str] = frozenset()) -> bool:
+    """Whether this Python on this system needs the requirement of a package taken with extras."""
+    marker = requirement.marker
+    return marker is None or any(marker.evaluate({"extra": extra}) for extra in {"", *extras})
+
+
+def required() -> set[str]:
+    """Names of all packages that the declared ones and the build need here, to any depth."""
+    seen = set()
+    waiting = [*DECLARED, *map(Requirement, BUILD_TOOLS)]
+    while waiting:
+        wanted = waiting.pop()
+        node = (canonicalize_name(wanted.name), frozenset(wanted.extras))
+        if node not in seen and not node[0].startswith(GPU_LIBRARIES):
+            seen.add(node)
+            needs = map(Requirement, importlib.metadata.requires(wanted.name) or [])
+            waiting += [need for need in needs if applies(need, node[1])]
+    return {name for name, _ in seen}
+
+
+def test_every_line_of_the_lock_is_an_exact_pin_without_a_local_build() -> None:
+    for pin in locked().values():
+        assert [specifier.operator for specifier in pin.specifier] == ["=="], str(pin)
+        assert pin.url is None
+        assert version_of(pin).local is None, f"{pin}: only one index serves this build"
+        assert "*" not in str(pin.specifier), str(pin)
+
+
+def test_the_lock_names_no_package_twice_and_is_sorted() -> None:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    names = [Requirement(line).name for line in lines if line and not line.startswith("#")]
+    assert names == sorted(set(names))
+
+
+@pytest.mark.parametrize("declared", DECLARED, ids=str)
+def test_the_lock_satisfies_what_pyproject_declares(declared: Requirement) -> None:
+    pin = locked()[canonicalize_name(declared.name)]
+    assert version_of(pin) in declared.specifier
+
+
+def test_the_lock_pins_the_torch_that_the_figures_were_made_with() -> None:
+    assert version_of(locked()["torch"]) == Version("2.13.0")
+    assert version_of(locked()["torchvision"]) == Version("0.28.0")
+
+
+def test_the_lock_holds_what_is_required_and_nothing_else() -> None:
+    here = {name for name, pin in locked().items() if applies(pin)}
+    assert here == required()
+
+
+def test_the_cluster_extra_stays_out_of_the_lock() -> None:
+    extra = map(Requirement, PROJECT["optional-dependencies"]["dask"])
+    assert not {canonicalize_name(wanted.name) for wanted in extra} & locked().keys()
+
+
+def test_the_conda_environment_is_python_pip_and_the_lock() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, pip, by_pip = environment["dependencies"]
+    assert environment["name"] == "paperlib"
+    assert environment["channels"] == ["conda-forge"]
+    assert python.startswith("python=")
+    assert python.removeprefix("python=") in Requirement("x" + PROJECT["requires-python"]).specifier
+    assert pip == "pip"
+    assert by_pip == {"pip": ["-r requirements.lock", "-e ."]}
+
+
+def test_the_citation_names_the_package_and_the_paper() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors"} <= citation.keys()
+    assert citation["license"] == PROJECT["license"]
+    (paper,) = citation["references"]
+    families = [author["family-names"] for author in paper["authors"]]
+    assert families == ["Thurn", "Jefferson", "Erdmenger"]
+    assert paper["identifiers"][0]["value"] == "arXiv:2406.12916"
+
+
+def test_the_version_is_the_same_wherever_it_is_written() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert paperlib.__version__ == PROJECT["version"] == str(citation["version"])
+
+
+def dry_run(target: str) -> str:
+    """The commands that `make target` would run."""
+    # Inside `make test`, make would take its parent's flags and jobs for its own.
+    outer = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "ARGS", "PYTHON"}
+    environment = {key: value for key, value in os.environ.items() if key not in outer}
+    command = ["make", "-n", "--always-make", target]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("target", "command"),
+    [
+        ("figures", ".venv/bin/paperlib run --profile quick --force"),
+        ("paper", ".venv/bin/paperlib run --profile paper"),
+        ("reference", ".venv/bin/paperlib run --profile reference --force --save"),
+        ("test", ".venv/bin/python -m pytest"),
+        ("lab", "--ServerApp.ip=127.0.0.1 --ServerApp.root_dir=notebooks"),
+    ],
+)
+def test_each_target_installs_the_lock_and_then_does_its_job(target: str, command: str) -> None:
+    commands = dry_run(target)
+    steps = ["-m venv .venv", "pip install -r requirements.lock", "--no-build-isolation -e ."]
+    places = [commands.index(step) for step in [*steps, command]]
+    assert places == sorted(places)
+
+
+def test_make_check_formats_lints_types_and_tests_once() -> None:
+    commands = dry_run("check")
+    for command in ("ruff format --check", "ruff check", "mypy paperlib", "-m pytest"):
+        assert commands.count(command) == 1, command
+
+
+def test_make_clean_keeps_the_environment_and_the_committed_results() -> None:
+    commands = dry_run("clean")
+    assert "data/points" in commands
+    assert "pip install" not in commands
+    assert "data/reference" not in commands
+    assert "rm -rf .venv" not in commands
+
+
+def test_an_old_python_stops_make_with_one_clear_message(tmp_path: Path) -> None:
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    old = tmp_path / "old-python"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.2 && exit 0\nexit 1\n')
+    old.chmod(0o755)
+    command = ["make", "-s", "test", f"PYTHON={old}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "must be Python 3.11 or newer, got: Python 3.9.2" in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_the_script_for_continuous_integration_can_be_executed_and_parsed() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports anywhere in it, with relative names spelt out."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = f"paperlib.{node.module or ''}".rstrip(".") if node.level else node.module
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def module_of(name: str) -> str:
+    """The module of paperlib behind a dotted name; a name of the package itself: `__init__`."""
+    part = name.split(".")[1] if "." in name else "__init__"
+    return part if part in ORDER else "__init__"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_a_module_imports_only_modules_below_it(path: Path) -> None:
+    assert path.parent.name == "paperlib", "the package is flat"
+    assert path.stem in ORDER, "put the new module into DESIGN.md's list and into ORDER"
+    own = [name for name in imports(path) if name.split(".")[0] == "paperlib"]
+    wrong = [name for name in own if ORDER.index(module_of(name)) <= ORDER.index(path.stem)]
+    assert not wrong, f"paperlib.{path.stem} must not import {wrong}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_a_module_imports_only_packages_that_pyproject_declares(path: Path) -> None:
+    providers = importlib.metadata.packages_distributions()
+    every = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dask"]]
+    declared = {canonicalize_name(Requirement(line).name) for line in every}
+    for top in {name.split(".")[0] for name in imports(path)} - sys.stdlib_module_names:
+        if top not in ("paperlib", "dask", "distributed"):  # the extra may not be installed
+            assert declared & {canonicalize_name(name) for name in providers[top]}, top
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every text in a notebook's JSON but its pictures, where base64 could look like a path."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from strings(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not key.startswith("image/"):
+                yield from strings(item)
+
+
+def private_paths(path: Path) -> list[str]:
+    """The lines of a file that name a folder of somebody's machine."""
+    text = path.read_text(encoding="utf-8")
+    texts = strings(json.loads(text)) if path.suffix == ".ipynb" else [text]
+    lines = [line for one in texts for line in one.splitlines()]
+    return [line for line in lines if PRIVATE_PATH.search(line)]
+
+
+def test_no_file_names_a_private_path() -> None:
+    folders = ("paperlib", "tests", "notebooks", "benchmarks")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*")]
+    files += [path for path in ROOT.iterdir() if path.is_file()]
+    checked = [p for p in files if p.suffix in TEXT_FILES and ".ipynb_checkpoints" not in p.parts]
+    assert Path(__file__) in checked
+    found = {str(path.relative_to(ROOT)): private_paths(path) for path in checked}
+    assert not {name: lines for name, lines in found.items() if lines}
+
+
+def test_a_private_path_would_be_found_in_a_notebook(tmp_path: Path) -> None:
+    output = {"text": ["saved to /" + "home/somebody/figure.png\n"], "image/png": "/" + "tmp/x"}
+    notebook = tmp_path / "leaky.ipynb"
+    notebook.write_text(json.dumps({"cells": [{"outputs": [output]}]}))
+    assert private_paths(notebook) == ["saved to /" + "home/somebody/figure.png"]
