@@ -1,0 +1,55 @@
+"""Reconstruction entropy: whether a deep network will train, and where it loses information.
+
+    from paperlib import Cascade, initialise, load_dataset, mlp, r_squared
+
+    data = load_dataset("digits")
+    network = mlp((1, 28, 28), depth=30)
+    initialise(network, sigma_w2=1.7, sigma_b2=0.05, seed=0)
+    cascade = Cascade.for_network(network, data.floats("train")[:1]).fit(data.floats("train"))
+    test = data.floats("test")
+    r_squared(test, cascade.reconstruct(test))  # the fraction of the image left, level by level
+
+Source: arXiv:2406.12916. The notebooks regenerate its figures: `paperlib list`.
+"""
+
+from importlib.metadata import version as _version
+
+from paperlib.cascade import Cascade
+from paperlib.config import CascadePoint, CascadeSweep
+from paperlib.datasets import Dataset, load_dataset
+from paperlib.meanfield import correlation_depth, critical_sigma_w2
+from paperlib.measures import (
+    collapse_depth,
+    cutoff,
+    differential_entropy,
+    gram_entropy,
+    r_squared,
+    relative_entropy,
+)
+from paperlib.networks import Network, initialise, mlp
+from paperlib.results import load_result
+from paperlib.sweep import measure_point, run_sweep
+
+__version__ = _version("reconstruction-entropy")
+
+__all__ = [
+    "Cascade",
+    "CascadePoint",
+    "CascadeSweep",
+    "Dataset",
+    "Network",
+    "collapse_depth",
+    "correlation_depth",
+    "critical_sigma_w2",
+    "cutoff",
+    "differential_entropy",
+    "gram_entropy",
+    "initialise",
+    "load_dataset",
+    "load_result",
+    "measure_point",
+    "mlp",
+    "r_squared",
+    "relative_entropy",
+    "run_sweep",
+]

@@ -11,7 +11,7 @@ import json
 import math
 import types
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 ACTIVATIONS = ("tanh", "erf", "relu", "gelu", "linear")
@@ -97,7 +97,8 @@ class _Checked:
 
     @classmethod
     def from_notebook(cls, namespace: Mapping[str, Any]) -> Self:
-        """The configuration in a notebook's globals(), as its parameters cell and papermill left it.
+        """The configuration in a notebook's globals(), as its parameters cell and papermill left
+        it.
 
         Papermill injects a misspelt parameter as a variable that nobody reads; so every public
         variable that holds a literal must be a parameter here.
@@ -105,7 +106,7 @@ class _Checked:
         Raises:
             ValueError: an unknown name, a wrong type or a value out of range.
         """
-        literals = int | float | str | bool | list | dict | tuple | types.NoneType
+        literals = (int, float, str, bool, list, dict, tuple, types.NoneType)
         settings = {
             name: value
             for name, value in namespace.items()
@@ -197,32 +198,35 @@ def _digest(settings: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseDiagram(_Checked):
-    """The parameters of a phase-diagram notebook; `sweep()` is the grid that it computes."""
+    """The parameters of a phase-diagram notebook, and the sweeps that they stand for."""
 
     profile: str = _option("quick", choices=PROFILES)
     dataset: str = "mnist"
     fallback: bool = False
-    depth: int = _option(60, low=1, high=10_000)
+    depth: int = _option(30, low=1, high=10_000)
     width: int = _option(0, low=0, high=100_000)
     activation: str = _option("tanh", choices=ACTIVATIONS)
-    sigma_w2_min: float = _option(0.2, above=0.0)
-    sigma_w2_max: float = _option(4.0, above=0.0, high=1e6)
-    sigma_w2_step: float = _option(0.2, above=0.0)
+    sigma_w2_min: float = _option(0.3, above=0.0)
+    sigma_w2_max: float = _option(3.9, above=0.0, high=1e6)
+    sigma_w2_step: float = _option(0.4, above=0.0)
     sigma_b2: float = _option(0.05, low=0.0)
     seeds: int = _option(3, low=1, high=10_000)
     solver: str = _option("ridge", choices=SOLVERS)
     resolution: float = _option(1e-3, above=0.0)
-    steps: int = _option(0, low=0)
-    train_images: int = _option(2000, low=2)
+    train_images: int = _option(1000, low=2)
+    steps: int = _option(100, low=0)
     test_images: int = _option(100, low=2)
     jobs: int = _option(0, low=0)
     start_from: str = ""
+    compare_with: str = ""
+    calibration: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.sigma_w2_max < self.sigma_w2_min:
             raise ValueError(
-                f"sigma_w2_max must be >= sigma_w2_min, got {self.sigma_w2_max} < {self.sigma_w2_min}"
+                "sigma_w2_max must be >= sigma_w2_min, "
+                f"got {self.sigma_w2_max} < {self.sigma_w2_min}"
             )
         if (self.sigma_w2_max - self.sigma_w2_min) / self.sigma_w2_step > 100_000:
             raise ValueError(
@@ -235,7 +239,29 @@ class PhaseDiagram(_Checked):
         return tuple(round(self.sigma_w2_min + i * self.sigma_w2_step, 10) for i in range(count))
 
     def sweep(self) -> CascadeSweep:
-        """The grid of points behind the figure."""
+        """The grid of points behind the phase diagram."""
+        return self._sweep(self.solver, self.variances(), tuple(range(self.seeds)))
+
+    def comparison(self) -> CascadeSweep:
+        """A few points of the same grid, one seed each, by the other solver."""
+        other = next(solver for solver in SOLVERS if solver != self.solver)
+        return self._sweep(other, self._few(4), (0,))
+
+    def resolutions(self) -> list[CascadeSweep]:
+        """A few ridge points of the same grid, one seed each, at coarser and finer resolutions."""
+        factors = (0.1, 1.0, 10.0)
+        few = self._sweep("ridge", self._few(5), (0,))
+        return [replace(few, resolution=self.resolution * factor) for factor in factors]
+
+    def _few(self, count: int) -> tuple[float, ...]:
+        grid = self.variances()
+        return tuple(grid[:: math.ceil(len(grid) / count)])
+
+    def _sweep(
+        self, solver: str, sigma_w2: tuple[float, ...], seeds: tuple[int, ...]
+    ) -> CascadeSweep:
         shared = set(self.names()) & set(CascadeSweep.names()) - {"seeds"}
-        settings = {name: getattr(self, name) for name in shared}
-        return CascadeSweep(**settings, sigma_w2=self.variances(), seeds=tuple(range(self.seeds)))
+        settings = {name: getattr(self, name) for name in shared} | {"solver": solver}
+        if solver == "adam":  # every batch of up to one epoch is new
+            settings["train_images"] = min(self.steps * 64, 60_000) or 60_000
+        return CascadeSweep(**settings, sigma_w2=sigma_w2, seeds=seeds)

@@ -90,7 +90,7 @@ def correlation_depth(sigma_w2: float, sigma_b2: float, *, activation: str = "ta
         activation: tanh, erf, gelu, relu or linear.
 
     Raises:
-        ValueError: an argument is not valid.
+        ValueError: an argument is not valid, or as in `fixed_point_variance` too large.
 
     Source: arXiv:1611.01232, equation 9.
     """
@@ -157,7 +157,7 @@ def susceptibility(sigma_w2: float, sigma_b2: float, *, activation: str = "tanh"
         activation: tanh, erf, gelu, relu or linear.
 
     Raises:
-        ValueError: an argument is not valid.
+        ValueError: an argument is not valid, or as in `fixed_point_variance` too large.
 
     Source: arXiv:1611.01232, equation 5.
     """
@@ -181,7 +181,7 @@ def fixed_point_correlation(sigma_w2: float, sigma_b2: float, *, activation: str
         activation: tanh, erf, gelu, relu or linear.
 
     Raises:
-        ValueError: an argument is not valid.
+        ValueError: an argument is not valid, or as in `fixed_point_variance` too large.
 
     Source: arXiv:1611.01232, equation 4.
     """

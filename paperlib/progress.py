@@ -1,4 +1,4 @@
-"""How far a long computation is: a line that updates where a person watches, plain lines in logs."""
+"""How far a long computation is: a line that updates where a person watches, else plain lines."""
 
 import sys
 import time

@@ -11,7 +11,7 @@ import platform
 import subprocess
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -151,6 +151,26 @@ def run_sweep(
     result = collect_sweep(config, start_from=start_from)
     results.save_result(result, paths.results_folder() / f"{plan.digest}.nc")
     return result
+
+
+def run_resolutions(
+    configs: Sequence[CascadeSweep], *, jobs: int | None = None, device: str = "auto"
+) -> xr.Dataset:
+    """The measures of ridge sweeps that differ in their resolution, along a dim of that name.
+
+    Raises:
+        ValueError: no sweeps, or one whose solver is not ridge.
+    """
+    if not configs or any(config.solver != "ridge" for config in configs):
+        raise ValueError(f"expected sweeps by ridge, got {[c.solver for c in configs]}")
+    finished = [run_sweep(config, jobs=jobs, device=device) for config in configs]
+    resolutions = xr.DataArray(
+        [c.resolution for c in configs], dims="resolution", name="resolution"
+    )
+    varying = [*CURVES, "cutoff", "finished"]
+    return xr.concat(
+        [result[varying] for result in finished], dim=resolutions, combine_attrs="override"
+    )
 
 
 def collect_sweep(
@@ -340,7 +360,13 @@ def _about(
     seconds = [float(point["seconds"]) for point in finished.values() if "seconds" in point]
     return {
         "config": config.as_dict(),
-        "data": {"name": data.name, "checksum": data.checksum},
+        "data": {
+            "name": data.name,
+            "checksum": data.checksum,
+            # fewer than were asked for, where the data set holds fewer
+            "train_images": min(config.train_images, len(data.train_images)),
+            "test_images": min(config.test_images, len(data.test_images)),
+        },
         "code_version": CODE_VERSION,
         "versions": {"python": platform.python_version()} | {k: version(k) for k in LIBRARIES},
         "commit": _commit(),

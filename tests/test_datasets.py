@@ -456,14 +456,14 @@ def test_a_damaged_npz_is_refused_and_never_replaced(
     path = save(tmp_path / "mnist.npz", keras())
     path.write_bytes(damage(path.read_bytes()))
     for load in (load_dataset, load_with_fallback):
-        with pytest.raises(ValueError, match="no readable .npz file.*replace it"):
+        with pytest.raises(ValueError, match=r"no readable \.npz file.*replace it"):
             load("mnist", root=tmp_path)
     assert no_network == []
 
 
 def test_a_plain_npy_file_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", keras()["x_train"])
-    with pytest.raises(ValueError, match="no readable .npz file"):
+    with pytest.raises(ValueError, match=r"no readable \.npz file"):
         load_dataset(tmp_path / "x.npy")
 
 
@@ -639,7 +639,7 @@ def test_a_damaged_layout_is_refused_and_never_falls_back(
     file = tmp_path / "MNIST/raw/train-images-idx3-ubyte"
     file.write_bytes(file.read_bytes()[:keep])
     for load in (load_dataset, load_with_fallback):
-        with pytest.raises(ValueError, match="MNIST/raw is damaged .*delete it"):
+        with pytest.raises(ValueError, match=r"MNIST/raw is damaged .*delete it"):
             load("mnist", root=tmp_path)
     assert no_network == []
 
@@ -688,7 +688,7 @@ def test_the_availability_of_an_unknown_name_is_refused(tmp_path: Path) -> None:
 def test_a_failed_download_says_what_was_tried_and_what_to_do(
     name: str, tmp_path: Path, no_network: list[str]
 ) -> None:
-    with pytest.raises(DownloadError, match="download failed .*service not known") as caught:
+    with pytest.raises(DownloadError, match=r"download failed .*service not known") as caught:
         load_dataset(name, root=tmp_path / "data")
     message = str(caught.value)
     assert str(tmp_path / "data" / f"{name}.npz") in message
@@ -799,6 +799,16 @@ def test_a_silent_server_is_waited_for_in_the_download_only(
     assert set(seen) == {datasets._TIMEOUT}
 
 
+@pytest.mark.network
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_the_published_data_are_really_downloaded_and_recognised(name: str, tmp_path: Path) -> None:
+    data = load_dataset(name, root=tmp_path)
+    assert (data.name, data.image_shape) == (name, (1, 28, 28))
+    assert (len(data.train_labels), len(data.test_labels)) == (60_000, 10_000)
+    assert UNRECOGNISED not in data.source
+    assert availability(name, tmp_path) == "torchvision"
+
+
 # --- fallbacks ---
 
 
@@ -813,7 +823,7 @@ def test_a_silent_server_is_waited_for_in_the_download_only(
 def test_a_missing_data_set_falls_back_loudly_to_one_that_ships(
     name: str, used: str, warned: list[str], tmp_path: Path, no_network: list[str]
 ) -> None:
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="IS USED") as caught:
         data = load_with_fallback(name, root=tmp_path, limit=5, seed=2)
     assert data.name == used
     assert same(data, load_dataset(used, limit=5, seed=2))
@@ -827,7 +837,10 @@ def test_fashion_falls_back_to_mnist_where_that_is_at_hand(
     tmp_path: Path, no_network: list[str]
 ) -> None:
     save(tmp_path / "mnist.npz", keras())
-    with pytest.warns(UserWarning, match="NOT fashion_mnist BUT mnist IS USED"):
+    with (
+        pytest.warns(UserWarning, match="NOT fashion_mnist BUT mnist IS USED"),
+        pytest.warns(UserWarning, match=UNRECOGNISED),
+    ):
         data = load_with_fallback("fashion_mnist", root=tmp_path)
     assert data.name == "mnist"
     assert len(data.train_labels) == 30
@@ -972,7 +985,7 @@ def test_a_class_behind_a_link_and_pictures_in_subfolders_are_found(tmp_path: Pa
 
 
 def test_folders_without_enough_pictures_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="expected at least two pictures.*found 0 to train"):
+    with pytest.raises(ValueError, match=r"expected at least two pictures.*found 0 to train"):
         load_dataset(tmp_path)
     picture(tmp_path / "loose.png")
     with pytest.raises(ValueError, match="found 0 to train and 0 to test"):

@@ -164,6 +164,15 @@ def test_gelu_without_bias_is_ordered_up_to_four():
     assert correlation_depth(3, 0, activation="gelu") == pytest.approx(-1 / math.log(0.75))
 
 
+@pytest.mark.parametrize("sigma_w2", [2.0, 2.3, 2.41, 2.42])
+def test_gelu_variance_is_where_a_growing_variance_first_stops(sigma_w2):
+    # Just below 2.42 a fixed point that attracts and one that repels are about to meet.
+    phi, q = meanfield.SMOOTH["gelu"][0], 0.0
+    for _ in range(2000):
+        q = sigma_w2 * meanfield._mean_square(phi, q) + 0.05 if q < 30 else math.inf
+    assert fixed_point_variance(sigma_w2, 0.05, activation="gelu") == pytest.approx(q, rel=1e-6)
+
+
 def test_gelu_with_large_weights_grows_without_bound_as_relu_does():
     assert fixed_point_variance(2.5, 0.3, activation="gelu") == math.inf
     assert susceptibility(2.5, 0.3, activation="gelu") == 1.25
@@ -279,8 +288,10 @@ def test_an_unknown_activation_is_refused_with_a_suggestion():
 def test_variances_beyond_the_reach_of_the_quadrature_are_refused():
     with pytest.raises(ValueError, match=r"sigma_w2 = 100\.0.*exceeds 30"):
         correlation_depth(100, 0.05)
-    with pytest.raises(ValueError, match=r"sigma_b2 = 50\.0.*exceeds 30"):
-        critical_sigma_w2(50)
+    for sigma_b2 in (22.0, 50.0):  # the critical q is 33 and 64
+        with pytest.raises(ValueError, match=f"sigma_b2 = {sigma_b2}.*exceeds 30"):
+            critical_sigma_w2(sigma_b2)
+    assert critical_sigma_w2(19) > 9  # q is 29
 
 
 def test_numpy_numbers_are_taken():

@@ -41,6 +41,7 @@ ORDER = (
     "plots",
     "probe",
     "sweep",
+    "results",
     "predictors",
     "training",
     "cascade",
@@ -52,6 +53,7 @@ ORDER = (
     "datasets",
     "vision",
     "config",
+    "progress",
     "paths",
 )
 MODULES = sorted((ROOT / "paperlib").rglob("*.py"))

@@ -1,0 +1,352 @@
+"""Figures from results: every function takes the Dataset of a sweep and returns a matplotlib Figure.
+
+Brighter always means more of the image. Nothing is computed here but means over seeds, depths at
+which a curve collapses, and the mean-field curves that are drawn over them.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from paperlib.config import CascadePoint, CascadeSweep
+from paperlib.meanfield import correlation_depth, critical_sigma_w2
+from paperlib.measures import collapse_depth
+from paperlib.results import provenance
+
+RESOLUTION = CascadePoint().resolution  # the stated default
+STYLE = Path(__file__).with_name("paper.mplstyle")
+SEQUENTIAL, SEQUENTIAL_REVERSED, DIVERGING = "viridis", "viridis_r", "RdBu"
+
+VARIANCE = r"weight variance $\sigma_w^2$"
+
+# measure: (title, colour-bar label, map, lowest and highest colour; None is the data's own)
+_PANELS = {
+    "r_squared": ("R²", "fraction of the image", SEQUENTIAL, 0.0, 1.0),
+    "gram_entropy": ("Gram entropy", "fraction of ln n", SEQUENTIAL, 0.0, None),
+    "differential_entropy": ("Differential entropy", "nats per pixel", SEQUENTIAL, None, None),
+    "relative_entropy": ("Relative entropy", "nats", SEQUENTIAL_REVERSED, 0.0, None),
+}
+
+
+@contextmanager
+def _paper_style() -> Iterator[None]:
+    with plt.style.context(STYLE):
+        yield
+
+
+def phase_diagram(result: xr.Dataset) -> Figure:
+    """A figure of one sweep: four measures over σ_w² × depth, the depths reached, and examples.
+
+    Args:
+        result: from `run_sweep`; dims sigma_w2, seed, depth.
+
+    Source: arXiv:2406.12916, figures of the MLP; R² and the collapse depth are this package's.
+    """
+    with _paper_style():
+        figure = plt.figure(figsize=(10.5, 6.4))
+        top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.15))
+        axes = top.subplots(1, 4, sharey=True)
+        for axis, measure in zip(axes, _PANELS, strict=True):
+            _heat_map(axis, result, measure)
+        axes[0].set_ylabel("depth")
+        left, right = bottom.subfigures(1, 2, width_ratios=(1, 1.1))
+        _depths_reached(left.subplots(), result)
+        _examples(right, result)
+        figure.suptitle(describe(result), fontsize=9)
+        figure.text(0.995, 0.002, _imprint(result), ha="right", fontsize=4.5, color="0.45")
+    return figure
+
+
+def heat_maps(result: xr.Dataset) -> Figure:
+    """A figure of the four measures over σ_w² × depth alone."""
+    with _paper_style():
+        figure, axes = plt.subplots(1, 4, sharey=True, figsize=(10.5, 2.9))
+        for axis, measure in zip(axes, _PANELS, strict=True):
+            _heat_map(axis, result, measure)
+        axes[0].set_ylabel("depth")
+        figure.suptitle(describe(result), fontsize=9)
+        figure.text(0.995, 0.002, _imprint(result), ha="right", fontsize=4.5, color="0.45")
+    return figure
+
+
+def solver_comparison(ridge: xr.Dataset, adam: xr.Dataset) -> Figure:
+    """A figure of the closed form against Adam: R², information over all depths, cutoff, seconds.
+
+    Args:
+        ridge, adam: results on the same data and networks; compared where their grids meet.
+
+    Raises:
+        ValueError: the grids share no σ_w², seed and depth.
+    """
+    ridge_seconds, adam_seconds = (provenance(r)["seconds_per_point"] for r in (ridge, adam))
+    depths = [r.sizes["depth"] for r in (ridge, adam)]
+    closed, trained = xr.align(ridge, adam, join="inner", exclude=("shown_depth",))
+    if not closed.sizes["sigma_w2"] * closed.sizes["seed"]:
+        raise ValueError("the two results share no sigma_w2 and seed; nothing to compare")
+    with _paper_style():
+        figure, axes = plt.subplots(1, 4, figsize=(10.5, 2.9))
+        _scatter_r_squared(axes[0], closed, trained)
+        _information(axes[1], closed, trained)
+        _depth_lines(axes[2], closed, "ridge", "C0")
+        _depth_lines(axes[2], trained, "adam", "C1")
+        axes[2].set(title="Depth reached", xlabel=VARIANCE, ylabel="collapse depth")
+        axes[2].legend()
+        per_stage = [ridge_seconds / depths[0], adam_seconds / depths[1]]
+        bars = axes[3].bar(["ridge", "adam"], per_stage, color=["C0", "C1"], log=True)
+        axes[3].bar_label(bars, fmt="%.2g s", fontsize=7)
+        axes[3].set(title="Seconds per stage", ylabel="one core, fit and reconstruction")
+        figure.suptitle(f"{describe(ridge)}  ·  against  ·  {_solver(adam)}", fontsize=9)
+        figure.text(0.995, 0.002, _imprint(adam), ha="right", fontsize=4.5, color="0.45")
+    return figure
+
+
+def resolution_calibration(
+    calibration: xr.Dataset,
+    others: Sequence[tuple[str, xr.Dataset]],
+    published: Mapping[float, int],
+) -> Figure:
+    """A figure of the depth at which R² collapses against the resolution λ.
+
+    Args:
+        calibration: ridge results along the dim resolution, from `run_resolutions`.
+        others: (name, result) of other solvers, drawn as horizontal lines.
+        published: depth by σ_w², as read off the published figure.
+    """
+    depths = collapse_depths(calibration)
+    with _paper_style():
+        figure, axis = plt.subplots(figsize=(5.2, 3.4))
+        colours = plt.get_cmap("cividis")(np.linspace(0, 0.85, depths.sizes["sigma_w2"]))
+        for sigma_w2, colour in zip(depths.sigma_w2.values, colours, strict=True):
+            line = depths.sel(sigma_w2=sigma_w2).mean("seed")
+            axis.plot(line.resolution, line, ".-", color=colour, label=f"{sigma_w2:g}")
+            for (_, other), style in zip(others, ("--", "-."), strict=False):
+                if sigma_w2 in other.sigma_w2:
+                    depth = collapse_depths(other).sel(sigma_w2=sigma_w2).mean()
+                    axis.axhline(float(depth), color=colour, lw=0.8, ls=style)
+            if sigma_w2 in published:
+                axis.axhline(published[sigma_w2], color=colour, lw=0.8, ls=":")
+        lines = ["solid: ridge", *(f"dashed: {name}" for name, _ in others), "dotted: published"]
+        axis.set(
+            xscale="log",
+            xlabel="resolution λ (squared activation units)",
+            ylabel="collapse depth (R² < 0.02)",
+            title="What the resolution does",
+        )
+        axis.axvline(RESOLUTION, color="0.8", lw=4, zorder=0)
+        axis.legend(title=VARIANCE + "\n" + "\n".join(lines), title_fontsize=7)
+        figure.text(0.995, 0.002, _imprint(calibration), ha="right", fontsize=4.5, color="0.45")
+    return figure
+
+
+def save(figure: Figure, stem: Path, result: xr.Dataset) -> list[Path]:
+    """The files written: `stem`.png and `stem`.pdf, with the result's provenance inside.
+
+    The same figure of the same result gives the same bytes.
+    """
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    about = json.dumps(provenance(result), sort_keys=True)
+    png, pdf = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.pdf")
+    figure.savefig(png, metadata={"Title": stem.name, "Description": about, "Software": None})
+    figure.savefig(
+        pdf,
+        metadata={"Title": stem.name, "Keywords": about, "CreationDate": None, "Producer": None},
+    )
+    return [png, pdf]
+
+
+def describe(result: xr.Dataset) -> str:
+    """A result's title in words: network, data really used, variances, solver, seeds."""
+    about = provenance(result)
+    config = about["config"]
+    width = config["width"] or result.sizes["row"] * result.sizes["column"]
+    widths = f"width {width}" if config["shape"] == "wide" else "shrinking"
+    return (
+        f"{about['data']['name']}  ·  MLP, {widths}, {config['activation']}, "
+        f"σ_b² = {config['sigma_b2']:g}  ·  {_solver(result)}  ·  {_seeds(result)}"
+    )
+
+
+def solver_name(result: xr.Dataset) -> str:
+    """The solver that fitted a result's cascades: "ridge" or "adam"."""
+    return provenance(result)["config"]["solver"]
+
+
+def _solver(result: xr.Dataset) -> str:
+    about = provenance(result)
+    config, images = about["config"], about["data"]["train_images"]
+    if config["solver"] == "ridge":
+        return f"ridge, λ = {config['resolution']:g}, {images:,} images"
+    steps = config["steps"] or -(-images // config["batch_size"])
+    return f"Adam, {steps:,} steps of {config['batch_size']}"
+
+
+def _seeds(result: xr.Dataset) -> str:
+    count = result.sizes["seed"]
+    return f"{count} seed{'s' if count > 1 else ''}"
+
+
+def _imprint(result: xr.Dataset) -> str:
+    about = provenance(result)
+    return (
+        f"commit {about['commit']} · {about['finished_at'][:10]} · torch {about['versions']['torch']}"
+        f" · data {about['data']['checksum'][:12]}"
+    )
+
+
+def _heat_map(axis: Axes, result: xr.Dataset, measure: str) -> None:
+    title, unit, colours, lowest, highest = _PANELS[measure]
+    values = result[measure].mean("seed").values.T
+    mesh = axis.pcolormesh(
+        _edges(result.sigma_w2.values),
+        np.arange(result.sizes["depth"] + 1) + 0.5,
+        values,
+        cmap=colours,
+        vmin=lowest,
+        vmax=highest,
+        rasterized=True,
+    )
+    _draw_theory(axis, result, colour="white")
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set(title=title, xlabel=VARIANCE, ylim=(0.5, result.sizes["depth"] + 0.5))
+    axis.figure.colorbar(mesh, ax=axis, label=unit, pad=0.02)
+
+
+def _edges(centres: np.ndarray) -> np.ndarray:
+    """The borders between grid values, halfway; the outermost as far as their neighbours'."""
+    if len(centres) == 1:
+        return np.array([centres[0] - 0.05, centres[0] + 0.05])
+    middles = (centres[:-1] + centres[1:]) / 2
+    return np.array([2 * centres[0] - middles[0], *middles, 2 * centres[-1] - middles[-1]])
+
+
+def _draw_theory(axis: Axes, result: xr.Dataset, *, colour: str) -> None:
+    """6 ξ_c, and the critical line where it lies inside the grid."""
+    config = CascadeSweep.from_dict(provenance(result)["config"])
+    ends = _edges(result.sigma_w2.values)[[0, -1]]
+    grid = np.linspace(max(ends[0], 1e-3), ends[1], 200)
+    lengths = np.array([_correlation_depth(s, config) for s in grid])
+    axis.plot(grid, lengths, color=colour, lw=1, ls="--", label=r"$\xi_c$ (mean field)")
+    axis.plot(grid, 6 * lengths, color=colour, lw=1, label=r"$6\,\xi_c$ (mean field)")
+    critical = critical_sigma_w2(config.sigma_b2, activation=config.activation)
+    if ends[0] <= critical <= ends[1]:
+        axis.axvline(critical, color=colour, lw=0.8, ls=":", label=f"critical: {critical:.2f}")
+    axis.set_xlim(*ends)
+
+
+def _correlation_depth(sigma_w2: float, config: CascadeSweep) -> float:
+    """ξ_c, NaN where the variance is beyond what the quadrature can reach."""
+    try:
+        return correlation_depth(float(sigma_w2), config.sigma_b2, activation=config.activation)
+    except ValueError:
+        return np.nan
+
+
+def _depths_reached(axis: Axes, result: xr.Dataset) -> None:
+    _draw_theory(axis, result, colour="0.55")
+    _depth_lines(axis, result, "collapse depth (R² < 0.02)", "C0")
+    cutoff = result["cutoff"].where(result["finished"] == 1)
+    _mean_with_bars(axis, cutoff, "published cutoff", "C1")
+    depth = result.sizes["depth"]
+    axis.axhline(depth, color="0.8", lw=0.6, zorder=0)
+    axis.set(title="Depth reached", xlabel=VARIANCE, ylabel="depth", ylim=(0, 1.12 * depth))
+    axis.legend(loc="center right")
+
+
+def collapse_depths(result: xr.Dataset) -> xr.DataArray:
+    """The collapse depth of every point, dims sigma_w2 and seed; depth + 1 where none was seen."""
+    return xr.apply_ufunc(
+        collapse_depth, result["r_squared"], input_core_dims=[["depth"]], vectorize=True
+    ).where(result["finished"] == 1)
+
+
+def _depth_lines(axis: Axes, result: xr.Dataset, label: str, colour: str) -> None:
+    depths = collapse_depths(result)
+    _mean_with_bars(axis, depths, label, colour)
+    censored = (depths > result.sizes["depth"]).any("seed")
+    at = result.sigma_w2.values[censored.values]
+    if len(at):
+        height = np.full(len(at), result.sizes["depth"] + 1)
+        axis.plot(at, height, "^", color=colour, ms=3, label="not reached within the depth")
+
+
+def _mean_with_bars(axis: Axes, values: xr.DataArray, label: str, colour: str) -> None:
+    """The mean over seeds, its standard deviation as bars where there are several."""
+    spread = values.std("seed", ddof=1) if values.sizes["seed"] > 1 else None
+    axis.errorbar(
+        values.sigma_w2,
+        values.mean("seed"),
+        yerr=spread,
+        color=colour,
+        label=label,
+        capsize=1.5,
+        elinewidth=0.7,
+        marker=".",
+        ms=3,
+        lw=1,
+    )
+
+
+def _examples(panel: Figure, result: xr.Dataset) -> None:
+    """One test image as it comes back from several depths, a row per phase."""
+    rows = _phases(result)
+    shown = result.shown_depth.values
+    axes = panel.subplots(len(rows), len(shown) + 1, squeeze=False)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    for row, (phase, sigma_w2) in enumerate(rows):
+        pictures = result["example"].sel(sigma_w2=sigma_w2).isel(seed=0)
+        _picture(axes[row, 0], result["original"])
+        axes[row, 0].set_ylabel(f"{phase}\n$\\sigma_w^2$ = {sigma_w2:g}", fontsize=7)
+        for column, depth in enumerate(shown, start=1):
+            _picture(axes[row, column], pictures.sel(shown_depth=depth))
+    axes[0, 0].set_title("input", fontsize=7, loc="center", fontweight="normal")
+    for column, depth in enumerate(shown, start=1):
+        axes[0, column].set_title(f"{depth}", fontsize=7, loc="center", fontweight="normal")
+    panel.suptitle("One test image, reconstructed from depth …", fontsize=9, fontweight="bold")
+
+
+def _phases(result: xr.Dataset) -> list[tuple[str, float]]:
+    """A variance of the grid for each phase that it holds: below, at and above the critical one."""
+    config = provenance(result)["config"]
+    critical = critical_sigma_w2(config["sigma_b2"], activation=config["activation"])
+    wanted = {"ordered": 0.6 * critical, "critical": critical, "chaotic": 1.7 * critical}
+    grid = result.sigma_w2.values[result["finished"].values[:, 0] == 1]
+    found: dict[float, str] = {}
+    for phase, target in wanted.items():
+        found.setdefault(float(grid[np.abs(grid - target).argmin()]), phase)
+    return [(phase, sigma_w2) for sigma_w2, phase in found.items()]
+
+
+def _picture(axis: Axes, image: xr.DataArray) -> None:
+    pixels = image.transpose("row", "column", "channel").values
+    axis.imshow(pixels, cmap="gray", vmin=0, vmax=255)
+
+
+def _scatter_r_squared(axis: Axes, closed: xr.Dataset, trained: xr.Dataset) -> None:
+    """R² by ridge over R² by Adam, one dot per network and depth, coloured by depth."""
+    depths = np.broadcast_to(closed.depth.values, closed["r_squared"].shape)
+    dots = axis.scatter(
+        trained["r_squared"], closed["r_squared"], c=depths, s=3, cmap=SEQUENTIAL, rasterized=True
+    )
+    axis.axline((0, 0), slope=1, color="0.6", lw=0.7)
+    axis.set(
+        title="R² at every depth", xlabel="Adam", ylabel="ridge", xlim=(-0.3, 1), ylim=(-0.3, 1)
+    )
+    axis.figure.colorbar(dots, ax=axis, label="depth", pad=0.02)
+
+
+def _information(axis: Axes, closed: xr.Dataset, trained: xr.Dataset) -> None:
+    for result, label, colour in ((closed, "ridge", "C0"), (trained, "adam", "C1")):
+        total = result["r_squared"].clip(min=0).sum("depth", min_count=1)
+        _mean_with_bars(axis, total, label, colour)
+    axis.set(title="Information kept", xlabel=VARIANCE, ylabel="Σ over depths of max(R², 0)")
+    axis.legend()
