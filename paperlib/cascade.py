@@ -21,7 +21,8 @@ FORMAT = 1  # of saved cascades
 class Cascade:
     """The inverses c_1 … c_L of a network's stages; C^l = c_1 ∘ … ∘ c_l maps level l to an image.
 
-    A level is the output of the first l stages, l = 1 … L. Build one with `for_network`, then `fit`.
+    Level l is the output of the first l stages, l = 1 … L.
+    Build one with `for_network`, then `fit`.
 
         cascade = Cascade.for_network(network, images[:1]).fit(images)
         pictures = cascade.reconstruct(images[:10])  # (levels, 10, *image_shape)

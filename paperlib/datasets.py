@@ -143,7 +143,7 @@ class Dataset:
         floats = images.to(device=device, dtype=torch.float32) / 255
         if grey and floats.shape[1] == 3:
             weights = torch.tensor(_GREY_WEIGHTS, dtype=torch.float32, device=device)
-            floats = torch.einsum("nchw,c->nhw", floats, weights).unsqueeze(1).clamp_(0, 1)
+            floats = (floats * weights.view(3, 1, 1)).sum(1, keepdim=True)
         return floats.flatten(1) if flat else floats
 
     def __repr__(self) -> str:

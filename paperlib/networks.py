@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +117,7 @@ def mlp(
         raise ValueError(f"shape must be one of {', '.join(SHAPES)}; got {shape!r}")
     stages = [
         _linear_stage(fan_in, fan_out, activation, flatten=i == 0)
-        for i, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True))
+        for i, (fan_in, fan_out) in enumerate(pairwise(widths))
     ]
     return Network(nn.Sequential(*stages), head, image_shape=image_shape)
 

@@ -76,6 +76,6 @@ def reference_file(name: str) -> Path:
 
 
 def figures_folder(profile: str | None = None) -> Path:
-    """Where figures go: `figures/<profile>/`, or `figures/` itself for the canonical ones (None)."""
+    """Where figures go: `figures/<profile>/`; None: `figures/`, for the canonical ones."""
     folder = home() / FIGURES
     return folder / profile if profile else folder

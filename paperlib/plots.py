@@ -1,4 +1,4 @@
-"""Figures from results: every function takes the Dataset of a sweep and returns a matplotlib Figure.
+"""Figures from results: a sweep's Dataset goes in, a matplotlib Figure comes out.
 
 Brighter always means more of the image. Nothing is computed here but means over seeds, depths at
 which a curve collapses, and the mean-field curves that are drawn over them.
@@ -8,12 +8,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from paperlib.config import CascadePoint, CascadeSweep
@@ -52,28 +53,21 @@ def phase_diagram(result: xr.Dataset) -> Figure:
     """
     with _paper_style():
         figure = plt.figure(figsize=(10.5, 6.4))
-        top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.15))
-        axes = top.subplots(1, 4, sharey=True)
-        for axis, measure in zip(axes, _PANELS, strict=True):
-            _heat_map(axis, result, measure)
-        axes[0].set_ylabel("depth")
+        top, bottom = cast("Any", figure.subfigures(2, 1, height_ratios=(1, 1.15)))
+        _heat_maps(top, result)
         left, right = bottom.subfigures(1, 2, width_ratios=(1, 1.1))
         _depths_reached(left.subplots(), result)
         _examples(right, result)
-        figure.suptitle(describe(result), fontsize=9)
-        figure.text(0.995, 0.002, _imprint(result), ha="right", fontsize=4.5, color="0.45")
+        _sign(figure, describe(result), result)
     return figure
 
 
 def heat_maps(result: xr.Dataset) -> Figure:
     """A figure of the four measures over σ_w² × depth alone."""
     with _paper_style():
-        figure, axes = plt.subplots(1, 4, sharey=True, figsize=(10.5, 2.9))
-        for axis, measure in zip(axes, _PANELS, strict=True):
-            _heat_map(axis, result, measure)
-        axes[0].set_ylabel("depth")
-        figure.suptitle(describe(result), fontsize=9)
-        figure.text(0.995, 0.002, _imprint(result), ha="right", fontsize=4.5, color="0.45")
+        figure = plt.figure(figsize=(10.5, 2.9))
+        _heat_maps(figure, result)
+        _sign(figure, describe(result), result)
     return figure
 
 
@@ -103,8 +97,7 @@ def solver_comparison(ridge: xr.Dataset, adam: xr.Dataset) -> Figure:
         bars = axes[3].bar(["ridge", "adam"], per_stage, color=["C0", "C1"], log=True)
         axes[3].bar_label(bars, fmt="%.2g s", fontsize=7)
         axes[3].set(title="Seconds per stage", ylabel="one core, fit and reconstruction")
-        figure.suptitle(f"{describe(ridge)}  ·  against  ·  {_solver(adam)}", fontsize=9)
-        figure.text(0.995, 0.002, _imprint(adam), ha="right", fontsize=4.5, color="0.45")
+        _sign(figure, f"{describe(ridge)}  ·  against  ·  {_solver(adam)}", adam)
     return figure
 
 
@@ -142,7 +135,7 @@ def resolution_calibration(
         )
         axis.axvline(RESOLUTION, color="0.8", lw=4, zorder=0)
         axis.legend(title=VARIANCE + "\n" + "\n".join(lines), title_fontsize=7)
-        figure.text(0.995, 0.002, _imprint(calibration), ha="right", fontsize=4.5, color="0.45")
+        _sign(figure, "", calibration)
     return figure
 
 
@@ -193,12 +186,21 @@ def _seeds(result: xr.Dataset) -> str:
     return f"{count} seed{'s' if count > 1 else ''}"
 
 
-def _imprint(result: xr.Dataset) -> str:
+def _sign(figure: Figure, title: str, result: xr.Dataset) -> None:
+    """Nothing; a title, and in small print what the result was computed with."""
     about = provenance(result)
-    return (
-        f"commit {about['commit']} · {about['finished_at'][:10]} · torch {about['versions']['torch']}"
-        f" · data {about['data']['checksum'][:12]}"
-    )
+    day, torch_version = about["finished_at"][:10], about["versions"]["torch"]
+    checksum = about["data"]["checksum"][:12]
+    imprint = f"commit {about['commit']} · {day} · torch {torch_version} · data {checksum}"
+    figure.suptitle(title, fontsize=9)
+    figure.text(0.995, 0.002, imprint, ha="right", fontsize=4.5, color="0.45")
+
+
+def _heat_maps(panel: Figure | SubFigure, result: xr.Dataset) -> None:
+    axes = panel.subplots(1, 4, sharey=True)
+    for axis, measure in zip(axes, _PANELS, strict=True):
+        _heat_map(axis, result, measure)
+    axes[0].set_ylabel("depth")
 
 
 def _heat_map(axis: Axes, result: xr.Dataset, measure: str) -> None:
@@ -294,7 +296,7 @@ def _mean_with_bars(axis: Axes, values: xr.DataArray, label: str, colour: str) -
     )
 
 
-def _examples(panel: Figure, result: xr.Dataset) -> None:
+def _examples(panel: SubFigure, result: xr.Dataset) -> None:
     """One test image as it comes back from several depths, a row per phase."""
     rows = _phases(result)
     shown = result.shown_depth.values

@@ -793,9 +793,14 @@ def test_a_silent_server_is_waited_for_in_the_download_only(
 
     monkeypatch.setattr(urllib.request, "urlopen", look)
     before = socket.getdefaulttimeout()
-    with pytest.raises(DownloadError):
-        load_dataset("fashion_mnist", root=tmp_path)
-    assert socket.getdefaulttimeout() == before
+    socket.setdefaulttimeout(7.0)
+    try:
+        with pytest.raises(DownloadError):
+            load_dataset("fashion_mnist", root=tmp_path)
+        after = socket.getdefaulttimeout()
+    finally:
+        socket.setdefaulttimeout(before)
+    assert after == 7.0
     assert set(seen) == {datasets._TIMEOUT}
 
 
@@ -950,6 +955,17 @@ def test_a_crop_keeps_the_centre(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         Image.fromarray(pixels).save(tmp_path / name / "wide.png")
     assert (load_dataset(tmp_path).train_images == 200).all()
+
+
+def test_a_photograph_is_turned_upright_as_its_camera_says(tmp_path: Path) -> None:
+    file = picture(tmp_path / "test/a/0.png")
+    picture(tmp_path / "train/a/0.png", seed=1)
+    upright = load_dataset(tmp_path).test_images
+    turn = Image.Exif()
+    turn[0x0112] = 3  # the EXIF tag "orientation": upside down
+    with Image.open(file) as image:
+        image.save(file, exif=turn)
+    assert torch.equal(load_dataset(tmp_path).test_images, upright.flip(2, 3))
 
 
 def test_one_colour_picture_makes_all_of_them_colour(tmp_path: Path) -> None:

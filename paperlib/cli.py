@@ -1,0 +1,213 @@
+"""The command line: `paperlib list | run | status | data | clean`, also as `python -m paperlib`."""
+
+import argparse
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from paperlib import config, notebooks, paths
+
+KEPT_DATA = ("README.md", Path(paths.REFERENCE).name)  # committed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 0, 1 after an error that was reported, 130 after Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except (ValueError, OSError, notebooks.NotebookError) as error:
+        return _failed(error)
+    except KeyboardInterrupt:
+        print("paperlib: interrupted; finished points are kept", file=sys.stderr)
+        return 130
+
+
+def _list(options: argparse.Namespace) -> int:
+    rows = [("notebook", "figure", "what it shows", "state (quick)")]
+    for notebook in notebooks.find():
+        claim = textwrap.shorten(notebook.claim, 78, placeholder=" …")
+        rows.append((notebook.name, notebook.title, claim, _state(notebook.name, "quick")[0]))
+    _print_table(rows)
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    names = [notebooks.resolve(name) for name in options.names]
+    parameters = {key: parsed(text) for key, text in options.parameters}
+    status = 0
+    for name in names or [notebook.name for notebook in notebooks.find()]:
+        try:
+            notebooks.execute(
+                name,
+                profile=options.profile,
+                parameters=parameters,
+                jobs=options.jobs,
+                force=options.force,
+                save=options.save,
+            )
+        except (ValueError, OSError, notebooks.NotebookError) as error:
+            status = _failed(error)
+    return status
+
+
+def _status(options: argparse.Namespace) -> int:
+    rows = [("notebook", "profile", "state", "why")]
+    for notebook in notebooks.find():
+        for profile in config.PROFILES:
+            rows.append((notebook.name, profile, *_state(notebook.name, profile)))
+    _print_table(rows)
+    return 0
+
+
+def _data(options: argparse.Namespace) -> int:
+    from paperlib.datasets import NAMES, availability, load_dataset
+
+    if not options.names:
+        print(f"looked up in {paths.data_root()}; fetched there by: paperlib data NAME")
+        _print_table([("data set", "where"), *((name, availability(name)) for name in NAMES)])
+        return 0
+    for name in options.names:
+        data = load_dataset(name)
+        sizes = [tuple(images.shape) for images in (data.train_images, data.test_images)]
+        print(f"{name}: {data.name}, from {data.source}")
+        print(f"  train {sizes[0]}, test {sizes[1]}, {len(data.classes)} classes")
+        print(f"  checksum {data.checksum}", flush=True)
+    return 0
+
+
+def _clean(options: argparse.Namespace) -> int:
+    # what a sweep wrote can be made from its points in seconds, so the two go together
+    folders = {paths.points_folder(), paths.results_folder()}
+    if options.what == "points":
+        found = [folder for folder in sorted(folders) if folder.exists()]
+    elif options.what == "figures":
+        every = [paths.figures_folder(folder) for folder in notebooks.FOLDERS]
+        found = [folder for folder in every if folder.exists()]
+    else:
+        found = [path for path in _downloads() if path not in folders]
+    if not found:
+        print(f"nothing to free: no {options.what} here")
+    for path in found:
+        print(f"removing {path.relative_to(paths.home())} ({_size(path) / 1e6:.1f} MB)", flush=True)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    return 0
+
+
+def parsed(text: str) -> Any:
+    """The value that a word of the command line stands for: a number, else what YAML reads in it.
+
+    YAML alone would read 1e-3 as a text.
+
+    Raises:
+        ValueError: brackets or quotes that do not close.
+    """
+    import yaml
+
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    try:
+        return yaml.safe_load(text) if text.strip() else ""
+    except yaml.YAMLError:
+        raise ValueError(
+            f"cannot read the value {text!r}: expected YAML, such as 30, [1, 2] or "
+            "mnist; quote texts with brackets or colons"
+        ) from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="paperlib", description="Every figure of the paper, from its notebook."
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    listed = commands.add_parser("list", help="the notebooks, and what each one shows")
+    listed.set_defaults(command=_list)
+
+    run = commands.add_parser("run", help="run notebooks; their figures go to figures/")
+    run.add_argument("names", nargs="*", metavar="NAME", help='"01" will do; default: all')
+    run.add_argument("--profile", default="quick", help=f"{', '.join(config.PROFILES)}; quick")
+    run.add_argument(
+        "-p",
+        dest="parameters",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("KEY", "VALUE"),
+        help="another value for a parameter; the figure then goes to figures/custom/",
+    )
+    run.add_argument("--jobs", type=int, help="points computed at a time; default: one per core")
+    run.add_argument("--force", action="store_true", help="run again what is fresh, too")
+    run.add_argument(
+        "--save", action="store_true", help="replace the notebook by the executed one (canonical)"
+    )
+    run.set_defaults(command=_run)
+
+    status = commands.add_parser(
+        "status", help="which figures are fresh, stale or missing, and why"
+    )
+    status.set_defaults(command=_status)
+
+    data = commands.add_parser("data", help="list data sets, or fetch and verify some")
+    data.add_argument("names", nargs="*", metavar="NAME", help="a name, a .npz file or a folder")
+    data.set_defaults(command=_data)
+
+    clean = commands.add_parser("clean", help="say what can be freed, then free it")
+    what = clean.add_mutually_exclusive_group()
+    for name, text in (
+        ("points", "finished points and the results made from them (the default)"),
+        ("data", "downloads in data/"),
+        ("figures", "figures and notebooks of runs, not the canonical ones"),
+    ):
+        what.add_argument(f"--{name}", dest="what", action="store_const", const=name, help=text)
+    clean.set_defaults(command=_clean, what="points")
+    return parser
+
+
+def _version() -> str:
+    return f"paperlib {version('reconstruction-entropy')}"
+
+
+def _state(name: str, profile: str) -> tuple[str, str]:
+    try:
+        return notebooks.state(name, profile)
+    except (ValueError, OSError) as error:
+        return "unknown", str(error)
+
+
+def _failed(error: Exception) -> int:
+    sys.stdout.flush()
+    print(f"paperlib: {error}", file=sys.stderr, flush=True)
+    return 1
+
+
+def _print_table(rows: Iterable[Sequence[str]]) -> None:
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(padded).rstrip())
+
+
+def _downloads() -> list[Path]:
+    """What git ignores in data/; nothing where data/ leads out of the checkout."""
+    folder = paths.home() / paths.DATA
+    if not folder.is_dir() or not folder.resolve().is_relative_to(paths.home()):
+        return []
+    return [path for path in sorted(folder.iterdir()) if path.name not in KEPT_DATA]
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
+    return sum(file.lstat().st_size for file in files if not file.is_dir())

@@ -1,0 +1,228 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from paperlib import Cascade, initialise, mlp, r_squared
+from paperlib.networks import Network
+
+SHAPE = (1, 6, 6)
+
+
+def images(count: int, seed: int = 0) -> torch.Tensor:
+    """Smooth random images: a few bright spots, values in [0, 1]."""
+    coarse = torch.rand(count, 1, 3, 3, generator=torch.Generator().manual_seed(seed))
+    return nn.functional.interpolate(coarse, SHAPE[1:], mode="bilinear")
+
+
+def network(depth: int = 5, **options: object) -> Network:
+    made = mlp(SHAPE, depth=depth, **options)
+    initialise(made, sigma_w2=1.7, sigma_b2=0.05, seed=0)
+    return made
+
+
+@pytest.fixture(params=["ridge", "adam"])
+def cascade(request: pytest.FixtureRequest) -> Cascade:
+    return Cascade.for_network(network(), images(1)).fit(images(300), solver=request.param)
+
+
+def one_by_one(cascade: Cascade, stages: nn.Sequential, pictures: torch.Tensor, level: int):
+    """The definition: down the stages, up the inverses."""
+    with torch.no_grad():
+        for stage in stages[:level]:
+            pictures = stage(pictures)
+        for inverse in reversed(cascade._inverses[:level]):
+            pictures = inverse(pictures)
+    return pictures
+
+
+def test_reconstructions_have_a_level_axis_and_the_images_shape(cascade: Cascade) -> None:
+    assert cascade.depth == 5
+    assert cascade.reconstruct(images(7)).shape == (5, 7, *SHAPE)
+
+
+@pytest.mark.parametrize("count", [2, 200])  # composed or not: few images are cheaper step by step
+def test_every_level_is_the_chain_of_inverses(cascade: Cascade, count: int) -> None:
+    stages = network().stages
+    whole = cascade.reconstruct(images(count, seed=1))
+    for level in range(1, 6):
+        chained = one_by_one(cascade, stages, images(count, seed=1), level)
+        torch.testing.assert_close(whole[level - 1], chained, rtol=0, atol=1e-5)
+
+
+def test_composed_and_step_by_step_reconstructions_agree() -> None:
+    deep = Cascade.for_network(network(60), images(1)).fit(images(300))
+    activations = deep._activations(images(50, seed=2), set(range(1, 61)))
+    composed, descended = deep._compose(activations), deep._descend(activations)
+    for level in range(1, 61):
+        torch.testing.assert_close(composed[level], descended[level], rtol=0, atol=1e-5)
+
+
+def test_chosen_levels_come_in_the_order_asked_for(cascade: Cascade) -> None:
+    whole = cascade.reconstruct(images(4))
+    some = cascade.reconstruct(images(4), levels=[4, 1, 4])
+    torch.testing.assert_close(some, whole[[3, 0, 3]], rtol=0, atol=1e-6)
+
+
+def test_a_shallow_reconstruction_resembles_its_image(cascade: Cascade) -> None:
+    fitted = cascade.fit(images(600), solver="adam", steps=2000) if not cascade._affine else cascade
+    test = images(100, seed=1)
+    assert float(r_squared(test, fitted.reconstruct(test, levels=[1]))[0]) > 0.9
+
+
+def test_the_closed_form_with_the_published_activation_is_bounded_by_it() -> None:
+    bounded = Cascade.for_network(network(), images(1)).fit(images(300), affine=False)
+    pictures = bounded.reconstruct(images(100, seed=1))
+    assert not bounded._affine
+    assert float(pictures.abs().max()) < 1
+    assert float(r_squared(images(100, seed=1), pictures)[0]) > 0.9
+
+
+def test_a_fit_is_repeated_number_for_number(cascade: Cascade) -> None:
+    solver = cascade._solver["solver"]
+    before = cascade.reconstruct(images(3))
+    again = Cascade.for_network(network(), images(1)).fit(images(300), solver=solver)
+    assert torch.equal(again.reconstruct(images(3)), before)
+
+
+def test_another_seed_gives_another_adam_fit() -> None:
+    first, second = (
+        Cascade.for_network(network(), images(1)).fit(images(300), solver="adam", seed=seed)
+        for seed in (0, 1)
+    )
+    assert not torch.equal(first.reconstruct(images(3)), second.reconstruct(images(3)))
+
+
+@pytest.mark.parametrize("solver", ["ridge", "adam"])
+def test_neither_images_nor_network_nor_global_randomness_are_changed(solver: str) -> None:
+    pictures, net = images(100), network()
+    copies = pictures.clone(), {k: v.clone() for k, v in net.state_dict().items()}
+    state = torch.get_rng_state()
+    fitted = Cascade.for_network(net, pictures[:1]).fit(pictures, solver=solver)
+    fitted.reconstruct(pictures)
+    fitted.from_channel(pictures, 2, 3)
+    assert torch.equal(pictures, copies[0])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(v, copies[1][k]) for k, v in net.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in net.parameters())
+
+
+def test_an_activation_set_by_hand_goes_through_the_same_inverses(cascade: Cascade) -> None:
+    stages = network().stages
+    codes = stages[:3](images(4)).detach()
+    torch.testing.assert_close(
+        cascade.from_activation(codes, 3), cascade.reconstruct(images(4), levels=[3])[0],
+        rtol=0, atol=1e-6,
+    )  # fmt: skip
+    target = torch.rand(2, 36)
+    assert torch.equal(cascade.ideal_input(target), cascade.from_activation(target, 5))
+
+
+def test_channels_of_an_affine_cascade_add_up_to_the_whole() -> None:
+    fitted = Cascade.for_network(network(), images(1)).fit(images(300))
+    whole = fitted.reconstruct(images(3), levels=[2])[0]
+    nothing = fitted.from_activation(torch.zeros(3, 36), 2)
+    alone = sum(fitted.from_channel(images(3), 2, channel) - nothing for channel in range(36))
+    torch.testing.assert_close(alone + nothing, whole, rtol=0, atol=1e-4)
+    several = fitted.from_channel(images(3), 2, range(36))
+    torch.testing.assert_close(several, whole, rtol=0, atol=1e-5)
+
+
+def test_a_saved_cascade_comes_back_the_same(cascade: Cascade, tmp_path: Path) -> None:
+    cascade.save(tmp_path / "a.safetensors")
+    loaded = Cascade.load(tmp_path / "a.safetensors", network())
+    assert torch.equal(loaded.reconstruct(images(5)), cascade.reconstruct(images(5)))
+    assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_a_saved_cascade_is_refused_by_another_network(cascade: Cascade, tmp_path: Path) -> None:
+    cascade.save(tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="belongs to a network with levels"):
+        Cascade.load(tmp_path / "a.safetensors", network(4))
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:100], lambda b: b"", lambda b: b"x" * 999])
+def test_a_damaged_file_is_refused(cascade: Cascade, tmp_path: Path, damage) -> None:
+    file = tmp_path / "a.safetensors"
+    cascade.save(file)
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(ValueError, match="is damaged or no cascade"):
+        Cascade.load(file, network())
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no saved cascade at .*none\.safetensors"):
+        Cascade.load(tmp_path / "none.safetensors", network())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_networks_are_fitted_in_float32(dtype: torch.dtype) -> None:
+    half = network().to(dtype)
+    pictures = Cascade.for_network(half, images(1)).fit(images(300)).reconstruct(images(50, seed=1))
+    assert pictures.dtype == torch.float32
+    assert float(r_squared(images(50, seed=1), pictures)[0]) > 0.9
+
+
+def test_a_double_network_is_fitted_in_float64() -> None:
+    double = network().double()
+    fitted = Cascade.for_network(double, images(1)).fit(images(300), resolution=1e-12)
+    pictures = fitted.reconstruct(images(50, seed=1).double())
+    assert pictures.dtype == torch.float64
+    exact = r_squared(images(50, seed=1), pictures)
+    coarse = Cascade.for_network(network(), images(1)).fit(images(300))
+    assert bool((exact > r_squared(images(50, seed=1), coarse.reconstruct(images(50, seed=1)))).all())
+
+
+@pytest.mark.parametrize("activation", ["tanh", "erf", "relu", "gelu", "linear"])
+@pytest.mark.parametrize("solver", ["ridge", "adam"])
+def test_every_activation_can_be_fitted(activation: str, solver: str) -> None:
+    net = network(3, activation=activation)
+    pictures = Cascade.for_network(net, images(1)).fit(images(200), solver=solver).reconstruct(images(9))
+    assert pictures.isfinite().all()
+
+
+def test_any_sequence_of_modules_can_be_inverted() -> None:
+    stages = [nn.Linear(8, 6), nn.Sequential(nn.Linear(6, 4), nn.Sigmoid())]
+    vectors = torch.rand(100, 8)
+    assert Cascade.for_network(stages, vectors).fit(vectors).reconstruct(vectors).shape == (2, 100, 8)
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda c: c.fit(images(10), solver="sgd"), "solver must be one of ridge, adam; got 'sgd'"),
+    (lambda c: c.fit(images(1)), "at least 2 images, got 1"),
+    (lambda c: c.fit(images(9), resolution=0), "resolution must be > 0, got 0"),
+    (lambda c: c.fit(images(9), solver="adam", steps=0), "steps must be >= 1, got 0"),
+    (lambda c: c.fit(images(9), solver="adam", batch_size=0), "batch_size must be >= 1, got 0"),
+    (lambda c: c.fit(torch.rand(9, 1, 6, 5)), r"shape \(batch, 1, 6, 6\), got \(9, 1, 6, 5\)"),
+    (lambda c: c.fit(torch.full((9, *SHAPE), torch.nan)), "images hold NaN"),
+    (lambda c: c.fit(torch.zeros(9, *SHAPE, dtype=torch.uint8)), r"floating point .* torch\.uint8"),
+    (lambda c: c.reconstruct(images(2), levels=[0]), r"levels are 1 … 5, got \[0\]"),
+    (lambda c: c.reconstruct(images(2), levels=[]), "levels are 1 … 5, got none"),
+    (lambda c: c.from_activation(torch.rand(2, 35), 5), r"shape \(batch, 36\), got \(2, 35\)"),
+    (lambda c: c.from_channel(images(2), 6, 0), r"levels are 1 … 5, got \[6\]"),
+    (lambda c: c.from_channel(images(2), 5, 36), "has the channels 0 … 35, got 36"),
+    (lambda c: c.ideal_input(torch.rand(2, 10)), r"shape \(batch, 36\), got \(2, 10\)"),
+])  # fmt: skip
+def test_a_bad_argument_is_named(call, message: str) -> None:
+    fitted = Cascade.for_network(network(), images(1)).fit(images(50))
+    with pytest.raises(ValueError, match=message):
+        call(fitted)
+
+
+def test_an_unfitted_cascade_says_so(tmp_path: Path) -> None:
+    unfitted = Cascade.for_network(network(), images(1))
+    for call in (
+        lambda: unfitted.reconstruct(images(2)),
+        lambda: unfitted.from_activation(torch.rand(1, 36), 1),
+        lambda: unfitted.save(tmp_path / "a"),
+    ):
+        with pytest.raises(ValueError, match=r"call fit\(images\) first"):
+            call()
+
+
+def test_stages_that_do_not_fit_together_are_named() -> None:
+    with pytest.raises(ValueError, match=r"stage 2 \(Linear\) does not take an input of shape \(1, 6\)"):
+        Cascade.for_network([nn.Linear(8, 6), nn.Linear(5, 4)], torch.rand(1, 8))
+    with pytest.raises(ValueError, match="at least one stage"):
+        Cascade.for_network([], torch.rand(1, 8))

@@ -1,0 +1,119 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from paperlib.networks import LOGIT_SCALE, activation_module, initialise, mlp
+
+SHAPE = (1, 6, 5)
+
+
+def test_a_wide_mlp_keeps_its_width_and_gives_one_logit_per_class() -> None:
+    network = mlp(SHAPE, depth=4, width=17, classes=7)
+    activation = torch.rand(3, *SHAPE)
+    for stage in network.stages:
+        activation = stage(activation)
+        assert activation.shape == (3, 17)
+    assert network(torch.rand(3, *SHAPE)).shape == (3, 7)
+    assert network.stem == 0
+
+
+def test_a_wide_mlp_is_as_wide_as_its_images_unless_told_otherwise() -> None:
+    assert mlp(SHAPE, depth=2).stages[1].linear.weight.shape == (30, 30)
+
+
+def test_a_shrinking_mlp_falls_linearly_from_pixels_to_classes() -> None:
+    network = mlp((1, 28, 28), depth=9, shape="shrinking")
+    widths = [stage.linear.out_features for stage in network.stages]
+    assert widths[-1] == 10
+    steps = [a - b for a, b in zip([784, *widths], widths, strict=False)]
+    assert max(steps) - min(steps) <= 1  # linear but for rounding
+
+
+def test_the_shrinking_heads_logits_are_the_scaled_tanh_outputs() -> None:
+    network = mlp(SHAPE, depth=3, shape="shrinking")
+    images = torch.rand(4, *SHAPE)
+    assert torch.equal(network(images), LOGIT_SCALE * network.stages(images))
+
+
+@pytest.mark.parametrize(("name", "at_one"), [
+    ("tanh", math.tanh(1)), ("erf", math.erf(1)), ("relu", 1.0), ("linear", 1.0),
+    ("gelu", 0.5 * (1 + math.erf(1 / math.sqrt(2)))),
+])  # fmt: skip
+def test_activations_are_the_functions_they_are_called_after(name: str, at_one: float) -> None:
+    assert float(activation_module(name)(torch.tensor(1.0))) == pytest.approx(at_one, abs=1e-6)
+
+
+def test_initialised_weights_have_the_asked_for_variances_in_stages_and_head() -> None:
+    network = mlp((1, 20, 20), depth=2)
+    initialise(network, sigma_w2=1.7, sigma_b2=0.05, seed=0)
+    linears = [m for m in network.modules() if isinstance(m, nn.Linear)]
+    assert len(linears) == 4
+    for linear in linears[:3]:
+        variance = 1.7 / linear.in_features
+        n = linear.weight.numel()  # the sample variance's own deviation is variance·√(2/n)
+        assert float(linear.weight.detach().var()) == pytest.approx(variance, abs=5 * variance * (2 / n) ** 0.5)
+        assert abs(float(linear.weight.detach().mean())) < 5 * (variance / n) ** 0.5
+    biases = torch.cat([linear.bias for linear in linears])
+    assert float(biases.var()) == pytest.approx(0.05, rel=5 * (2 / len(biases)) ** 0.5)
+
+
+def test_a_convolutions_fan_in_is_channels_times_kernel_area() -> None:
+    convolution = nn.Conv2d(16, 64, 3)
+    initialise(convolution, sigma_w2=2.0, sigma_b2=0.0, seed=1)
+    n = convolution.weight.numel()
+    assert float(convolution.weight.var()) == pytest.approx(2 / 144, rel=5 * (2 / n) ** 0.5)
+    assert torch.equal(convolution.bias, torch.zeros(64))
+
+
+def test_the_seed_alone_decides_the_weights() -> None:
+    first, second, other = (mlp(SHAPE, depth=3) for _ in range(3))
+    before = torch.get_rng_state()
+    initialise(first, sigma_w2=1.0, sigma_b2=0.1, seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(99)
+    initialise(second, sigma_w2=1.0, sigma_b2=0.1, seed=3)
+    initialise(other, sigma_w2=1.0, sigma_b2=0.1, seed=4)
+    for a, b, c in zip(*(n.parameters() for n in (first, second, other)), strict=True):
+        assert torch.equal(a, b)
+        assert not torch.equal(a, c)
+
+
+def test_wide_networks_follow_the_mean_field_variance() -> None:
+    from paperlib.meanfield import fixed_point_variance
+
+    network = mlp((1, 30, 30), depth=30)
+    initialise(network, sigma_w2=2.5, sigma_b2=0.05, seed=0)
+    with torch.no_grad():
+        for stage in network.stages[:-1]:
+            images = stage(images if stage is not network.stages[0] else torch.rand(50, 1, 30, 30))
+        before = network.stages[-1].linear(images)
+    expected = fixed_point_variance(2.5, 0.05)
+    assert float(before.square().mean()) == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"depth": 0}, "depth must be a whole number >= 1, got 0"),
+    ({"depth": 2.5}, "depth must be a whole number >= 1, got 2.5"),
+    ({"depth": 2, "width": -3}, "width must be a whole number >= 1, got -3"),
+    ({"depth": 2, "classes": 0}, "classes must be"),
+    ({"depth": 2, "shape": "round"}, "shape must be one of wide, shrinking; got 'round'"),
+    ({"depth": 2, "activation": "tan"}, "activation must be one of .*; got 'tan'"),
+    ({"depth": 2, "shape": "shrinking", "width": 5}, "width is given by the shape"),
+])  # fmt: skip
+def test_a_bad_argument_is_named(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mlp(SHAPE, **arguments)
+
+
+def test_a_bad_image_shape_is_shown() -> None:
+    with pytest.raises(ValueError, match=r"image_shape must be .* got \(28, 28\)"):
+        mlp((28, 28), depth=1)
+
+
+@pytest.mark.parametrize("wrong", ["sigma_w2", "sigma_b2", "seed"])
+def test_a_negative_variance_or_seed_is_refused(wrong: str) -> None:
+    arguments = {"sigma_w2": 1.0, "sigma_b2": 0.1, "seed": 0, wrong: -1}
+    with pytest.raises(ValueError, match=f"{wrong} must be >= 0, got -1"):
+        initialise(mlp(SHAPE, depth=1), **arguments)
