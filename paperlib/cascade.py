@@ -81,6 +81,7 @@ class Cascade:
         seed: int = 0,
         resolution: float = 1e-3,
         affine: bool = True,
+        arithmetic: str = "auto",
         steps: int | None = None,
         batch_size: int = 64,
         progress: Progress | None = None,
@@ -93,6 +94,7 @@ class Cascade:
             seed: of the inverses' initial weights and of the order of batches (adam).
             resolution: ridge only; λ in squared activation units, see `fitting.fit_ridge`.
             affine: ridge only; False gives inverses the published activation (tanh and erf nets).
+            arithmetic: ridge only; of the second moments, see `fitting.fit_ridge`.
             steps: adam only; batches, None is one epoch.
             batch_size: adam only.
             progress: called with the number of stages finished since its last call.
@@ -120,7 +122,14 @@ class Cascade:
         images = images.to(torch.promote_types(images.dtype, torch.float32))
         if solver == "ridge":
             self._solver = {"solver": solver, "resolution": resolution, "affine": affine}
-            fit_ridge(walkers, self._inverses, images, resolution=resolution, progress=progress)
+            fit_ridge(
+                walkers,
+                self._inverses,
+                images,
+                resolution=resolution,
+                arithmetic=arithmetic,
+                progress=progress,
+            )
         else:
             self._solver = {"solver": solver, "steps": steps, "batch_size": batch_size}
             fit_adam(

@@ -88,7 +88,8 @@ def _data_set(name: str) -> list[Any]:
         return _listing(Path(name))
     while availability(name) == "absent" and name in FALLBACKS:
         name = FALLBACKS[name]
-    return [name, availability(name), str(paths.data_root())]
+    where = availability(name)
+    return [name, where] if where == "bundled" else [name, where, str(paths.data_root())]
 
 
 def _listing(path: Path) -> list[Any]:

@@ -305,6 +305,7 @@ def _papermill(name: str, values: Mapping[str, Any], target: Path) -> None:
             kernel_name="python3",
             language="python",
             kernel_manager_class=_this_interpreter(),
+            extra_arguments=["--log-level=ERROR"],  # else each kernel warns of its loopback ports
             progress_bar=False,
             stdout_file=sys.stdout,  # the sweep's plain lines, as they come
             stderr_file=sys.stderr,
@@ -328,12 +329,9 @@ def _injected(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
     With `profile` always among them, so that papermill replaces the cell of an earlier run.
     """
-    known = parameters(name)
-    return {
-        key: value
-        for key, value in values.items()
-        if key == "profile" or key not in known or known[key].default != value
-    }
+    cell = {key: parameter.default for key, parameter in parameters(name).items()}
+    defaults = _config_class(name).from_dict(cell).as_dict()
+    return {k: v for k, v in values.items() if k == "profile" or v != defaults[k]}
 
 
 def _this_interpreter() -> Any:

@@ -171,21 +171,29 @@ def test_a_double_network_is_fitted_in_float64() -> None:
     assert pictures.dtype == torch.float64
     exact = r_squared(images(50, seed=1), pictures)
     coarse = Cascade.for_network(network(), images(1)).fit(images(300))
-    assert bool((exact > r_squared(images(50, seed=1), coarse.reconstruct(images(50, seed=1)))).all())
+    assert bool(
+        (exact > r_squared(images(50, seed=1), coarse.reconstruct(images(50, seed=1)))).all()
+    )
 
 
 @pytest.mark.parametrize("activation", ["tanh", "erf", "relu", "gelu", "linear"])
 @pytest.mark.parametrize("solver", ["ridge", "adam"])
 def test_every_activation_can_be_fitted(activation: str, solver: str) -> None:
     net = network(3, activation=activation)
-    pictures = Cascade.for_network(net, images(1)).fit(images(200), solver=solver).reconstruct(images(9))
+    pictures = (
+        Cascade.for_network(net, images(1)).fit(images(200), solver=solver).reconstruct(images(9))
+    )
     assert pictures.isfinite().all()
 
 
 def test_any_sequence_of_modules_can_be_inverted() -> None:
     stages = [nn.Linear(8, 6), nn.Sequential(nn.Linear(6, 4), nn.Sigmoid())]
     vectors = torch.rand(100, 8)
-    assert Cascade.for_network(stages, vectors).fit(vectors).reconstruct(vectors).shape == (2, 100, 8)
+    assert Cascade.for_network(stages, vectors).fit(vectors).reconstruct(vectors).shape == (
+        2,
+        100,
+        8,
+    )
 
 
 @pytest.mark.parametrize(("call", "message"), [
@@ -222,7 +230,9 @@ def test_an_unfitted_cascade_says_so(tmp_path: Path) -> None:
 
 
 def test_stages_that_do_not_fit_together_are_named() -> None:
-    with pytest.raises(ValueError, match=r"stage 2 \(Linear\) does not take an input of shape \(1, 6\)"):
+    with pytest.raises(
+        ValueError, match=r"stage 2 \(Linear\) does not take an input of shape \(1, 6\)"
+    ):
         Cascade.for_network([nn.Linear(8, 6), nn.Linear(5, 4)], torch.rand(1, 8))
     with pytest.raises(ValueError, match="at least one stage"):
         Cascade.for_network([], torch.rand(1, 8))

@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import Ridge
 from torch import nn
 
-from paperlib import fitting
+from paperlib import Cascade, fitting, load_dataset, r_squared
 from paperlib.fitting import Moments, fit_adam, fit_ridge
 from paperlib.inverses import LinearInverse
 from paperlib.networks import initialise, mlp
@@ -18,7 +18,9 @@ def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> to
 
 @pytest.mark.parametrize("resolution", [1e-6, 1e-3, 1.0])
 @pytest.mark.parametrize(("samples", "features"), [(200, 30), (20, 30), (300, 140)])
-def test_the_solution_is_scikit_learns_ridge(samples: int, features: int, resolution: float) -> None:
+def test_the_solution_is_scikit_learns_ridge(
+    samples: int, features: int, resolution: float
+) -> None:
     x, y = normal(samples, features) + 3, normal(samples, 4, seed=1)
     moments = Moments(torch.float64)
     moments.update(x, y)
@@ -35,7 +37,9 @@ def test_chunks_of_any_size_give_the_moments_of_the_whole() -> None:
     for a, b in zip(x.split([1, 60, 3, 37]), y.split([1, 60, 3, 37]), strict=True):
         parts.update(a, b)
     for name in ("scatter", "cross", "mean_x", "mean_y"):
-        torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-12, atol=1e-9)
+        torch.testing.assert_close(
+            getattr(parts, name), getattr(whole, name), rtol=1e-12, atol=1e-9
+        )
     assert parts.count == whole.count == 101
     np.testing.assert_allclose(whole.scatter.numpy() / 100, np.cov(x.numpy().T), rtol=1e-10)
 
@@ -184,3 +188,46 @@ def test_rank_deficient_images_give_finite_inverses(images: torch.Tensor) -> Non
     for inverse in inverses:
         assert all(p.isfinite().all() for p in inverse.parameters())
     assert math.isfinite(float(inverses[0](network.stages[0](images)).sum()))
+
+
+def fitted_r_squared(arithmetic: str, activation: str = "tanh") -> torch.Tensor:
+    network = mlp((1, 28, 28), depth=12, activation=activation)
+    initialise(network, sigma_w2=2.5, sigma_b2=0.05, seed=0)
+    data = load_dataset("digits")
+    train, test = data.floats("train"), data.floats("test")
+    cascade = Cascade.for_network(network, train[:1]).fit(train, arithmetic=arithmetic)
+    return r_squared(test, cascade.reconstruct(test))
+
+
+def test_moments_of_rounded_activations_do_not_change_the_curve() -> None:
+    rounded, single = fitted_r_squared("int8"), fitted_r_squared("float32")
+    assert not torch.equal(rounded, single)  # so the rounding did take place
+    torch.testing.assert_close(rounded, single, rtol=0, atol=1e-3)
+
+
+def test_single_precision_moments_are_enough_for_the_default_resolution() -> None:
+    single, double = fitted_r_squared("float32"), fitted_r_squared("float64")
+    torch.testing.assert_close(single, double, rtol=0, atol=1e-4)
+
+
+def test_activations_of_a_wide_range_are_not_rounded() -> None:
+    x = normal(300, 20, dtype=torch.float32) * 50
+    rounded, single = Moments(rounding=1e-3 / 20), Moments()
+    for moments in (rounded, single):
+        moments.update(x, x)
+    assert torch.equal(rounded.scatter, single.scatter)
+
+
+def test_rounding_adds_the_variance_of_its_unit() -> None:
+    x = normal(20_000, 200, dtype=torch.float32)
+    scatter, cross = fitting._rounded_products(x, x)
+    assert torch.equal(scatter, cross)
+    added = (scatter.double() - x.double().T @ x.double()).diagonal() / 20_000
+    expected = (x.abs().amax(0).double() / 127).square() / 12
+    assert float(added.mean()) == pytest.approx(float(expected.mean()), abs=3e-5)
+
+
+def test_an_unknown_arithmetic_is_named() -> None:
+    stage, inverse = nn.Linear(2, 2), LinearInverse((2,), (2,))
+    with pytest.raises(ValueError, match="arithmetic must be auto, .*; got 'int4'"):
+        fit_ridge([stage], [inverse], torch.rand(3, 2), arithmetic="int4")

@@ -22,7 +22,9 @@ def test_an_assigned_solution_is_what_the_inverse_applies() -> None:
 
 
 @pytest.mark.parametrize("activation", [nn.Tanh(), Erf()])
-def test_targets_of_a_bounded_inverse_are_those_before_its_activation(activation: nn.Module) -> None:
+def test_targets_of_a_bounded_inverse_are_those_before_its_activation(
+    activation: nn.Module,
+) -> None:
     inverse = LinearInverse((3,), (2,), activation)
     before = torch.linspace(-1.5, 1.5, 8).view(4, 2)
     _, targets = inverse.regression(torch.rand(4, 3), activation(before))

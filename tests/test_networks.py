@@ -53,7 +53,9 @@ def test_initialised_weights_have_the_asked_for_variances_in_stages_and_head() -
     for linear in linears[:3]:
         variance = 1.7 / linear.in_features
         n = linear.weight.numel()  # the sample variance's own deviation is variance·√(2/n)
-        assert float(linear.weight.detach().var()) == pytest.approx(variance, abs=5 * variance * (2 / n) ** 0.5)
+        assert float(linear.weight.detach().var()) == pytest.approx(
+            variance, abs=5 * variance * (2 / n) ** 0.5
+        )
         assert abs(float(linear.weight.detach().mean())) < 5 * (variance / n) ** 0.5
     biases = torch.cat([linear.bias for linear in linears])
     assert float(biases.var()) == pytest.approx(0.05, rel=5 * (2 / len(biases)) ** 0.5)

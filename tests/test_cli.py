@@ -1,0 +1,251 @@
+"""The command line: what it prints, what it passes on, and how it fails."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_project import NAME, build
+
+from paperlib import notebooks
+from paperlib.cli import main, parsed
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PAPERLIB_HOME", str(tmp_path))
+    monkeypatch.setenv("PAPERLIB_DATA", "data")
+    return build(tmp_path).resolve()
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
+    """What would have been run, name and options."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(notebooks, "execute", lambda name, **options: found.append((name, options)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("30", 30),
+        ("1e-3", 0.001),  # a text to YAML 1.1
+        ("1e2", 100.0),
+        ("-0.5", -0.5),
+        ("true", True),
+        ("[1, 2]", [1, 2]),
+        ("mnist", "mnist"),
+        ("'30'", "30"),
+        ("", ""),
+        ("./my images/x.npz", "./my images/x.npz"),
+    ],
+)
+def test_a_word_of_the_command_line_becomes_the_value_that_it_looks_like(
+    text: str, value: Any
+) -> None:
+    assert parsed(text) == value
+    assert type(parsed(text)) is type(value)
+
+
+def test_a_word_that_yaml_cannot_read_is_told() -> None:
+    with pytest.raises(ValueError, match=r"cannot read the value '\[1,'"):
+        parsed("[1,")
+
+
+def test_list_names_each_notebook_with_its_figure_claim_and_state(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["list"]) == 0
+    header, line = capsys.readouterr().out.splitlines()
+    assert header.split("  ")[0] == "notebook"
+    cells = [cell.strip() for cell in line.split("  ") if cell]
+    assert cells == [NAME, "A line", "It goes up with the depth.", "missing"]
+
+
+def test_status_has_a_line_for_every_profile_and_says_why(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status"]) == 0
+    lines = [line.split(maxsplit=3) for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [line[:3] for line in lines] == [
+        [NAME, "smoke", "missing"],
+        [NAME, "quick", "missing"],
+        [NAME, "reference", "missing"],
+        [NAME, "paper", "unknown"],
+    ]
+    assert lines[0][3] == "not run here yet"
+    assert "has no profile paper" in lines[3][3]
+
+
+def test_run_passes_its_options_on(project: Path, runs: list[tuple[str, dict[str, Any]]]) -> None:
+    words = "run 01 --profile paper -p depth 1e2 -p dataset mnist --jobs 3 --force --save"
+    assert main(words.split()) == 0
+    options = {"profile": "paper", "parameters": {"depth": 100.0, "dataset": "mnist"}}
+    assert runs == [(NAME, {**options, "jobs": 3, "force": True, "save": True})]
+
+
+def test_run_without_names_runs_every_notebook_on_the_quick_profile(
+    project: Path, runs: list[tuple[str, dict[str, Any]]]
+) -> None:
+    folder = project / "notebooks"
+    (folder / "02_more.ipynb").write_bytes((folder / f"{NAME}.ipynb").read_bytes())
+    assert main(["run"]) == 0
+    assert [name for name, _ in runs] == [NAME, "02_more"]
+    assert {options["profile"] for _, options in runs} == {"quick"}
+
+
+def test_run_goes_on_after_a_failure_and_reports_it_at_the_end(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = project / "notebooks"
+    (folder / "02_more.ipynb").write_bytes((folder / f"{NAME}.ipynb").read_bytes())
+    ran = []
+
+    def execute(name: str, **options: Any) -> None:
+        ran.append(name)
+        if name == NAME:
+            raise notebooks.NotebookError("01_tiny: it broke")
+
+    monkeypatch.setattr(notebooks, "execute", execute)
+    assert main(["run"]) == 1
+    assert ran == [NAME, "02_more"]
+    assert capsys.readouterr().err == "paperlib: 01_tiny: it broke\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("run 01_tinny", "no notebook '01_tinny' (did you mean '01_tiny'?)"),
+        ("run --profile fast", "unknown profile 'fast'"),
+        ("run -p depht 3", "unknown parameter 'depht' = 3 (did you mean 'depth'?)"),
+        ("run -p depth three", "depth must be a whole number, got 'three'"),
+        ("run -p depth 0", "depth must be >= 1, got 0"),
+        ("run -p sigma_b2 -1", "sigma_b2 must be >= 0"),
+        ("run --save", "only runs with exactly the values of the profiles"),
+        ("data mnits", "unknown data set 'mnits'"),
+        ("data none/such.npz", "such.npz"),
+    ],
+)
+def test_a_mistake_is_one_line_on_stderr_and_exit_status_1(
+    project: Path, words: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words.split()) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("paperlib: ")
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_a_folder_that_is_no_checkout_is_told_how_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PAPERLIB_HOME", str(tmp_path))
+    assert main(["list"]) == 1
+    assert "set PAPERLIB_HOME to your checkout" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_with_130_and_one_line(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(name: str, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(notebooks, "execute", interrupted)
+    assert main(["run"]) == 130
+    assert capsys.readouterr().err == "paperlib: interrupted; finished points are kept\n"
+
+
+def test_data_lists_every_name_and_where_it_would_come_from(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data"]) == 0
+    first, _, *lines = capsys.readouterr().out.splitlines()
+    assert str(project / "data") in first
+    found = dict(line.split() for line in lines)
+    assert found["digits"] == "bundled"
+    assert found["mnist"] == "absent"
+    assert len(found) == 6
+
+
+def test_data_loads_what_it_names_and_prints_its_shape_and_checksum(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "digits"]) == 0
+    out = capsys.readouterr().out
+    assert "1, 28, 28)" in out
+    assert "10 classes" in out
+    assert len(out.split("checksum ")[1].split()[0]) >= 16
+
+
+@pytest.fixture
+def full(project: Path) -> Path:
+    """A project with one file, ten bytes long, in every place that `clean` knows or must not."""
+    for name in (
+        "data/points/a.npz",
+        "data/results/a.nc",
+        "data/mnist.npz",
+        "data/MNIST/raw/images",
+        "data/README.md",
+        "data/reference/mnist.nc",
+        "figures/01_tiny.png",
+        "figures/quick/01_tiny.png",
+        "figures/custom/01_tiny.png",
+        "figures/mine/01_tiny.png",
+    ):
+        file = project / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"0123456789")
+    return project
+
+
+def left(project: Path) -> set[str]:
+    files = (path for path in project.rglob("*") if path.is_file())
+    return {str(path.relative_to(project)) for path in files}
+
+
+@pytest.mark.parametrize(
+    ("words", "removed"),
+    [
+        ("clean", {"data/points/a.npz", "data/results/a.nc"}),
+        ("clean --points", {"data/points/a.npz", "data/results/a.nc"}),
+        ("clean --data", {"data/mnist.npz", "data/MNIST/raw/images"}),
+        ("clean --figures", {"figures/quick/01_tiny.png", "figures/custom/01_tiny.png"}),
+    ],
+)
+def test_clean_says_and_frees_exactly_what_it_was_asked_for(
+    full: Path, words: str, removed: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = left(full)
+    assert main(words.split()) == 0
+    assert before - left(full) == removed
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("removing ") and line.endswith(" MB)") for line in lines)
+    assert main(words.split()) == 0
+    assert capsys.readouterr().out.startswith("nothing to free")
+
+
+def test_clean_never_leaves_the_checkout(full: Path, tmp_path_factory: Any) -> None:
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / "mnist.npz").write_bytes(b"precious")
+    (full / "data" / "linked").symlink_to(outside)
+    assert main(["clean", "--data"]) == 0
+    assert not (full / "data" / "linked").exists()
+    (full / "data").rename(full / "moved")
+    (full / "data").symlink_to(outside)
+    assert main(["clean", "--data"]) == 0
+    assert (outside / "mnist.npz").read_bytes() == b"precious"
+
+
+def test_python_m_paperlib_is_the_same_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "paperlib", "--version"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0
+    assert done.stdout.startswith("paperlib 0.")

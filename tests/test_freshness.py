@@ -1,0 +1,84 @@
+"""What a figure is made from, and when it changes."""
+
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from paperlib import freshness
+
+
+def identity(**values: Any) -> dict[str, Any]:
+    return freshness.identity(new_notebook(cells=[new_code_cell("1 + 1")]), values)
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PAPERLIB_DATA", str(tmp_path))
+    return tmp_path
+
+
+def test_the_identity_is_of_the_code_and_not_of_words_outputs_or_injected_values() -> None:
+    plain = new_notebook(cells=[new_code_cell("1 + 1")])
+    output = nbformat.v4.new_output("stream", text="2")
+    injected = new_code_cell("depth = 3", metadata={"tags": [freshness.INJECTED]})
+    ran = [new_markdown_cell("words"), injected, new_code_cell("1 + 1", outputs=[output])]
+    same = freshness.identity(new_notebook(cells=ran), {})
+    assert same == freshness.identity(plain, {})
+    other = new_notebook(cells=[new_code_cell("1 + 2")])
+    assert freshness.identity(other, {})["notebook"] != same["notebook"]
+
+
+def test_a_data_set_that_appears_changes_the_identity(data: Path) -> None:
+    absent = identity(dataset="mnist")
+    assert absent["data"]["dataset"] == ["digits", "bundled"]  # what it falls back to
+    (data / "mnist.npz").touch()
+    assert identity(dataset="mnist")["data"] != absent["data"]
+
+
+def test_the_same_data_set_in_another_folder_changes_the_identity(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("one", "two"):
+        (data / folder).mkdir()
+        (data / folder / "mnist.npz").touch()
+    monkeypatch.setenv("PAPERLIB_DATA", str(data / "one"))
+    one = identity(dataset="mnist")
+    monkeypatch.setenv("PAPERLIB_DATA", str(data / "two"))
+    assert identity(dataset="mnist")["data"] != one["data"]
+
+
+def test_a_bundled_data_set_is_the_same_wherever_the_others_lie(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = identity(dataset="digits")
+    monkeypatch.setenv("PAPERLIB_DATA", str(data / "elsewhere"))
+    assert identity(dataset="digits") == before
+
+
+@pytest.mark.parametrize("name", ["own.npz", "pictures"])
+def test_a_changed_file_of_the_users_own_changes_the_identity(data: Path, name: str) -> None:
+    path = data / name
+    file = path
+    if name == "pictures":
+        path.mkdir()
+        file = path / "one.png"
+    file.write_bytes(b"1")
+    before = identity(dataset=str(path))
+    assert identity(dataset=str(path)) == before
+    file.write_bytes(b"two")
+    assert identity(dataset=str(path)) != before
+
+
+def test_a_changed_result_that_a_figure_starts_from_changes_the_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PAPERLIB_HOME", str(tmp_path))
+    (tmp_path / "notebooks").mkdir()
+    before = identity(start_from="some.nc")
+    (tmp_path / "data/reference").mkdir(parents=True)
+    (tmp_path / "data/reference/some.nc").write_bytes(b"a result")
+    assert identity(start_from="some.nc") != before
+    assert identity(start_from="some.nc") == identity(start_from="some.nc")

@@ -1,0 +1,142 @@
+"""A reader in a browser: JupyterLab opens notebook 01, and "Run All Cells" runs all of it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+import yaml
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
+
+ROOT = Path(__file__).parent.parent
+NAME = "01_mnist_phase_diagram"
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+PATIENCE = 180  # seconds, for what takes ten on an idle machine
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine"),
+]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with notebook 01 as a reader would edit it to the smoke profile, without outputs."""
+    folder = tmp_path / "project" / "notebooks"
+    shutil.copytree(ROOT / "notebooks" / "profiles", folder / "profiles")
+    values = yaml.safe_load((folder / "profiles/smoke" / f"{NAME}.yaml").read_text())
+    source = load_notebook_node(str(ROOT / "notebooks" / f"{NAME}.ipynb"))
+    notebook = parameterize_notebook(source, values, kernel_name="python3", language="python")
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(notebook, folder / f"{NAME}.ipynb")
+    return tmp_path / "project"
+
+
+@pytest.fixture
+def server(project: Path, tmp_path: Path) -> Iterator[str]:
+    """The address, with its token, of a JupyterLab that knows nothing of this user's settings."""
+    folders = {
+        key: str(tmp_path / key.lower())
+        for key in ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")
+        + ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")
+    }
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ServerApp.ip=127.0.0.1"]
+    command += ["--ServerApp.port=0", f"--ServerApp.root_dir={project / 'notebooks'}"]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")
+    log = tmp_path / "jupyterlab.log"
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, **folders, "PAPERLIB_HOME": str(project)},
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            yield _address(process, Path(folders["JUPYTER_RUNTIME_DIR"]), log)
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _address(process: "subprocess.Popen[bytes]", runtime: Path, log: Path) -> str:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and process.poll() is None:
+        for file in runtime.glob("jpserver-*.json"):
+            try:
+                about = json.loads(file.read_text())
+            except ValueError:  # half written
+                continue
+            return f"{about['url']}lab/tree/{NAME}.ipynb?token={about['token']}"
+        time.sleep(0.2)
+    pytest.fail(f"JupyterLab did not start:\n{log.read_text()}")
+
+
+def _code_cells(path: Path) -> list[Any]:
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except (ValueError, nbformat.reader.NotJSONError):  # half written
+        return []
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def _finished(path: Path) -> bool:
+    cells = _code_cells(path)
+    return bool(cells) and all(cell.execution_count for cell in cells)
+
+
+def _errors(path: Path) -> list[str]:
+    outputs = [output for cell in _code_cells(path) for output in cell.outputs]
+    return [f"{o.ename}: {o.evalue}" for o in outputs if o.output_type == "error"]
+
+
+def test_all_cells_of_notebook_01_run_in_jupyterlab(project: Path, server: str) -> None:
+    from playwright.sync_api import sync_playwright
+
+    path = project / "notebooks" / f"{NAME}.ipynb"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=list(QUIET))
+        # high enough that JupyterLab draws every cell, not only those in view
+        page = browser.new_page(viewport={"width": 1280, "height": 8000})
+        page.set_default_timeout(PATIENCE * 1000)
+        page.goto(server)
+        page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline and not _finished(path) and not _errors(path):
+            page.wait_for_timeout(1000)
+            page.keyboard.press("Control+s")
+        assert _errors(path) == []
+        assert _finished(path), "not every cell has run"
+        page.locator(".jp-OutputArea-output img").first.wait_for(state="visible")
+        assert page.locator(".jp-OutputArea-output img").count() >= 1
+        assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
+        browser.close()
+    assert (project / "figures/smoke" / f"{NAME}.png").is_file()

@@ -1,0 +1,259 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from paperlib import Cascade, initialise, load_dataset, measures, mlp, paths, sweep
+from paperlib.config import CascadePoint, CascadeSweep
+from paperlib.results import load_result, provenance, save_result
+from paperlib.sweep import (
+    collect_sweep,
+    measure_point,
+    run_resolutions,
+    run_sweep,
+    shown_depths,
+)
+
+SMALL = CascadeSweep(
+    dataset="digits", depth=3, width=24, sigma_w2=(0.8, 1.7), seeds=(0, 1),
+    train_images=100, test_images=20,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout of its own for every test, so that no test finds another's points."""
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.setenv(paths.HOME_VARIABLE, str(tmp_path))
+    monkeypatch.delenv(paths.DATA_VARIABLE, raising=False)
+    return tmp_path
+
+
+def point_files(home: Path) -> list[Path]:
+    return sorted((home / "data/points").glob("*"))
+
+
+def numbers(result: xr.Dataset) -> xr.Dataset:
+    return result.drop_attrs()
+
+
+def test_a_point_is_the_measures_of_its_cascade() -> None:
+    point = CascadePoint(
+        dataset="digits", depth=3, width=24, sigma_w2=1.3, seed=5, train_images=100, test_images=20
+    )
+    measured = measure_point(point)
+    data = load_dataset("digits", limit=100)
+    train, test = data.floats("train"), data.floats("test")[:20]
+    network = mlp((1, 28, 28), depth=3, width=24)
+    initialise(network, sigma_w2=1.3, sigma_b2=0.05, seed=5)
+    pictures = Cascade.for_network(network, train[:1]).fit(train, seed=5).reconstruct(test)
+    relative = measures.relative_entropy(test, pictures)
+    expected = {
+        "relative_entropy": relative.mean(1),
+        "differential_entropy": measures.differential_entropy(pictures),
+        "gram_entropy": measures.gram_entropy(pictures),
+        "r_squared": measures.r_squared(test, pictures, mean=train.mean(0)),
+    }
+    for name, curve in expected.items():
+        np.testing.assert_allclose(measured[name], curve, rtol=1e-3, atol=1e-4)
+    assert measured["cutoff"] == measures.cutoff(relative, rtol=0.005)
+    assert measured["example"].shape == (3, 1, 28, 28)
+    np.testing.assert_array_equal(measured["original"], (test[0] * 255).round())
+
+
+def test_shown_depths_run_from_the_first_to_the_last() -> None:
+    assert shown_depths(200) == [1, 20, 50, 100, 150, 200]
+    assert shown_depths(1) == [1]
+
+
+def test_a_sweep_holds_every_point_of_its_grid() -> None:
+    result = run_sweep(SMALL, jobs=1)
+    assert dict(result["r_squared"].sizes) == {"sigma_w2": 2, "seed": 2, "depth": 3}
+    assert int(result["finished"].sum()) == 4
+    single = measure_point(list(SMALL.points())[3])
+    np.testing.assert_array_equal(result["r_squared"][1, 1], single["r_squared"])
+
+
+def test_the_numbers_depend_neither_on_the_jobs_nor_on_torchs_threads(own_home: Path) -> None:
+    first = run_sweep(SMALL, jobs=2)
+    for file in point_files(own_home):
+        file.unlink()
+    torch.set_num_threads(2)
+    again = run_sweep(SMALL, jobs=1)
+    assert torch.get_num_threads() == 2
+    xr.testing.assert_identical(numbers(first), numbers(again))
+
+
+def test_finished_points_are_not_computed_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run_sweep(replace(SMALL, seeds=(0,)), jobs=1)
+    asked: list[CascadePoint] = []
+
+    def counted(point: CascadePoint, *, device: str = "cpu") -> dict:
+        asked.append(point)
+        return measure_point(point, device=device)
+
+    monkeypatch.setattr(sweep, "measure_point", counted)
+    both = run_sweep(SMALL, jobs=1)
+    assert [point.seed for point in asked] == [1, 1]
+    assert "4 points, 2 finished before" in capsys.readouterr().out
+    xr.testing.assert_identical(numbers(both.sel(seed=[0])), numbers(first))
+
+
+@pytest.mark.parametrize("damage", [
+    lambda b: b[: len(b) // 2],
+    lambda b: b"",
+    lambda b: b[:200] + bytes([b[200] ^ 1]) + b[201:],
+    lambda b: b[:-40] + b"\0" * 40,
+])  # fmt: skip
+def test_a_damaged_point_is_reported_and_computed_again(
+    damage, own_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = run_sweep(SMALL, jobs=1)
+    file = point_files(own_home)[0]
+    file.write_bytes(damage(file.read_bytes()))
+    again = run_sweep(SMALL, jobs=1)
+    out = capsys.readouterr().out
+    assert f"{file.name} is damaged and will be computed again" in out
+    assert "4 points, 3 finished before" in out
+    xr.testing.assert_identical(numbers(first), numbers(again))
+
+
+def test_a_failing_point_is_named_and_the_others_are_kept(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(point: CascadePoint, *, device: str = "cpu") -> dict:
+        if point.sigma_w2 == 0.8 and point.seed == 1:
+            raise ValueError("the activations after stage 2 overflow")
+        return measure_point(point, device=device)
+
+    monkeypatch.setattr(sweep, "measure_point", failing)
+    with pytest.raises(RuntimeError, match=r"1 of 4 points failed.*sigma_w2=0.8, seed=1.*stage 2"):
+        run_sweep(SMALL, jobs=1)
+    assert len(point_files(own_home)) == 3
+    partial = collect_sweep(SMALL)
+    assert int(partial["finished"].sum()) == 3
+    assert bool(partial["r_squared"].sel(sigma_w2=0.8, seed=1).isnull().all())
+
+
+def test_an_unfinished_result_carries_a_sweep_to_another_machine(
+    own_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_sweep(replace(SMALL, sigma_w2=(0.8,)), jobs=1)
+    save_result(collect_sweep(SMALL), tmp_path / "partial.nc")
+    for file in point_files(own_home):
+        file.unlink()
+    result = run_sweep(SMALL, jobs=1, start_from=tmp_path / "partial.nc")
+    assert "4 points, 2 finished before" in capsys.readouterr().out
+    assert len(point_files(own_home)) == 2
+    for file in point_files(own_home):
+        file.unlink()
+    xr.testing.assert_identical(numbers(result), numbers(run_sweep(SMALL, jobs=1)))
+    assert "started_from" in provenance(result)
+
+
+def test_a_complete_result_is_drawn_without_its_data(
+    own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run_sweep(SMALL, jobs=1)
+    save_result(first, tmp_path / "whole.nc")
+    monkeypatch.setattr(sweep, "_dataset", lambda point: pytest.fail("the data was loaded"))
+    again = run_sweep(SMALL, jobs=1, start_from=tmp_path / "whole.nc")
+    xr.testing.assert_identical(numbers(first), numbers(again))
+    before, after = provenance(first), provenance(again)
+    assert {k: after[k] for k in ("commit", "finished_at", "data")} == {
+        k: before[k] for k in ("commit", "finished_at", "data")
+    }
+
+
+def test_points_with_other_settings_or_other_data_are_not_taken(tmp_path: Path) -> None:
+    save_result(run_sweep(SMALL, jobs=1), tmp_path / "other.nc")
+    finer = run_sweep(replace(SMALL, resolution=1e-2), jobs=1, start_from=tmp_path / "other.nc")
+    assert not np.array_equal(finer["r_squared"], load_result(tmp_path / "other.nc")["r_squared"])
+    partial = replace(SMALL, dataset="noise", seeds=(0, 1, 2))
+    with pytest.warns(UserWarning, match="was computed from other data"):
+        run_sweep(partial, jobs=1, start_from=tmp_path / "other.nc")
+
+
+def test_a_result_says_what_it_was_computed_with() -> None:
+    about = provenance(run_sweep(SMALL, jobs=1))
+    assert CascadeSweep.from_dict(about["config"]) == SMALL
+    assert about["data"]["name"] == "digits"
+    assert about["data"]["train_images"] == 100
+    assert len(about["data"]["checksum"]) == 64
+    assert about["versions"]["torch"] == torch.__version__
+    assert about["code_version"] == sweep.CODE_VERSION
+
+
+def test_every_sweep_leaves_its_result_and_the_digest(own_home: Path) -> None:
+    result = run_sweep(SMALL, jobs=1)
+    (file,) = (own_home / "data/results").glob("*.nc")
+    xr.testing.assert_identical(load_result(file), result)
+    assert file.name in (own_home / "data/results/SHA256SUMS").read_text()
+
+
+def test_resolutions_make_a_dimension() -> None:
+    configs = [replace(SMALL, resolution=r) for r in (1e-4, 1e-2)]
+    result = run_resolutions(configs, jobs=1)
+    assert result.resolution.values.tolist() == [1e-4, 1e-2]
+    fine, coarse = result["r_squared"].isel(depth=-1).mean(("sigma_w2", "seed")).values
+    assert fine > coarse
+    with pytest.raises(ValueError, match="expected sweeps by ridge"):
+        run_resolutions([replace(SMALL, solver="adam")])
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"jobs": -1}, "jobs must be >= 0"),
+    ({"device": "tpu"}, "device must be auto, cpu or cuda; got 'tpu'"),
+])  # fmt: skip
+def test_bad_run_options_are_named(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run_sweep(SMALL, **settings)
+
+
+def test_an_unknown_data_set_stops_a_sweep_before_any_work(own_home: Path) -> None:
+    with pytest.raises(ValueError, match="mnits"):
+        run_sweep(replace(SMALL, dataset="mnits"), jobs=1)
+    assert not point_files(own_home)
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_where_it_stopped_with_the_same_numbers(own_home: Path) -> None:
+    config = replace(SMALL, seeds=tuple(range(30)), width=0, train_images=500)
+    script = own_home / "run.py"
+    script.write_text(
+        "from paperlib.config import CascadeSweep\nfrom paperlib.sweep import run_sweep\n"
+        f"if __name__ == '__main__':\n    run_sweep(CascadeSweep(**{config.as_dict()!r}), jobs=2)\n"
+    )
+    process = subprocess.Popen([sys.executable, script], start_new_session=True, env=os.environ)
+    deadline = time.monotonic() + 120
+    while len(list(own_home.glob("data/points/*.npz"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = len(list(own_home.glob("data/points/*.npz")))
+    assert 3 <= kept < 60
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert f"60 points, {kept} finished before" in done.stdout
+    resumed = run_sweep(config, jobs=1)
+    for file in point_files(own_home):
+        file.unlink()
+    xr.testing.assert_identical(numbers(resumed), numbers(run_sweep(config, jobs=2)))
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_cpus_curves() -> None:
+    point = next(iter(SMALL.points()))
+    for name in ("r_squared", "gram_entropy"):
+        np.testing.assert_allclose(
+            measure_point(point, device="cuda")[name], measure_point(point)[name], atol=2e-3
+        )
