@@ -1,6 +1,7 @@
 """The command line: `paperlib list | run | status | data | clean`, also as `python -m paperlib`."""
 
 import argparse
+import logging
 import shutil
 import sys
 import textwrap
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, notebooks.NotebookError) as error:
         return _failed(error)
     except KeyboardInterrupt:
+        logging.getLogger("asyncio").disabled = True  # it would report the interrupted cell at exit
         print("paperlib: interrupted; finished points are kept", file=sys.stderr)
         return 130
 

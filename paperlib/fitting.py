@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
+from paperlib.inverses import is_bounded
+
 CHUNK = 4096  # samples that pass through a stage at a time
 EXACT_BELOW = 1e-4  # a finer resolution than this needs float64 moments
 OVERFLOW = 1e15  # activations whose squares can still be summed in float32
@@ -25,7 +27,7 @@ Progress = Callable[[int], None]  # told how many stages have been finished sinc
 
 
 def fit_ridge(
-    stages: Iterable[nn.Module],
+    stages: Sequence[nn.Module],
     inverses: Sequence[Any],
     images: Tensor,
     *,
@@ -35,8 +37,10 @@ def fit_ridge(
 ) -> None:
     """Nothing; solves every inverse in closed form, in place: ridge regression of input on output.
 
-    The penalty is `resolution` per sample, in squared activation units: components of the output
-    that vary by less than its square root count as lost.
+    The penalty is `resolution` per sample: components of a stage's output that vary by less than
+    its square root count as lost. Its unit is 1 for bounded activations, the squared range of a
+    tanh; an unbounded activation has no unit of its own, so there it is the output's mean square,
+    and rescaling a layer of a ReLU network changes no picture.
 
     Args:
         stages: the network's stages, L of them.
@@ -51,13 +55,15 @@ def fit_ridge(
         progress: called after each stage.
 
     Raises:
-        ValueError: activations that are not finite; names the stage.
+        ValueError: activations that overflow, with the stage's number; an unknown arithmetic.
     """
-    for inputs, outputs, inverse in _walk(stages, inverses, images):
-        moments = _moments_for(images, resolution, arithmetic)
+    for stage, problem in zip(stages, _walk(stages, inverses, images), strict=True):
+        inputs, outputs, inverse = problem
+        bounded = is_bounded(stage)
+        moments = _moments_for(images, resolution, arithmetic, bounded=bounded)
         for ins, outs in zip(inputs.split(CHUNK), outputs.split(CHUNK), strict=True):
             moments.update(*inverse.regression(outs, ins))
-        inverse.assign(*moments.solve(resolution))
+        inverse.assign(*moments.solve(resolution if bounded else resolution * moments.square()))
         if progress:
             progress(1)
 
@@ -95,6 +101,10 @@ class Moments:
             self.mean_y = self.mean_y + shift_y * (n / (self.count + n))
         self.count += n
 
+    def square(self) -> float:
+        """The features' mean square, over samples and features."""
+        return float((self.scatter.diagonal() / self.count + self.mean_x.square()).mean())
+
     def solve(self, resolution: float) -> tuple[Tensor, Tensor]:
         """Weight (q, p) and bias (q,) that minimise mean |y - Wx - b|² + resolution·|W|².
 
@@ -112,14 +122,15 @@ class Moments:
         return weight, self.mean_y - weight @ self.mean_x
 
 
-def _moments_for(images: Tensor, resolution: float, arithmetic: str) -> Moments:
+def _moments_for(images: Tensor, resolution: float, arithmetic: str, *, bounded: bool) -> Moments:
+    """Empty moments in the arithmetic asked for; only bounded activations are ever rounded."""
     if arithmetic == "auto":
         fine = images.dtype == torch.float64 or resolution < EXACT_BELOW
         fast = images.device.type == "cpu" and torch.cpu._is_vnni_supported()
         arithmetic = "float64" if fine else "int8" if fast else "float32"
     if arithmetic not in ("float64", "float32", "int8"):
         raise ValueError(f"arithmetic must be auto, float64, float32 or int8; got {arithmetic!r}")
-    rounding = resolution / 20 if arithmetic == "int8" else 0.0
+    rounding = resolution / 20 if arithmetic == "int8" and bounded else 0.0
     dtype = torch.float64 if arithmetic == "float64" else torch.float32
     return Moments(dtype, rounding=rounding)
 

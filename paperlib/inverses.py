@@ -75,6 +75,11 @@ def activation_of(stage: nn.Module) -> nn.Module | None:
     return found[-1] if found else None
 
 
+def is_bounded(stage: nn.Module) -> bool:
+    """Whether a stage's output has a natural unit: its last activation is tanh, erf or sigmoid."""
+    return isinstance(activation_of(stage), nn.Tanh | Erf | nn.Sigmoid)
+
+
 def inverse_of(
     stage: nn.Module,
     name: str,

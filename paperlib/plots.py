@@ -89,10 +89,12 @@ def solver_comparison(ridge: xr.Dataset, adam: xr.Dataset) -> Figure:
         figure, axes = plt.subplots(1, 4, figsize=(10.5, 2.9))
         _scatter_r_squared(axes[0], closed, trained)
         _information(axes[1], closed, trained)
-        _depth_lines(axes[2], closed, "ridge", "C0")
-        _depth_lines(axes[2], trained, "adam", "C1")
-        axes[2].set(title="Depth reached", xlabel=VARIANCE, ylabel="collapse depth")
-        axes[2].legend()
+        for compared, name, colour in ((closed, "ridge", "C0"), (trained, "adam", "C1")):
+            _depth_lines(axes[2], compared, f"{name}, collapse depth", colour)
+            cutoff = compared["cutoff"].mean("seed")
+            axes[2].plot(cutoff.sigma_w2, cutoff, "--", color=colour, lw=0.9, label="… cutoff")
+        axes[2].set(title="Depth reached", xlabel=VARIANCE, ylabel="depth")
+        axes[2].legend(fontsize=5.5)
         per_stage = [ridge_seconds / depths[0], adam_seconds / depths[1]]
         bars = axes[3].bar(["ridge", "adam"], per_stage, color=["C0", "C1"], log=True)
         axes[3].bar_label(bars, fmt="%.2g s", fontsize=7)
@@ -193,6 +195,9 @@ def _sign(figure: Figure, title: str, result: xr.Dataset) -> None:
     checksum = about["data"]["checksum"][:12]
     imprint = f"commit {about['commit']} · {day} · torch {torch_version} · data {checksum}"
     figure.suptitle(title, fontsize=9)
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.set(rect=(0, 0.02, 1, 0.98))  # type: ignore[call-arg]
     figure.text(0.995, 0.002, imprint, ha="right", fontsize=4.5, color="0.45")
 
 

@@ -27,7 +27,7 @@ def test_a_whole_float_is_an_int_and_an_int_is_a_float() -> None:
     ({"sigma_w2_min": 5.0}, "sigma_w2_max must be >= sigma_w2_min, got 3.9 < 5.0"),
     ({"fallback": 1}, "fallback must be True or False, got 1"),
     ({"dataset": 3}, "dataset must be a string, got 3"),
-    ({"solver": "rigde"}, r"solver must be one of ridge, adam; got 'rigde' \(did you mean 'ridge'\?\)"),
+    ({"solver": "rigde"}, r"one of ridge, adam; got 'rigde' \(did you mean 'ridge'\?\)"),
     ({"activation": "sigmoid"}, "activation must be one of tanh, erf, relu, gelu, linear"),
     ({"profile": "fast"}, "profile must be one of smoke, quick, reference, paper; got 'fast'"),
     ({"resolution": 0.0}, "resolution must be > 0.0"),

@@ -187,7 +187,7 @@ def test_rank_deficient_images_give_finite_inverses(images: torch.Tensor) -> Non
     fit_ridge(network.stages, inverses, images)
     for inverse in inverses:
         assert all(p.isfinite().all() for p in inverse.parameters())
-    assert math.isfinite(float(inverses[0](network.stages[0](images)).sum()))
+    assert math.isfinite(float(inverses[0](network.stages[0](images)).detach().sum()))
 
 
 def fitted_r_squared(arithmetic: str, activation: str = "tanh") -> torch.Tensor:
@@ -227,7 +227,44 @@ def test_rounding_adds_the_variance_of_its_unit() -> None:
     assert float(added.mean()) == pytest.approx(float(expected.mean()), abs=3e-5)
 
 
+def test_rescaling_a_layer_of_a_relu_network_changes_no_picture() -> None:
+    data = load_dataset("digits", limit=300)
+    train, test = data.floats("train"), data.floats("test")
+    pictures = []
+    for factor in (1.0, 1000.0):
+        network = mlp((1, 28, 28), depth=4, activation="relu", width=100)
+        initialise(network, sigma_w2=2.0, sigma_b2=0.1, seed=0)
+        with torch.no_grad():
+            for parameter in network.stages[1].parameters():
+                parameter.mul_(factor)
+            network.stages[2].linear.weight.div_(factor)  # the later stages see the same
+        pictures.append(Cascade.for_network(network, train[:1]).fit(train).reconstruct(test))
+    torch.testing.assert_close(pictures[0], pictures[1], rtol=0, atol=2e-3)
+
+
+def test_a_tanh_networks_resolution_is_absolute() -> None:
+    # a signal far below the resolution is lost, however small the whole activation is
+    x = torch.rand(500, 6, generator=torch.Generator().manual_seed(0))
+    faint = nn.Sequential(nn.Linear(6, 6), nn.Tanh())
+    with torch.no_grad():
+        faint[0].weight.copy_(1e-3 * torch.eye(6))
+        faint[0].bias.zero_()
+    inverse = LinearInverse((6,), (6,))
+    fit_ridge([faint], [inverse], x, resolution=1e-3)
+    assert float(r_squared(x, inverse(faint(x)).detach())) < 0.02
+
+
+def test_a_dead_relu_stage_gives_finite_inverses() -> None:
+    dead = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    with torch.no_grad():
+        dead[0].bias.fill_(-100)
+    inverse = LinearInverse((4,), (4,))
+    images = torch.rand(50, 4)
+    fit_ridge([dead], [inverse], images)
+    torch.testing.assert_close(inverse(torch.zeros(1, 4))[0], images.mean(0))
+
+
 def test_an_unknown_arithmetic_is_named() -> None:
     stage, inverse = nn.Linear(2, 2), LinearInverse((2,), (2,))
-    with pytest.raises(ValueError, match="arithmetic must be auto, .*; got 'int4'"):
+    with pytest.raises(ValueError, match=r"arithmetic must be auto, .*; got 'int4'"):
         fit_ridge([stage], [inverse], torch.rand(3, 2), arithmetic="int4")

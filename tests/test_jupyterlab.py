@@ -41,7 +41,7 @@ pytestmark = [
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project with notebook 01 as a reader would edit it to the smoke profile, without outputs."""
+    """A project with notebook 01 set to the smoke profile, as a reader would; no outputs."""
     folder = tmp_path / "project" / "notebooks"
     shutil.copytree(ROOT / "notebooks" / "profiles", folder / "profiles")
     values = yaml.safe_load((folder / "profiles/smoke" / f"{NAME}.yaml").read_text())
@@ -57,11 +57,9 @@ def project(tmp_path: Path) -> Path:
 @pytest.fixture
 def server(project: Path, tmp_path: Path) -> Iterator[str]:
     """The address, with its token, of a JupyterLab that knows nothing of this user's settings."""
-    folders = {
-        key: str(tmp_path / key.lower())
-        for key in ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")
-        + ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")
-    }
+    settings = ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")
+    places = ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", *settings)
+    folders = {key: str(tmp_path / key.lower()) for key in places}
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ServerApp.ip=127.0.0.1"]
     command += ["--ServerApp.port=0", f"--ServerApp.root_dir={project / 'notebooks'}"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
@@ -127,6 +125,8 @@ def test_all_cells_of_notebook_01_run_in_jupyterlab(project: Path, server: str) 
         page.set_default_timeout(PATIENCE * 1000)
         page.goto(server)
         page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+        # before its kernel is there, JupyterLab would ask which one to take
+        page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for()
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         deadline = time.monotonic() + PATIENCE

@@ -211,6 +211,17 @@ def test_resolutions_make_a_dimension() -> None:
         run_resolutions([replace(SMALL, solver="adam")])
 
 
+def test_the_ordered_phase_loses_the_image_and_the_critical_one_keeps_it() -> None:
+    config = CascadeSweep(
+        dataset="digits", depth=20, sigma_w2=(0.4, 1.7), seeds=(0,), train_images=600
+    )
+    ordered, critical = run_sweep(config, jobs=1).isel(seed=0)["r_squared"].values
+    assert measures.collapse_depth(ordered) < 15
+    assert measures.collapse_depth(critical) == 21
+    assert critical[-1] > 0.5
+    assert np.all(np.diff(critical) < 0.01)  # depth never brings an image back
+
+
 @pytest.mark.parametrize(("settings", "message"), [
     ({"jobs": -1}, "jobs must be >= 0"),
     ({"device": "tpu"}, "device must be auto, cpu or cuda; got 'tpu'"),

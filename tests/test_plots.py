@@ -1,0 +1,125 @@
+import hashlib
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import xarray as xr
+from PIL import Image
+
+from paperlib import plots
+from paperlib.config import CascadeSweep
+from paperlib.sweep import shown_depths
+
+GRID = (0.5, 1.0, 1.7, 2.4, 3.0)
+
+
+def result(solver: str = "ridge", depth: int = 12, seeds: int = 2) -> xr.Dataset:
+    """A made-up sweep whose R² collapses at depth 4 for the smallest variance and never else."""
+    config = CascadeSweep(solver=solver, depth=depth, sigma_w2=GRID, seeds=tuple(range(seeds)))
+    shape = (len(GRID), seeds, depth)
+    r_squared = np.full(shape, 0.5, np.float32)
+    r_squared[0, :, 3:] = 0.0
+    shown = shown_depths(depth)
+    pixels = np.random.default_rng(0).integers(0, 256, (len(GRID), seeds, len(shown), 1, 8, 8))
+    curves = ("relative_entropy", "differential_entropy", "gram_entropy")
+    variables = {name: (("sigma_w2", "seed", "depth"), r_squared / 2) for name in curves}
+    about = {
+        "config": config.as_dict(),
+        "data": {"name": "made-up", "checksum": "0" * 64, "train_images": 10, "test_images": 5},
+        "versions": {"torch": "0"}, "commit": "abc", "finished_at": "2026-01-02T03:04:05",
+        "seconds_per_point": 1.0, "code_version": 1,
+    }  # fmt: skip
+    return xr.Dataset(
+        {
+            **variables,
+            "r_squared": (("sigma_w2", "seed", "depth"), r_squared),
+            "cutoff": (("sigma_w2", "seed"), np.full(shape[:2], 5, np.int32)),
+            "finished": (("sigma_w2", "seed"), np.ones(shape[:2], np.int8)),
+            "example": (
+                ("sigma_w2", "seed", "shown_depth", "channel", "row", "column"),
+                pixels.astype(np.uint8),
+            ),
+            "original": (("channel", "row", "column"), pixels[0, 0, 0].astype(np.uint8)),
+        },
+        {
+            "sigma_w2": list(GRID),
+            "seed": np.arange(seeds),
+            "depth": np.arange(1, depth + 1),
+            "shown_depth": shown,
+        },
+        {"provenance": json.dumps(about)},
+    )
+
+
+@pytest.fixture(autouse=True)
+def closed_figures() -> object:
+    yield
+    plt.close("all")
+
+
+def texts(figure: plt.Figure) -> str:
+    return " ".join(text.get_text() for text in figure.findobj(plt.Text))
+
+
+def test_collapse_depths_are_one_past_the_last_where_nothing_collapsed() -> None:
+    depths = plots.collapse_depths(result())
+    assert depths.values.tolist() == [[4, 4], [13, 13], [13, 13], [13, 13], [13, 13]]
+
+
+def test_a_phase_diagram_names_its_data_and_draws_all_measures_and_three_phases() -> None:
+    words = texts(plots.phase_diagram(result()))
+    measures = ("R²", "Gram entropy", "Differential entropy", "Relative entropy")
+    phases = ("ordered", "critical", "chaotic")
+    for expected in ("made-up", "2 seeds", *measures, *phases, "xi_c", "commit abc"):
+        assert expected in words
+
+
+def test_the_heat_maps_show_the_mean_over_seeds_depth_upwards() -> None:
+    figure = plots.heat_maps(result())
+    (mesh,) = [c for c in figure.axes[0].collections if c.get_array() is not None]
+    shown = mesh.get_array().reshape(12, 5)
+    np.testing.assert_allclose(shown, result()["r_squared"].mean("seed").values.T)
+
+
+def test_an_unfinished_or_single_valued_result_can_be_drawn() -> None:
+    partial = result()
+    partial["finished"][2:] = 0
+    for name in ("r_squared", "relative_entropy", "differential_entropy", "gram_entropy"):
+        partial[name][2:] = np.nan
+    plots.phase_diagram(partial)
+    plots.phase_diagram(result(seeds=1).isel(sigma_w2=[2]))
+
+
+def test_solvers_are_compared_where_their_grids_meet() -> None:
+    other = result("adam", depth=8, seeds=1).isel(sigma_w2=[0, 2])
+    figure = plots.solver_comparison(result(), other)
+    (dots,) = figure.axes[0].collections
+    assert len(dots.get_offsets()) == 2 * 1 * 8
+    strangers = other.assign_coords(sigma_w2=[7.0, 8.0])
+    with pytest.raises(ValueError, match="share no sigma_w2"):
+        plots.solver_comparison(result(), strangers)
+
+
+def test_a_calibration_draws_a_line_per_variance() -> None:
+    fine, coarse = result(seeds=1), result(seeds=1)
+    both = xr.concat(
+        [fine, coarse], dim=xr.DataArray([1e-4, 1e-2], dims="resolution", name="resolution")
+    )
+    figure = plots.resolution_calibration(both, [("Adam", result("adam"))], {1.0: 30})
+    lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 2]
+    assert sum(line.get_marker() == "." for line in lines) == len(GRID)
+
+
+def test_saved_files_hold_their_provenance_and_are_the_same_bytes_again(tmp_path: Path) -> None:
+    digests = []
+    for folder in ("a", "b"):
+        files = plots.save(plots.heat_maps(result()), tmp_path / folder / "figure", result())
+        assert [file.name for file in files] == ["figure.png", "figure.pdf"]
+        digests.append([hashlib.sha256(file.read_bytes()).hexdigest() for file in files])
+    assert digests[0] == digests[1]
+    with Image.open(tmp_path / "a" / "figure.png") as picture:
+        about = json.loads(picture.text["Description"])
+    assert about["commit"] == "abc"
+    assert b"made-up" in (tmp_path / "a" / "figure.pdf").read_bytes()
