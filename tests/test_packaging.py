@@ -38,6 +38,7 @@ ORDER = (
     "__init__",
     "cli",
     "notebooks",
+    "freshness",
     "plots",
     "probe",
     "sweep",
