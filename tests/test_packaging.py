@@ -52,6 +52,8 @@ ORDER = (
     "measures",
     "meanfield",
     "datasets",
+    "libraries",
+    "readers",
     "vision",
     "config",
     "progress",

@@ -1,0 +1,250 @@
+"""Images and labels from files: .npz archives and folders of pictures."""
+
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median_low
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_LARGEST_LABEL = 2**16 - 1
+_PICTURE_SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+)
+_LARGEST_SIDE = 224  # pixels; of the images of a folder
+_FOLDER_TEST_SHARE = 5  # one in so many, where the folder has no split of its own
+
+# What NumPy, zipfile and torchvision raise on damaged files, the latter also from assertions.
+UNREADABLE = (
+    *(OSError, EOFError, ValueError, RuntimeError, TypeError, LookupError, AssertionError),
+    *(MemoryError, zipfile.BadZipFile, zlib.error),
+)
+
+Pixels = NDArray[np.uint8]
+
+
+class Split(NamedTuple):
+    """The images and labels of one split."""
+
+    images: Pixels  # (N, channels, height, width)
+    labels: NDArray[np.int64]  # (N,)
+
+    def part(self, index: slice | NDArray[np.intp]) -> "Split":
+        """Those images with their labels."""
+        return Split(self.images[index], self.labels[index])
+
+
+class Found(NamedTuple):
+    """A data set as it was read, in the order of its file."""
+
+    name: str
+    source: str
+    train: Split
+    test: Split
+    classes: tuple[str, ...] | None = None  # None: known from the name, or numbered
+
+
+def reason(error: BaseException) -> str:
+    """The error on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+# --- splits ---
+
+
+def checked_split(images: Any, labels: Any, where: str) -> Split:
+    """The split, with channels first, that arrays with channels last make.
+
+    Args:
+        images: uint8 (N, height, width) or (N, height, width, 1 or 3).
+        labels: whole numbers from 0, (N,) or (N, 1).
+        where: what an error's message begins with.
+
+    Raises:
+        ValueError: the arrays are anything else.
+    """
+    pixels = _channels_first(np.asarray(images), where)
+    return Split(pixels, _class_numbers(np.asarray(labels), len(pixels), where))
+
+
+def in_byte_order(split: Split) -> Split:
+    """The split in the order of the images' bytes, equal images in that of their labels."""
+    count = len(split.labels)
+    pixels = split.images.reshape(count, -1)
+    labels = split.labels.astype(">i8").view(np.uint8).reshape(count, -1)
+    keys = np.concatenate([pixels, labels], axis=1)
+    return split.part(np.argsort(keys.view(f"V{keys.shape[1]}").ravel(), kind="stable"))
+
+
+def hold_out(whole: Split, count: int) -> tuple[Split, Split]:
+    """Train and test images: a random choice that depends neither on file order nor on a seed."""
+    ordered = in_byte_order(whole)
+    order = np.random.default_rng(0).permutation(len(ordered.labels))
+    return ordered.part(order[count:]), ordered.part(order[:count])
+
+
+def _channels_first(images: NDArray[Any], where: str) -> Pixels:
+    if images.dtype != np.uint8:
+        raise ValueError(
+            f"{where}: images must be uint8 (0 to 255), got {images.dtype}; "
+            "scale to 0…255, round, and save as uint8"
+        )
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
+        raise ValueError(
+            f"{where}: images must be (N, height, width) or (N, height, width, 1 or 3), "
+            f"none of them 0, got {images.shape}"
+        )
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+
+
+def _class_numbers(labels: NDArray[Any], count: int, where: str) -> NDArray[np.int64]:
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.dtype.kind not in "iu" or labels.shape != (count,):
+        raise ValueError(
+            f"{where}: expected {count} integer labels, one for each image, "
+            f"got {labels.dtype} of shape {labels.shape}"
+        )
+    # Every number up to the largest becomes a class: one stray label would fill the memory.
+    if labels.min() < 0 or labels.max() > _LARGEST_LABEL:
+        raise ValueError(
+            f"{where}: labels must number the classes from 0 (to {_LARGEST_LABEL} at most), "
+            f"got {labels.min()} to {labels.max()}"
+        )
+    return labels.astype(np.int64)
+
+
+def same_shape(found: Found) -> Found:
+    """The data set itself, if its train and test images have one shape; else a ValueError."""
+    train, test = found.train.images.shape[1:], found.test.images.shape[1:]
+    if train != test:
+        raise ValueError(
+            f"{found.source}: train and test images must have one (channels, height, width), "
+            f"got {train} and {test}"
+        )
+    return found
+
+
+# --- .npz files ---
+
+
+def read_npz(path: Path, name: str) -> Found:
+    """The data set in an .npz file of the Keras layout.
+
+    Raises:
+        ValueError: the file is damaged or has another layout.
+    """
+    arrays = _npz_arrays(path)
+    train, test = (
+        checked_split(
+            arrays[f"x_{split}"], arrays[f"y_{split}"], f"{path}, x_{split} and y_{split}"
+        )
+        for split in ("train", "test")
+    )
+    return same_shape(Found(name, str(path), train, test))
+
+
+def _npz_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    expected = ("x_train", "y_train", "x_test", "y_test")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            names = archive.files
+            if set(expected) <= set(names):
+                return {name: archive[name] for name in expected}
+    except UNREADABLE as error:
+        raise ValueError(
+            f"{path} is no readable .npz file ({reason(error)}); it may be damaged or half "
+            "copied: replace it, or delete it to have a named data set downloaded again"
+        ) from error
+    raise ValueError(
+        f"{path}: expected the arrays {', '.join(expected)}, found {', '.join(names) or 'none'}; "
+        "save them with numpy.savez_compressed"
+    )
+
+
+# --- folders of pictures ---
+
+
+def read_folder(folder: Path) -> Found:
+    """The pictures below a folder, as squares of one size, labelled with their classes' folders.
+
+    Raises:
+        ValueError: there are too few, or one of them cannot be read.
+    """
+    train_folder = folder / "train" if (folder / "train").is_dir() else folder
+    held_out = [folder / name for name in ("test", "val") if (folder / name).is_dir()]
+    own_split = train_folder != folder and bool(held_out)
+    train_files = _picture_files(train_folder)
+    test_files = _picture_files(held_out[0]) if own_split else []
+    files, first = [*train_files, *test_files], len(train_files)
+    if not train_files or len(files) < 2 or (own_split and not test_files):
+        raise ValueError(
+            f"{folder}: expected at least two pictures, as train/<class>/* with test/<class>/* or "
+            f"val/<class>/*, or as <class>/*, found {first} to train and {len(test_files)} to "
+            f"test (endings {' '.join(sorted(_PICTURE_SUFFIXES))})"
+        )
+    classes = tuple(sorted({name for _, name in files}))
+    images = _read_pictures([file for file, _ in files])
+    whole = checked_split(images, [classes.index(name) for _, name in files], str(folder))
+    if own_split:
+        train, test = whole.part(slice(first)), whole.part(slice(first, None))
+    else:
+        train, test = hold_out(whole, max(1, len(files) // _FOLDER_TEST_SHARE))
+    return Found(folder.resolve().name, str(folder), train, test, classes)
+
+
+def _picture_files(folder: Path) -> list[tuple[Path, str]]:
+    """Each picture below a class's folder, with the name of the class; hidden files are none."""
+    found = []
+    for place, _, names in os.walk(folder, followlinks=True):
+        parts = Path(place).relative_to(folder).parts
+        if parts and not any(part.startswith(".") for part in parts):
+            files = [Path(place, name) for name in names if not name.startswith(".")]
+            pictures = [file for file in files if file.suffix.lower() in _PICTURE_SUFFIXES]
+            found += [(file, parts[0]) for file in pictures]
+    return sorted(found)
+
+
+def _read_pictures(files: list[Path]) -> Pixels:
+    """All pictures as one (N, side, side, channels); grey only if all of them are."""
+    from PIL import Image, ImageOps
+
+    shorter_sides, modes = [], set()
+    for file in files:
+        with _opened(file) as picture:
+            shorter_sides.append(min(picture.size))
+            modes.add(picture.mode)
+    side = min(_LARGEST_SIDE, median_low(shorter_sides))
+    mode, channels = ("L", 1) if modes <= {"1", "L", "LA"} else ("RGB", 3)
+    images = np.empty((len(files), side, side, channels), dtype=np.uint8)
+    for image, file in zip(images, files, strict=True):
+        with _opened(file) as picture:
+            upright = ImageOps.exif_transpose(picture).convert(mode)
+            square = ImageOps.fit(upright, (side, side), method=Image.Resampling.BICUBIC)
+            image[:] = np.asarray(square).reshape(image.shape)
+    return images
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator["Image"]:
+    from PIL import Image
+
+    try:
+        with Image.open(file) as picture:
+            if picture.mode.startswith(("I", "F")):
+                raise ValueError(f"more than 8 bits a channel, mode {picture.mode}")
+            yield picture
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{file} is no readable 8-bit picture ({reason(error)}); replace or remove it"
+        ) from error
