@@ -14,8 +14,7 @@ def new_inverses(shapes: list[tuple[int, ...]]) -> list[nn.Module]:
     """One Linear and tanh per stage, from each level's width to the width before it."""
     widths = [torch.Size(shape).numel() for shape in shapes]
     return [
-        nn.Sequential(nn.Linear(after, before), nn.Tanh())
-        for before, after in pairwise(widths)
+        nn.Sequential(nn.Linear(after, before), nn.Tanh()) for before, after in pairwise(widths)
     ]
 
 

@@ -1,21 +1,25 @@
 """The cascade: one inverse per stage, chained from any depth back to an image."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from paperlib.config import SOLVERS
 from paperlib.fitting import Progress, fit_adam, fit_ridge
 from paperlib.inverses import activation_of, inverse_of
+from paperlib.paths import write_whole
 
 FORMAT = 1  # of saved cascades
+_HEADER = ("format", "shapes", "network", "inverses")  # what a file says besides its solver
 
 
 class Cascade:
@@ -47,6 +51,11 @@ class Cascade:
             ValueError: no stages, or a stage that rejects the output of the one before.
         """
         found: Any = getattr(network, "stages", network)
+        if not isinstance(found, Iterable):
+            raise ValueError(
+                "a cascade needs a network with stages, an nn.Sequential or a list of modules; "
+                f"got {type(network).__name__}"
+            )
         stages = list(found)
         if not stages:
             raise ValueError("a cascade needs at least one stage, got none")
@@ -54,7 +63,7 @@ class Cascade:
         shapes = [activations.shape[1:]]
         for level, stage in enumerate(stages, start=1):
             try:
-                activations = stage(activations)
+                activations = _Stage(stage)(activations)
             except RuntimeError as error:
                 raise ValueError(
                     f"stage {level} ({type(stage).__name__}) does not take an input of shape "
@@ -109,47 +118,50 @@ class Cascade:
             raise ValueError(f"solver must be one of {', '.join(SOLVERS)}; got {solver!r}")
         if len(images) < 2:
             raise ValueError(f"a fit needs at least 2 images, got {len(images)}")
-        if not resolution > 0:
-            raise ValueError(f"resolution must be > 0, got {resolution}")
+        if not isinstance(resolution, int | float) or not resolution > 0:
+            raise ValueError(f"resolution must be a number > 0, got {resolution!r}")
         for name, value in (("steps", steps), ("batch_size", batch_size)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
         images = self._checked(images)
-        self._inverses = self._new_inverses(affine=solver == "ridge" and affine, seed=seed)
-        for inverse in self._inverses:
-            inverse.to(images.device, torch.promote_types(images.dtype, torch.float32))
-        walkers = [_Widened(stage) for stage in self._stages]
         images = images.to(torch.promote_types(images.dtype, torch.float32))
+        inverses = self._new_inverses(
+            affine=solver == "ridge" and affine, seed=seed if solver == "adam" else None
+        )
+        for inverse in inverses:
+            inverse.to(images.device, images.dtype)
+        walkers = [_Stage(stage) for stage in self._stages]
         if solver == "ridge":
-            self._solver = {"solver": solver, "resolution": resolution, "affine": affine}
+            about = {"solver": solver, "resolution": resolution, "affine": affine}
             fit_ridge(
                 walkers,
-                self._inverses,
+                inverses,
                 images,
                 resolution=resolution,
                 arithmetic=arithmetic,
                 progress=progress,
             )
         else:
-            self._solver = {"solver": solver, "steps": steps, "batch_size": batch_size}
+            about = {"solver": solver, "steps": steps, "batch_size": batch_size}
             fit_adam(
                 walkers,
-                self._inverses,
+                inverses,
                 images,
                 steps=steps,
                 batch_size=batch_size,
                 seed=seed,
                 progress=progress,
             )
+        self._inverses, self._solver = inverses, about  # only now: a failed fit leaves the old one
         return self
 
     @torch.no_grad()
-    def reconstruct(self, images: Tensor, *, levels: Sequence[int] | None = None) -> Tensor:
+    def reconstruct(self, images: Tensor, *, levels: Sequence[int] | int | None = None) -> Tensor:
         """The images as they come back from each level, (levels, batch, *image_shape).
 
         Args:
             images: (batch, *image_shape).
-            levels: 1-based, in any order; None is all of them.
+            levels: 1-based, in any order; None is all of them, a number is that one alone.
 
         Raises:
             ValueError: a level outside 1 … depth, images of another shape, or no fit yet.
@@ -176,6 +188,9 @@ class Cascade:
         """
         (level,) = self._checked_levels([level])
         expected = self._shapes[level]
+        activation = torch.as_tensor(activation).to(self._inverse_weight)
+        if not activation.isfinite().all():
+            raise ValueError("the activation holds NaN or infinite values")
         if tuple(activation.shape[1:]) != expected:
             raise ValueError(
                 f"activations at level {level} have the shape (batch, {_spelt(expected)}), "
@@ -198,7 +213,7 @@ class Cascade:
         (level,) = self._checked_levels([level])
         kept = [channel] if isinstance(channel, int) else list(channel)
         channels = self._shapes[level][0]
-        if not kept or any(not 0 <= index < channels for index in kept):
+        if not kept or any(index not in range(channels) for index in kept):
             raise ValueError(f"level {level} has the channels 0 … {channels - 1}, got {channel}")
         whole = self._activations(self._checked(images), {level})[level]
         alone = torch.zeros_like(whole)
@@ -228,10 +243,14 @@ class Cascade:
             for level, inverse in enumerate(self._inverses, start=1)
             for name, value in inverse.state_dict().items()
         }
-        about = {"format": FORMAT, "shapes": self._shapes, **self._solver}
-        temporary = f"{os.fspath(path)}.{os.getpid()}.part"
-        save_file(tensors, temporary, metadata={"cascade": json.dumps(about)})
-        os.replace(temporary, path)
+        about = {
+            "format": FORMAT,
+            "shapes": self._shapes,
+            "network": _digest(p for stage in self._stages for p in stage.parameters()),
+            "inverses": _digest(tensors[name] for name in sorted(tensors)),
+            **self._solver,
+        }
+        write_whole(Path(path), serialize(tensors, metadata={"cascade": json.dumps(about)}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], network: nn.Module | Iterable[nn.Module]) -> Self:
@@ -245,39 +264,38 @@ class Cascade:
             FileNotFoundError: no such file.
             ValueError: not a saved cascade, a damaged one, or one of another network.
         """
-        if not os.path.exists(path):
-            raise FileNotFoundError(f"no saved cascade at {os.fspath(path)}")
-        try:
-            with safe_open(path, framework="pt") as file:
-                about = json.loads((file.metadata() or {}).get("cascade", "null"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, ValueError) as error:
-            raise ValueError(f"{os.fspath(path)} is damaged or no cascade: {error}") from error
-        if not about or about["format"] != FORMAT:
-            raise ValueError(f"{os.fspath(path)} is not a cascade of format {FORMAT}; fit it again")
+        about, tensors = _read(Path(path))
         shapes = [tuple(shape) for shape in about["shapes"]]
         cascade = cls.for_network(network, torch.zeros(1, *shapes[0]))
+        weights = [p for stage in cascade._stages for p in stage.parameters()]
         if cascade._shapes != shapes:
             raise ValueError(
-                f"{os.fspath(path)} belongs to a network with levels {shapes}, "
-                f"got one with {cascade._shapes}"
+                f"{path} belongs to a network with levels {shapes}, got one with {cascade._shapes}"
             )
-        cascade._solver = {k: v for k, v in about.items() if k not in ("format", "shapes")}
+        if about["network"] != _digest(weights):
+            raise ValueError(f"{path} belongs to a network with other weights; fit a new cascade")
+        cascade._solver = {k: v for k, v in about.items() if k not in _HEADER}
         cascade._inverses = cascade._new_inverses(
-            affine=cascade._solver.get("affine", False), seed=0
+            affine=cascade._solver.get("affine", False), seed=None
         )
         for level, inverse in enumerate(cascade._inverses, start=1):
             for name, parameter in inverse.named_parameters():
-                parameter.data = tensors[f"{level}.{name}"]
+                parameter.data = tensors[f"{level}.{name}"].to(
+                    next(iter(weights), parameter).device
+                )
         return cascade
 
-    def _new_inverses(self, *, affine: bool, seed: int) -> list[Any]:
-        """Untrained inverses; the published ones end in what bounded their stage's input."""
+    def _new_inverses(self, *, affine: bool, seed: int | None) -> list[Any]:
+        """Untrained inverses; the published ones end in what bounded their stage's input.
+
+        Without a seed their weights are left as the memory is: a closed form overwrites them.
+        """
         bounds = [activation_of(stage) for stage in self._stages]
         bounds = [bounds[0], *bounds[:-1]]  # the pixels: as the first stage, as published
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return [
+        where = torch.device("meta" if seed is None else "cpu")
+        with torch.random.fork_rng(devices=[]), where:
+            torch.default_generator.manual_seed(seed or 0)
+            inverses = [
                 inverse_of(
                     stage,
                     f"stage {level}",
@@ -289,6 +307,7 @@ class Cascade:
                     zip(self._stages, bounds, pairwise(self._shapes), strict=True), start=1
                 )
             ]
+        return inverses if seed is not None else [i.to_empty(device="cpu") for i in inverses]
 
     @property
     def _affine(self) -> bool:
@@ -300,14 +319,18 @@ class Cascade:
 
     def _activations(self, images: Tensor, levels: set[int]) -> dict[int, Tensor]:
         """The activations at the wanted levels, in the inverses' precision."""
-        dtype = next(self._inverses[0].parameters()).dtype
         kept: dict[int, Tensor] = {}
         activations = images
         for level, stage in enumerate(self._stages[: max(levels)], start=1):
-            activations = stage(activations)
+            activations = _Stage(stage)(activations)
             if level in levels:
-                kept[level] = activations.to(dtype)
+                kept[level] = activations.to(self._inverse_weight)
         return kept
+
+    @property
+    def _inverse_weight(self) -> Tensor:
+        """A parameter of the inverses, for their device and precision."""
+        return next(self._inverses[0].parameters())
 
     def _descend(self, activations: dict[int, Tensor]) -> dict[int, Tensor]:
         """Images from every level, each inverse applied once to the stack of all deeper ones."""
@@ -342,31 +365,68 @@ class Cascade:
             )
         return _floating(images, self._stages)
 
-    def _checked_levels(self, levels: Sequence[int] | None) -> list[int]:
+    def _checked_levels(self, levels: Sequence[int] | int | None) -> list[int]:
         if not self._inverses:
             raise ValueError("this cascade has no inverses yet; call fit(images) first")
-        wanted = list(range(1, self.depth + 1)) if levels is None else list(levels)
-        wrong = [level for level in wanted if not 1 <= level <= self.depth]
+        every = range(1, self.depth + 1)
+        wanted = [levels] if isinstance(levels, int) else list(every if levels is None else levels)
+        wrong = [level for level in wanted if level not in every]
         if wrong or not wanted:
             raise ValueError(f"levels are 1 … {self.depth}, got {wrong or 'none'}")
         return wanted
 
 
-class _Widened(nn.Module):
-    """A stage whose output is float32 at least, for half-precision networks."""
+def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a saved cascade says about itself, and its tensors; checked against their digest."""
+    if not file.is_file():
+        raise FileNotFoundError(f"no saved cascade at {file}")
+    try:
+        with safe_open(file, framework="pt") as opened:
+            about = json.loads((opened.metadata() or {}).get("cascade", "{}"))
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{file} is damaged or no cascade: {error}") from error
+    if about.get("format") != FORMAT:
+        raise ValueError(f"{file} is damaged or no cascade of format {FORMAT}; fit a new one")
+    if about["inverses"] != _digest(tensors[name] for name in sorted(tensors)):
+        raise ValueError(f"{file} is damaged: its inverses do not match their digest")
+    return about, tensors
+
+
+def _digest(tensors: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(
+            tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        )
+    return digest.hexdigest()
+
+
+class _Stage(nn.Module):
+    """A stage as a fixed function: in evaluation mode, its input untouched, float32 at least."""
 
     def __init__(self, stage: nn.Module) -> None:
         super().__init__()
         self.stage = stage
         self.dtype = next((p.dtype for p in stage.parameters()), None)
+        self.in_place = any(getattr(module, "inplace", False) for module in stage.modules())
 
     def forward(self, x: Tensor) -> Tensor:
-        outputs = self.stage(x if self.dtype is None else x.to(self.dtype))
+        x = x if self.dtype is None else x.to(self.dtype)
+        modes = [(module, module.training) for module in self.stage.modules()]
+        try:
+            self.stage.eval()
+            outputs = self.stage(x.clone() if self.in_place else x)
+        finally:
+            for module, mode in modes:
+                module.training = mode
         return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
 
 
 def _floating(images: Tensor, stages: Iterable[nn.Module]) -> Tensor:
     """Finite images in the precision and on the device of the stages' weights."""
+    if not isinstance(images, Tensor):
+        raise ValueError(f"images must be a torch tensor, got {type(images).__name__}")
     if not images.is_floating_point():
         raise ValueError(f"images must be floating point in [0, 1], got {images.dtype}")
     if not images.isfinite().all():

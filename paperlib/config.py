@@ -10,8 +10,9 @@ import hashlib
 import json
 import math
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any, Self
 
 ACTIVATIONS = ("tanh", "erf", "relu", "gelu", "linear")
@@ -30,9 +31,9 @@ def _typed(name: str, value: Any, kind: type) -> Any:
     if kind is bool or isinstance(value, bool):
         accepted = kind is bool and isinstance(value, bool)
     elif kind is int:
-        accepted = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        accepted = isinstance(value, Real) and float(value).is_integer()
     elif kind is float:
-        accepted = isinstance(value, int | float) and math.isfinite(value)
+        accepted = isinstance(value, Real) and math.isfinite(value)
     else:
         accepted = isinstance(value, kind)
     if not accepted:
@@ -49,7 +50,7 @@ def _check_limits(name: str, value: Any, limits: Mapping[str, Any]) -> None:
     if "choices" in limits and value not in limits["choices"]:
         known = ", ".join(limits["choices"])
         raise ValueError(
-            f"{name} must be one of {known}; got {value!r}{_did_you_mean(value, limits['choices'])}"
+            f"{name} must be one of {known}; got {value!r}{did_you_mean(value, limits['choices'])}"
         )
     if "low" in limits and value < limits["low"]:
         raise ValueError(f"{name} must be >= {limits['low']}, got {value}")
@@ -59,7 +60,8 @@ def _check_limits(name: str, value: Any, limits: Mapping[str, Any]) -> None:
         raise ValueError(f"{name} must be <= {limits['high']}, got {value}")
 
 
-def _did_you_mean(word: str, known: Any) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The known word that was probably meant, in brackets for an error; empty if none is close."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
@@ -90,7 +92,7 @@ class _Checked:
         for name, value in settings.items():
             if name not in cls.names():
                 raise ValueError(
-                    f"unknown parameter {name!r} = {value!r}{_did_you_mean(name, cls.names())}; "
+                    f"unknown parameter {name!r} = {value!r}{did_you_mean(name, cls.names())}; "
                     f"the parameters are: {', '.join(cls.names())}"
                 )
         return cls(**settings)
@@ -142,6 +144,11 @@ class _CascadeExperiment(_Checked):
     rtol: float = _option(0.005, above=0.0)  # the published cutoff's tolerance
     data_seed: int = _option(0, low=0)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shape == "shrinking" and self.width:
+            raise ValueError(f"width is given by the shape 'shrinking', got {self.width}; use 0")
+
 
 @dataclass(frozen=True, kw_only=True)
 class CascadePoint(_CascadeExperiment):
@@ -152,7 +159,7 @@ class CascadePoint(_CascadeExperiment):
 
     def identity(self, *, code_version: int, checksum: str) -> str:
         """The sha256 of everything that determines the numbers: settings, code and data, in hex."""
-        return _digest({**identifying(self.as_dict()), "code": code_version, "data": checksum})
+        return digest({**identifying(self.as_dict()), "code": code_version, "data": checksum})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +172,10 @@ class CascadeSweep(_CascadeExperiment):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, kind in (("sigma_w2", float), ("seeds", int)):
-            values = tuple(_typed(name, value, kind) for value in getattr(self, name))
+            given = getattr(self, name)
+            if isinstance(given, str) or not isinstance(given, Iterable):
+                raise ValueError(f"{name} must be a sequence of values, got {given!r}")
+            values = tuple(_typed(name, value, kind) for value in given)
             if not values or len(set(values)) < len(values):
                 raise ValueError(
                     f"{name} must hold at least one value and none twice, got {values}"
@@ -191,7 +201,8 @@ def identifying(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in settings.items() if k not in ("dataset", "fallback", *unread)}
 
 
-def _digest(settings: Mapping[str, Any]) -> str:
+def digest(settings: Mapping[str, Any]) -> str:
+    """The sha256 of settings in their canonical form, in hex."""
     canonical = json.dumps(settings, sort_keys=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -234,7 +245,7 @@ class PhaseDiagram(_Checked):
             )
 
     def variances(self) -> tuple[float, ...]:
-        """The grid of σ_w², both ends included, in the decimals a person would write."""
+        """The grid of σ_w² from the smallest up to the largest, in decimals as a person writes."""
         count = math.floor((self.sigma_w2_max - self.sigma_w2_min) / self.sigma_w2_step + 1e-9) + 1
         return tuple(round(self.sigma_w2_min + i * self.sigma_w2_step, 10) for i in range(count))
 

@@ -122,12 +122,18 @@ class Moments:
         return weight, self.mean_y - weight @ self.mean_x
 
 
+def arithmetic_of(images: Tensor, resolution: float) -> str:
+    """The arithmetic that "auto" stands for: float64, int8 or float32, see `fit_ridge`."""
+    if images.dtype == torch.float64 or resolution < EXACT_BELOW:
+        return "float64"
+    fast = images.device.type == "cpu" and torch.cpu._is_vnni_supported()
+    return "int8" if fast else "float32"
+
+
 def _moments_for(images: Tensor, resolution: float, arithmetic: str, *, bounded: bool) -> Moments:
     """Empty moments in the arithmetic asked for; only bounded activations are ever rounded."""
     if arithmetic == "auto":
-        fine = images.dtype == torch.float64 or resolution < EXACT_BELOW
-        fast = images.device.type == "cpu" and torch.cpu._is_vnni_supported()
-        arithmetic = "float64" if fine else "int8" if fast else "float32"
+        arithmetic = arithmetic_of(images, resolution)
     if arithmetic not in ("float64", "float32", "int8"):
         raise ValueError(f"arithmetic must be auto, float64, float32 or int8; got {arithmetic!r}")
     rounding = resolution / 20 if arithmetic == "int8" and bounded else 0.0

@@ -70,9 +70,11 @@ def _before(activation: nn.Module | None, values: Tensor) -> Tensor:
 
 
 def activation_of(stage: nn.Module) -> nn.Module | None:
-    """The last activation inside a stage, None where it has none."""
-    found = [module for module in stage.modules() if isinstance(module, _ACTIVATIONS)]
-    return found[-1] if found else None
+    """The activation that a stage ends in, None where another layer follows its last one."""
+    layers = [module for module in stage.modules() if not any(module.children())]
+    working = [m for m in layers if not isinstance(m, nn.Flatten | nn.Identity | nn.Dropout)]
+    ends_in = working[-1] if working else None
+    return ends_in if isinstance(ends_in, _ACTIVATIONS) else None
 
 
 def is_bounded(stage: nn.Module) -> bool:

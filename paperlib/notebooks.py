@@ -6,11 +6,10 @@ other to figures/custom/. So no experiment of a reader's ever replaces a canonic
 """
 
 import ast
-import difflib
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import yaml
 
 from paperlib import config, freshness, paths
+from paperlib.config import did_you_mean
 from paperlib.freshness import INJECTED, State
 
 CANONICAL = ("reference", "paper")  # the profiles whose figures and notebooks are committed
@@ -67,7 +67,7 @@ def resolve(name: str) -> str:
     if found:
         raise ValueError(f"{name!r} begins more than one notebook: {', '.join(found)}")
     raise ValueError(
-        f"no notebook {name!r}{_did_you_mean(name, known)}; there are: {', '.join(known) or 'none'}"
+        f"no notebook {name!r}{did_you_mean(name, known)}; there are: {', '.join(known) or 'none'}"
     )
 
 
@@ -93,7 +93,7 @@ def profile_parameters(name: str, profile: str) -> dict[str, Any]:
     """
     if profile not in config.PROFILES:
         raise ValueError(
-            f"unknown profile {profile!r}{_did_you_mean(profile, config.PROFILES)}; "
+            f"unknown profile {profile!r}{did_you_mean(profile, config.PROFILES)}; "
             f"expected one of {', '.join(config.PROFILES)}"
         )
     file = paths.profile_file(profile, name)
@@ -188,11 +188,6 @@ def _existing(name: str) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"no notebook {name!r} in {path.parent}; see `paperlib list`")
     return path
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _read(path: Path) -> Any:
@@ -370,7 +365,7 @@ def _commit(name: str, executed: Path) -> None:
                     f"{name} was not saved: an output of cell In [{cell.execution_count}] names "
                     f"the folder {private} of this machine; see {_shown(executed)}"
                 )
-    _write(paths.notebook_file(name), nbformat.writes(notebook) + "\n")
+    paths.write_whole(paths.notebook_file(name), f"{nbformat.writes(notebook)}\n".encode())
     print(f"{name}: saved as {_shown(paths.notebook_file(name))}", flush=True)
 
 
@@ -383,9 +378,3 @@ def _names(outputs: Any, folder: str) -> bool:
     if isinstance(outputs, list):
         return any(_names(value, folder) for value in outputs)
     return isinstance(outputs, str) and folder in outputs
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

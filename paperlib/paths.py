@@ -1,4 +1,4 @@
-"""Every directory and file name of the project, each in one place."""
+"""Every directory and file name of the project, each in one place, and how files are written."""
 
 import os
 from pathlib import Path
@@ -16,6 +16,17 @@ POINTS = "data/points"
 RESULTS = "data/results"
 REFERENCE = "data/reference"
 CHECKSUMS = "SHA256SUMS"  # beside the .nc files it vouches for
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Nothing; the file appears under its name complete or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.part")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def home() -> Path:

@@ -191,9 +191,11 @@ def _seeds(result: xr.Dataset) -> str:
 def _sign(figure: Figure, title: str, result: xr.Dataset) -> None:
     """Nothing; a title, and in small print what the result was computed with."""
     about = provenance(result)
-    day, torch_version = about["finished_at"][:10], about["versions"]["torch"]
+    commits = ", ".join(sorted({way["commit"] for way in about["computed"]}))
+    versions = ", ".join(sorted({way["versions"]["torch"] for way in about["computed"]}))
     checksum = about["data"]["checksum"][:12]
-    imprint = f"commit {about['commit']} · {day} · torch {torch_version} · data {checksum}"
+    day = about["finished_at"][:10]
+    imprint = f"commit {commits} · {day} · torch {versions} · data {checksum}"
     figure.suptitle(title, fontsize=9)
     engine = figure.get_layout_engine()
     if engine is not None:

@@ -13,8 +13,9 @@ The scores of one predictor can be compared between networks; those of two predi
 are finite: infinity becomes the largest or lowest float64, and a score that is NaN (the network
 overflows, its gradients are all zero, a measure is not defined) the lowest.
 
-Cost, in stages passed: O(depth) for reconstructions, NASWOT, SynFlow and ξ_c; O(depth²) for the
-gradient ratio, SNIP and κ, which share one forward pass and go back once from each depth.
+Cost, in stages passed: O(depth) for NASWOT, SynFlow and ξ_c, and for the fit of a reconstruction,
+whose at most 100 held-out images may go back in O(depth²); O(depth²) for the gradient ratio, SNIP
+and κ, which share one forward pass and go back once from each depth.
 """
 
 import copy
@@ -25,6 +26,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -211,18 +213,17 @@ def _correlation_depth(
 ) -> Tensor:
     """`until` 6 ξ_c, with ξ_c the mean-field correlation depth of the network's variances.
 
-    A variance that is not given is estimated from all stages: the mean square of the weights times
-    their layer's fan-in (σ_w²), and of the biases (σ_b², 0 without biases); their means are 0.
+    A variance that is not given is estimated, as the mean over all stages: σ_w² is their weights'
+    mean square times the fan-in, σ_b² their biases' mean square, 0 where there are none.
 
     Source: arXiv:1611.01232.
     """
     layers = task.layers()
+    biases = [_mean_square(layer.bias) for layer in layers if layer.bias is not None]
     if sigma_w2 is None:
-        squares = sum(_square(layer.weight) * layer.in_features for layer in layers)
-        sigma_w2 = squares / sum(layer.weight.numel() for layer in layers)
+        sigma_w2 = fmean(layer.in_features * _mean_square(layer.weight) for layer in layers)
     if sigma_b2 is None:
-        biases = [layer.bias for layer in layers if layer.bias is not None]
-        sigma_b2 = sum(map(_square, biases)) / max(1, sum(bias.numel() for bias in biases))
+        sigma_b2 = fmean(biases or [0.0])
     kinds = {type(activation_of(stage) or nn.Identity()) for stage in task.stages}
     names = [name for name in ACTIVATIONS if {type(activation_module(name))} == kinds]
     if not names:
@@ -231,8 +232,8 @@ def _correlation_depth(
     return task.until(6 * meanfield.correlation_depth(sigma_w2, sigma_b2, activation=names[0]))
 
 
-def _square(values: Tensor) -> float:
-    return float(values.detach().double().square().sum())
+def _mean_square(values: Tensor) -> float:
+    return float(values.detach().double().square().mean())
 
 
 def _gradient_ratio(task: _Task, *, batch_size: int = 128) -> Tensor:
@@ -261,7 +262,7 @@ def _naswot(task: _Task, *, batch_size: int = 128) -> Tensor:
 
     A unit's bit is the sign of its pre-activation, as for ReLU, and is read from its output: every
     activation here keeps the sign. All units of all stages up to the depth count. -inf where K_H is
-    singular, as it is with more images than units.
+    singular, as it is with more images than units + 1.
 
     Source: Mellor et al. 2021, arXiv:2006.04647.
     """

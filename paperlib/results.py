@@ -7,7 +7,11 @@ import hashlib
 import io
 import json
 import os
+import platform
+import subprocess
 from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,8 @@ import xarray as xr
 from paperlib import paths
 
 Point = Mapping[str, np.ndarray]  # a finished point: its arrays by name
+ABOUT = "about"  # beside them: settings and stamp, in JSON
+LIBRARIES = ("reconstruction-entropy", "torch", "numpy", "scipy", "xarray")
 
 
 def provenance(result: xr.Dataset) -> dict[str, Any]:
@@ -26,18 +32,20 @@ def provenance(result: xr.Dataset) -> dict[str, Any]:
 
 def save_result(result: xr.Dataset, path: Path) -> None:
     """Nothing; writes one NetCDF file, complete or not at all, and its digest in SHA256SUMS."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     packed = {name: {"zlib": True, "complevel": 9} for name, v in result.items() if v.ndim > 2}
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    result.to_netcdf(temporary, engine="h5netcdf", encoding=packed)
-    digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
-    os.replace(temporary, path)
+    content = bytes(result.to_netcdf(None, engine="h5netcdf", encoding=packed))
     sums = path.with_name(paths.CHECKSUMS)
+    digests = {**_digests(sums), path.name: hashlib.sha256(content).hexdigest()}
+    paths.write_whole(path, content)
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    paths.write_whole(sums, lines.encode())
+
+
+def _digests(sums: Path) -> dict[str, str]:
+    """The digest of every file that a SHA256SUMS names, in sha256sum's own format."""
     lines = sums.read_text().splitlines() if sums.exists() else []
-    kept = [line for line in lines if line.split()[-1] != path.name]
-    _replace(
-        sums, "".join(f"{line}\n" for line in sorted([*kept, f"{digest}  {path.name}"])).encode()
-    )
+    pairs = (line.split(maxsplit=1) for line in lines if line.strip())
+    return {name: digest for digest, name in pairs}
 
 
 def load_result(path: str | os.PathLike[str]) -> xr.Dataset:
@@ -56,10 +64,9 @@ def load_result(path: str | os.PathLike[str]) -> xr.Dataset:
         )
     content = file.read_bytes()
     sums = file.with_name(paths.CHECKSUMS)
-    for line in sums.read_text().splitlines() if sums.exists() else []:
-        digest, name = line.split()
-        if name == file.name and digest != hashlib.sha256(content).hexdigest():
-            raise ValueError(f"{file} is damaged: it does not match its digest in {sums.name}")
+    actual = hashlib.sha256(content).hexdigest()
+    if _digests(sums).get(file.name, actual) != actual:
+        raise ValueError(f"{file} is damaged: it does not match its digest in {sums.name}")
     try:
         with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as opened:
             result = opened.load()
@@ -69,14 +76,34 @@ def load_result(path: str | os.PathLike[str]) -> xr.Dataset:
     return result
 
 
-def write_point(file: Path, settings: Mapping[str, Any], arrays: Point) -> None:
-    """Nothing; a point file holds its arrays, its settings and the digest of both."""
-    content = {**arrays, "settings": np.array(json.dumps(settings, sort_keys=True))}
+@cache
+def stamp() -> dict[str, Any]:
+    """What this process computes with: commit, versions and hardware."""
+    return {
+        "commit": _commit(),
+        "versions": {"python": platform.python_version()} | {k: version(k) for k in LIBRARIES},
+        "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def _commit() -> str:
+    """The checkout's commit, marked where files differ from it; "unknown" outside git."""
+    where = ["git", "-C", os.fspath(paths.home())]
+    command = [*where, "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def write_point(file: Path, about: Mapping[str, Any], arrays: Point) -> None:
+    """Nothing; a point file holds its arrays, what is told about them, and the digest of both."""
+    content = {**arrays, ABOUT: np.array(json.dumps(about, sort_keys=True))}
     stored: dict[str, Any] = {**content, "digest": np.array(_content_digest(content))}
     buffer = io.BytesIO()
     np.savez(buffer, **stored)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    _replace(file, buffer.getvalue())
+    paths.write_whole(file, buffer.getvalue())
 
 
 def read_point(file: Path) -> Point | None:
@@ -101,9 +128,3 @@ def _content_digest(content: Point) -> str:
         array = np.ascontiguousarray(content[name])
         digest.update(f"{name} {array.dtype.str} {array.shape} ".encode() + array.tobytes())
     return digest.hexdigest()
-
-
-def _replace(file: Path, content: bytes) -> None:
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.part")
-    temporary.write_bytes(content)
-    os.replace(temporary, file)

@@ -4,19 +4,13 @@ A point file is named after everything that determines its numbers, so a sweep t
 one that shares points with another, computes only what is missing.
 """
 
-import hashlib
 import json
 import os
-import platform
-import subprocess
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,30 +21,33 @@ import xarray as xr
 
 from paperlib import measures, paths, results
 from paperlib.cascade import Cascade
-from paperlib.config import CascadePoint, CascadeSweep, identifying
-from paperlib.datasets import Dataset, load_dataset, load_with_fallback
+from paperlib.config import CascadePoint, CascadeSweep
+from paperlib.datasets import Dataset
+from paperlib.fitting import arithmetic_of
 from paperlib.networks import initialise, mlp
+from paperlib.plan import CURVES, FIELDS, Plan, forget_data, load_data, make_plan
 from paperlib.progress import Progress
-from paperlib.results import Point
-
-CODE_VERSION = 1  # raised when a change to the code changes a point's numbers
-CURVES = ("relative_entropy", "differential_entropy", "gram_entropy", "r_squared")
-LIBRARIES = ("reconstruction-entropy", "torch", "numpy", "scipy", "xarray")
 
 
-def measure_point(point: CascadePoint, *, device: str = "cpu") -> dict[str, np.ndarray]:
+def measure_point(
+    point: CascadePoint, *, device: str = "cpu", data: Dataset | None = None
+) -> dict[str, np.ndarray]:
     """The measures of one untrained network's cascade at every depth.
+
+    Args:
+        point: its settings.
+        device: "cpu" or "cuda".
+        data: the point's data set, where it is loaded already.
 
     Returns:
         The four curves (depth,) in float32, entropies in nats, means over the test images where a
         measure is per image; `cutoff` (), the published one; `example` (6, channels, height, width)
-        in uint8, one test image as it comes back from `shown_depths`; `original`, that image;
-        `seconds` (), of the fit and reconstructions.
+        in uint8, one test image as it comes back from `shown_depths`; `original`, that image.
 
     Raises:
         ValueError: a network whose activations overflow, or a damaged data set.
     """
-    data = _dataset(point)
+    data = data or load_data(point)
     train = data.floats("train", device=device)[: point.train_images]
     test = data.floats("test", device=device)[: point.test_images]
     network = mlp(
@@ -63,7 +60,6 @@ def measure_point(point: CascadePoint, *, device: str = "cpu") -> dict[str, np.n
     ).to(device)
     initialise(network, sigma_w2=point.sigma_w2, sigma_b2=point.sigma_b2, seed=point.seed)
     with _one_thread():
-        begin = time.perf_counter()
         cascade = Cascade.for_network(network, train[:1]).fit(
             train,
             solver=point.solver,
@@ -73,13 +69,11 @@ def measure_point(point: CascadePoint, *, device: str = "cpu") -> dict[str, np.n
             batch_size=point.batch_size,
         )
         pictures = cascade.reconstruct(test)
-        seconds = time.perf_counter() - begin
         shown = pictures[[level - 1 for level in shown_depths(point.depth)], 0]
         return {
             **_curves(test, pictures, mean=train.mean(0), rtol=point.rtol),
             "example": _as_bytes(shown),
             "original": _as_bytes(test[0]),
-            "seconds": np.float32(seconds),
         }
 
 
@@ -138,18 +132,18 @@ def run_sweep(
     if jobs is not None and jobs < 0:
         raise ValueError(f"jobs must be >= 0 (0: one per core), got {jobs}")
     device = _resolve_device(device)
-    plan = _plan(config, start_from)
-    reused = len(plan.finished)
-    print(f"sweep: {reused + len(plan.missing)} points, {reused} finished before", flush=True)
+    plan = make_plan(config, start_from)
+    total = len(plan.finished) + len(plan.missing)
+    print(f"sweep: {total} points, {len(plan.finished)} finished before", flush=True)
     failures = _compute(plan, jobs=jobs or joblib.cpu_count(), device=device, backend=backend)
     if failures:
         point, reason = failures[0]
         raise RuntimeError(
-            f"{len(failures)} of {reused + len(plan.missing)} points failed, the rest is kept; "
+            f"{len(failures)} of {total} points failed, the rest is kept; "
             f"first at sigma_w2={point.sigma_w2}, seed={point.seed}: {reason}"
         )
-    result = collect_sweep(config, start_from=start_from)
-    results.save_result(result, paths.results_folder() / f"{plan.digest}.nc")
+    result = _collect(plan)
+    results.save_result(result, paths.results_folder() / f"{plan.name}.nc")
     return result
 
 
@@ -184,19 +178,26 @@ def collect_sweep(
     Raises:
         ValueError: no point is finished.
     """
-    plan = _plan(config, start_from)
+    plan = make_plan(config, start_from)
     if not plan.finished:
         raise ValueError("no point of this sweep is finished yet; nothing to collect")
-    first = next(iter(plan.finished.values()))
+    return _collect(plan)
+
+
+def _collect(plan: "Plan") -> xr.Dataset:
+    config, finished = plan.config, plan.finished
+    first = next(iter(finished.values()))
     shape = (len(config.sigma_w2), len(config.seeds))
-    fields = {name: _empty(array, shape) for name, array in first.items() if name in _DIMS}
+    fields = {name: _empty(array, shape) for name, array in first.items() if name in FIELDS}
     done = np.zeros(shape, np.int8)
     for place, point in zip(np.ndindex(shape), config.points(), strict=True):
-        if point in plan.finished:
+        if point in finished:
             done[place] = 1
             for name, field in fields.items():
-                field[place] = plan.finished[point][name]
-    variables: dict[str, Any] = {k: (("sigma_w2", "seed", *_DIMS[k]), v) for k, v in fields.items()}
+                field[place] = finished[point][name]
+    variables: dict[str, Any] = {
+        k: (("sigma_w2", "seed", *FIELDS[k]), v) for k, v in fields.items()
+    }
     variables["finished"] = (("sigma_w2", "seed"), done)
     variables["original"] = (("channel", "row", "column"), first["original"])
     coordinates = {
@@ -205,15 +206,8 @@ def collect_sweep(
         "depth": np.arange(1, config.depth + 1),
         "shown_depth": shown_depths(config.depth),
     }
-    about = json.dumps(plan.about, sort_keys=True)
+    about = json.dumps(plan.about(), sort_keys=True)
     return xr.Dataset(variables, coordinates, attrs={"provenance": about})
-
-
-_DIMS = {
-    **dict.fromkeys(CURVES, ("depth",)),
-    "cutoff": (),
-    "example": ("shown_depth", "channel", "row", "column"),
-}
 
 
 def _empty(like: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -222,117 +216,60 @@ def _empty(like: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.full((*shape, *like.shape), missing, like.dtype)
 
 
-@dataclass
-class _Plan:
-    """What a sweep has and what it lacks."""
-
-    finished: dict[CascadePoint, Point]
-    missing: dict[CascadePoint, Path]  # where each will be written
-    about: dict[str, Any]
-    digest: str
-
-
-def _plan(config: CascadeSweep, start_from: str | os.PathLike[str] | None) -> _Plan:
-    points = list(config.points())
-    earlier = results.load_result(start_from) if start_from else None
-    taken = _points_of(earlier, config) if earlier is not None else {}
-    if earlier is not None and len(taken) == len(points):
-        about = {**results.provenance(earlier), "config": config.as_dict()}
-        return _Plan(taken, {}, about, _result_digest(config, about["data"]["checksum"]))
-    data = _dataset(points[0])
-    if earlier is not None and results.provenance(earlier)["data"]["checksum"] != data.checksum:
-        warnings.warn(f"{start_from} was computed from other data; starting afresh", stacklevel=3)
-        earlier, taken = None, {}
-    finished, missing = dict(taken), {}
-    for point in points:
-        if point in taken:
-            continue
-        name = point.identity(code_version=CODE_VERSION, checksum=data.checksum)
-        file = paths.points_folder() / f"{name}.npz"
-        found = results.read_point(file)
-        if found is None:
-            missing[point] = file
-        else:
-            finished[point] = found
-    about = _about(config, data, finished)
-    if earlier is not None:
-        about["started_from"] = results.provenance(earlier)
-    return _Plan(finished, missing, about, _result_digest(config, data.checksum))
-
-
-def _result_digest(config: CascadeSweep, checksum: str) -> str:
-    about = {**identifying(config.as_dict()), "code": CODE_VERSION, "data": checksum}
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _points_of(result: xr.Dataset, config: CascadeSweep) -> dict[CascadePoint, Point]:
-    """The finished points of an earlier result that are points of this grid too."""
-    about = results.provenance(result)
-
-    # through the class, so that a setting that came later has its default
-    before = CascadeSweep.from_dict(about["config"])
-
-    def shared(sweep: CascadeSweep) -> dict[str, Any]:
-        settings = identifying(sweep.as_dict())
-        return {k: v for k, v in settings.items() if k not in ("sigma_w2", "seeds")}
-
-    if about["code_version"] != CODE_VERSION or shared(before) != shared(config):
-        return {}
-    places = {
-        (float(sigma_w2), int(seed)): (row, column)
-        for row, sigma_w2 in enumerate(result.sigma_w2.values)
-        for column, seed in enumerate(result.seed.values)
-        if result.finished.values[row, column]
-    }
-    found: dict[CascadePoint, Point] = {}
-    for point in config.points():
-        place = places.get((point.sigma_w2, point.seed))
-        if place is not None:
-            found[point] = {name: result[name].values[place] for name in _DIMS}
-            found[point] = {**found[point], "original": result["original"].values}
-    return found
-
-
-def _compute(
-    plan: _Plan, *, jobs: int, device: str, backend: str
-) -> list[tuple[CascadePoint, str]]:
-    """The points that failed, with the reason; all others are finished afterwards."""
+def _compute(plan: Plan, *, jobs: int, device: str, backend: str) -> list[tuple[CascadePoint, str]]:
+    """The points that failed, with the reason; the plan has all others afterwards."""
     if not plan.missing:
         return []
     jobs = 1 if device == "cuda" else min(jobs, len(plan.missing))
+    root = os.fspath(paths.data_root())
+    files, plan.missing = plan.missing, {}
     tasks = (
-        joblib.delayed(_finish_point)(point, file, device) for point, file in plan.missing.items()
+        joblib.delayed(_finish_point)(point, file, device, root, plan.checksum)
+        for point, file in files.items()
     )
     failures: list[tuple[CascadePoint, str]] = []
     with (
         joblib.parallel_config(backend=backend if jobs > 1 else "sequential", n_jobs=jobs),
-        Progress(len(plan.missing), "points") as progress,
+        Progress(len(files), "points") as progress,
     ):
         for point, reason in joblib.Parallel(return_as="generator_unordered")(tasks):
             progress.advance()
             if reason:
                 failures.append((point, reason))
+            else:
+                plan.look_up(point, files[point])
     return failures
 
 
-def _finish_point(point: CascadePoint, file: Path, device: str) -> tuple[CascadePoint, str]:
+def _finish_point(
+    point: CascadePoint, file: Path, device: str, root: str, checksum: str
+) -> tuple[CascadePoint, str]:
+    """The point, and why it failed; empty: its file is written."""
     try:
-        results.write_point(file, point.as_dict(), measure_point(point, device=device))
-    except (ValueError, RuntimeError, MemoryError) as error:
+        data = load_data(point, root)
+        if data.checksum != checksum:  # this worker read the files before they changed
+            forget_data()
+            data = load_data(point, root)
+        if data.checksum != checksum:
+            return point, f"this worker finds other data in {root} than the sweep began with"
+        begin = time.process_time()  # the machine may be shared
+        arrays = measure_point(point, device=device, data=data)
+    except (ValueError, RuntimeError, OSError, MemoryError) as error:
         return point, f"{type(error).__name__}: {error}"
+    single = torch.zeros(0, device=device)
+    arithmetic = {"arithmetic": arithmetic_of(single, point.resolution)}
+    about = {
+        "point": point.as_dict(),
+        "computed": {
+            **results.stamp(),
+            "device": device,
+            **(arithmetic if point.solver == "ridge" else {}),
+        },
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.process_time() - begin, 3),
+    }
+    results.write_point(file, about, arrays)
     return point, ""
-
-
-@lru_cache(maxsize=1)
-def _load(name: str, fallback: bool, limit: int, seed: int, root: str) -> Dataset:
-    load = load_with_fallback if fallback else load_dataset
-    return load(name, root=root, limit=limit, seed=seed)
-
-
-def _dataset(point: CascadePoint) -> Dataset:
-    limit = max(point.train_images, point.test_images)
-    root = os.fspath(paths.data_root())
-    return _load(point.dataset, point.fallback, limit, point.data_seed, root)
 
 
 @contextmanager
@@ -352,43 +289,3 @@ def _resolve_device(device: str) -> str:
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device='cuda' was asked for, but torch finds no GPU; use 'auto' or 'cpu'")
     return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-
-
-def _about(
-    config: CascadeSweep, data: Dataset, finished: Mapping[CascadePoint, Point]
-) -> dict[str, Any]:
-    seconds = [float(point["seconds"]) for point in finished.values() if "seconds" in point]
-    return {
-        "config": config.as_dict(),
-        "data": {
-            "name": data.name,
-            "checksum": data.checksum,
-            # fewer than were asked for, where the data set holds fewer
-            "train_images": min(config.train_images, len(data.train_images)),
-            "test_images": min(config.test_images, len(data.test_images)),
-        },
-        "code_version": CODE_VERSION,
-        "versions": {"python": platform.python_version()} | {k: version(k) for k in LIBRARIES},
-        "commit": _commit(),
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
-        "seconds_per_point": round(float(np.mean(seconds)), 3) if seconds else None,
-    }
-
-
-def _commit() -> str:
-    """The checkout's commit, with a mark where files differ from it; "unknown" outside git."""
-    command = [
-        "git",
-        "-C",
-        os.fspath(paths.home()),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=12",
-    ]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.strip()

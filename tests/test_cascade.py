@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from paperlib import Cascade, initialise, mlp, r_squared
+from paperlib import Cascade, initialise, load_dataset, mlp, r_squared
 from paperlib.networks import Network
 
 SHAPE = (1, 6, 6)
@@ -142,12 +142,27 @@ def test_a_saved_cascade_is_refused_by_another_network(cascade: Cascade, tmp_pat
         Cascade.load(tmp_path / "a.safetensors", network(4))
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:100], lambda b: b"", lambda b: b"x" * 999])
+def test_a_saved_cascade_is_refused_by_the_same_network_with_other_weights(
+    cascade: Cascade, tmp_path: Path
+) -> None:
+    cascade.save(tmp_path / "a.safetensors")
+    other = network()
+    initialise(other, sigma_w2=1.7, sigma_b2=0.05, seed=1)
+    with pytest.raises(ValueError, match="belongs to a network with other weights"):
+        Cascade.load(tmp_path / "a.safetensors", other)
+
+
+@pytest.mark.parametrize("damage", [
+    lambda b: b[:100],
+    lambda b: b"",
+    lambda b: b"x" * 999,
+    lambda b: b[:-50] + bytes([b[-50] ^ 1]) + b[-49:],
+])  # fmt: skip
 def test_a_damaged_file_is_refused(cascade: Cascade, tmp_path: Path, damage) -> None:
     file = tmp_path / "a.safetensors"
     cascade.save(file)
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(ValueError, match="is damaged or no cascade"):
+    with pytest.raises(ValueError, match="is damaged"):
         Cascade.load(file, network())
 
 
@@ -199,14 +214,20 @@ def test_any_sequence_of_modules_can_be_inverted() -> None:
 @pytest.mark.parametrize(("call", "message"), [
     (lambda c: c.fit(images(10), solver="sgd"), "solver must be one of ridge, adam; got 'sgd'"),
     (lambda c: c.fit(images(1)), "at least 2 images, got 1"),
-    (lambda c: c.fit(images(9), resolution=0), "resolution must be > 0, got 0"),
-    (lambda c: c.fit(images(9), solver="adam", steps=0), "steps must be >= 1, got 0"),
-    (lambda c: c.fit(images(9), solver="adam", batch_size=0), "batch_size must be >= 1, got 0"),
+    (lambda c: c.fit(images(9), resolution=0), "resolution must be a number > 0, got 0"),
+    (lambda c: c.fit(images(9), resolution="1e-3"), "resolution must be a number > 0, got '1e-3'"),
+    (lambda c: c.fit(images(9), solver="adam", steps=0), "steps must be a whole number >= 1"),
+    (lambda c: c.fit(images(9), solver="adam", steps=2.5), "steps must be .* got 2.5"),
+    (lambda c: c.fit(images(9), solver="adam", batch_size=0), "batch_size must be .* got 0"),
+    (lambda c: c.fit(images(9).numpy()), "images must be a torch tensor, got ndarray"),
     (lambda c: c.fit(torch.rand(9, 1, 6, 5)), r"shape \(batch, 1, 6, 6\), got \(9, 1, 6, 5\)"),
     (lambda c: c.fit(torch.full((9, *SHAPE), torch.nan)), "images hold NaN"),
     (lambda c: c.fit(torch.zeros(9, *SHAPE, dtype=torch.uint8)), r"floating point .* torch\.uint8"),
     (lambda c: c.reconstruct(images(2), levels=[0]), r"levels are 1 … 5, got \[0\]"),
     (lambda c: c.reconstruct(images(2), levels=[]), "levels are 1 … 5, got none"),
+    (lambda c: c.reconstruct(images(2), levels=[2.5]), r"levels are 1 … 5, got \[2.5\]"),
+    (lambda c: c.from_channel(images(2), 5, [1.5]), "has the channels 0 … 35, got"),
+    (lambda c: c.ideal_input(torch.full((1, 36), torch.nan)), "the activation holds NaN"),
     (lambda c: c.from_activation(torch.rand(2, 35), 5), r"shape \(batch, 36\), got \(2, 35\)"),
     (lambda c: c.from_channel(images(2), 6, 0), r"levels are 1 … 5, got \[6\]"),
     (lambda c: c.from_channel(images(2), 5, 36), "has the channels 0 … 35, got 36"),
@@ -216,6 +237,61 @@ def test_a_bad_argument_is_named(call, message: str) -> None:
     fitted = Cascade.for_network(network(), images(1)).fit(images(50))
     with pytest.raises(ValueError, match=message):
         call(fitted)
+
+
+def test_a_failed_fit_leaves_the_fit_before_it() -> None:
+    fitted = Cascade.for_network(network(), images(1)).fit(images(50))
+    before = fitted.reconstruct(images(3))
+    with pytest.raises(ValueError, match="arithmetic"):
+        fitted.fit(images(50), arithmetic="int4")
+    assert torch.equal(fitted.reconstruct(images(3)), before)
+    overflowing = mlp(SHAPE, depth=4, activation="linear")
+    initialise(overflowing, sigma_w2=1e20, sigma_b2=0.0, seed=0)
+    unfitted = Cascade.for_network(overflowing, images(1))
+    with pytest.raises(ValueError, match="overflow"):
+        unfitted.fit(images(50))
+    with pytest.raises(ValueError, match="call fit"):
+        unfitted.reconstruct(images(3))
+
+
+def test_stages_run_in_evaluation_mode_and_keep_their_own() -> None:
+    stages = nn.Sequential(
+        nn.Sequential(nn.Flatten(), nn.Linear(36, 20), nn.Dropout(0.5), nn.Tanh()),
+        nn.Sequential(nn.ReLU(inplace=True), nn.Linear(20, 9)),
+    ).train()
+    pictures = images(60)
+    first, second = (
+        Cascade.for_network(stages, pictures[:1]).fit(pictures).reconstruct(pictures)
+        for _ in range(2)
+    )
+    assert torch.equal(first, second)
+    assert all(module.training for module in stages.modules())
+
+
+def test_an_in_place_stage_does_not_touch_its_input() -> None:
+    stages = [nn.Sequential(nn.ReLU(inplace=True), nn.Linear(8, 6))]
+    vectors = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
+    before = vectors.clone()
+    Cascade.for_network(stages, vectors).fit(vectors).reconstruct(vectors)
+    assert torch.equal(vectors, before)
+
+
+def test_a_target_may_hold_whole_numbers() -> None:
+    fitted = Cascade.for_network(network(), images(1)).fit(images(50))
+    whole = torch.eye(36, dtype=torch.int64)[:3]
+    assert torch.equal(fitted.ideal_input(whole), fitted.ideal_input(whole.double()))
+
+
+@pytest.mark.slow
+def test_composition_holds_at_the_published_width() -> None:
+    wide = mlp((1, 28, 28), depth=40)
+    initialise(wide, sigma_w2=1.7, sigma_b2=0.05, seed=0)
+    pictures = load_dataset("digits").floats("train")[:1000]
+    fitted = Cascade.for_network(wide, pictures[:1]).fit(pictures)
+    activations = fitted._activations(pictures[:20], {1, 20, 40})
+    composed, descended = fitted._compose(activations), fitted._descend(activations)
+    for level in (1, 20, 40):
+        torch.testing.assert_close(composed[level], descended[level], rtol=0, atol=1e-5)
 
 
 def test_an_unfitted_cascade_says_so(tmp_path: Path) -> None:
@@ -234,5 +310,7 @@ def test_stages_that_do_not_fit_together_are_named() -> None:
         ValueError, match=r"stage 2 \(Linear\) does not take an input of shape \(1, 6\)"
     ):
         Cascade.for_network([nn.Linear(8, 6), nn.Linear(5, 4)], torch.rand(1, 8))
+    with pytest.raises(ValueError, match=r"needs a network with stages, .*got Linear"):
+        Cascade.for_network(nn.Linear(8, 6), torch.rand(1, 8))
     with pytest.raises(ValueError, match="at least one stage"):
         Cascade.for_network([], torch.rand(1, 8))

@@ -1,5 +1,6 @@
 import dataclasses
 
+import numpy as np
 import pytest
 
 from paperlib.config import CascadePoint, CascadeSweep, PhaseDiagram, identifying
@@ -89,6 +90,9 @@ def test_a_sweep_is_every_variance_with_every_seed() -> None:
     ({"sigma_w2": ("1",)}, "sigma_w2 must be a finite number"),
     ({"seeds": (0.5,)}, "seeds must be a whole number"),
     ({"seeds": (-1,)}, "seed must be >= 0, got -1"),
+    ({"seeds": 3}, "seeds must be a sequence of values, got 3"),
+    ({"sigma_w2": "1.7"}, "sigma_w2 must be a sequence of values, got '1.7'"),
+    ({"shape": "shrinking", "width": 5}, "width is given by the shape 'shrinking', got 5"),
 ])  # fmt: skip
 def test_a_bad_grid_is_refused(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -114,6 +118,12 @@ def test_a_points_identity_depends_on_what_determines_its_numbers_and_on_nothing
     point = CascadePoint()
     assert point.identity(code_version=2, checksum="c") != base
     assert point.identity(code_version=1, checksum="d") != base
+
+
+def test_numpys_numbers_are_numbers() -> None:
+    sweep = CascadeSweep(sigma_w2=np.array([0.5, 1.5], np.float32), seeds=np.arange(2))
+    assert sweep == CascadeSweep(sigma_w2=(0.5, 1.5), seeds=(0, 1))
+    assert CascadeSweep(depth=np.int64(4)).depth == 4
 
 
 def test_settings_survive_a_round_trip() -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from paperlib.inverses import LinearInverse, activation_of, inverse_of
+from paperlib.inverses import LinearInverse, activation_of, inverse_of, is_bounded
 from paperlib.networks import Erf
 
 
@@ -41,9 +41,14 @@ def test_an_unbounded_activation_has_no_closed_form() -> None:
         LinearInverse((1,), (1,), nn.ReLU()).regression(torch.ones(2, 1), torch.ones(2, 1))
 
 
-def test_the_last_activation_of_a_stage_is_found() -> None:
+def test_a_stages_activation_is_the_one_that_it_ends_in() -> None:
     assert isinstance(activation_of(nn.Sequential(nn.Linear(2, 2), nn.ReLU())), nn.ReLU)
+    assert isinstance(activation_of(nn.Tanh()), nn.Tanh)
     assert activation_of(nn.Linear(2, 2)) is None
+    assert activation_of(nn.Sequential(nn.Tanh(), nn.Linear(2, 2))) is None
+    assert is_bounded(nn.Sequential(nn.Linear(2, 2), nn.Tanh()))
+    assert not is_bounded(nn.Sequential(nn.Tanh(), nn.Linear(2, 2)))
+    assert not is_bounded(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
 
 
 @pytest.mark.parametrize("stage", [

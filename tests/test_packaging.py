@@ -42,6 +42,7 @@ ORDER = (
     "plots",
     "probe",
     "sweep",
+    "plan",
     "results",
     "predictors",
     "training",

@@ -28,7 +28,8 @@ def result(solver: str = "ridge", depth: int = 12, seeds: int = 2) -> xr.Dataset
     about = {
         "config": config.as_dict(),
         "data": {"name": "made-up", "checksum": "0" * 64, "train_images": 10, "test_images": 5},
-        "versions": {"torch": "0"}, "commit": "abc", "finished_at": "2026-01-02T03:04:05",
+        "computed": [{"commit": "abc", "versions": {"torch": "0"}, "points": 10}],
+        "finished_at": "2026-01-02T03:04:05",
         "seconds_per_point": 1.0, "code_version": 1,
     }  # fmt: skip
     return xr.Dataset(
@@ -121,5 +122,5 @@ def test_saved_files_hold_their_provenance_and_are_the_same_bytes_again(tmp_path
     assert digests[0] == digests[1]
     with Image.open(tmp_path / "a" / "figure.png") as picture:
         about = json.loads(picture.text["Description"])
-    assert about["commit"] == "abc"
+    assert about["computed"][0]["commit"] == "abc"
     assert b"made-up" in (tmp_path / "a" / "figure.pdf").read_bytes()

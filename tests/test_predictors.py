@@ -133,6 +133,14 @@ def test_synflow_of_equal_weights_is_their_power_however_deep() -> None:
     assert float(scores[-1]) == pytest.approx(expected, rel=1e-12)
 
 
+def test_synflow_of_a_network_that_nothing_passes_is_the_lowest_score() -> None:
+    net = network()
+    nn.init.zeros_(net.stages[1].linear.weight)
+    alive, *dead = predict("synflow", net).tolist()
+    assert alive > LOWEST
+    assert dead == [LOWEST] * 2
+
+
 @pytest.mark.parametrize("activation", ["tanh", "relu", "gelu"])
 def test_naswot_is_the_determinant_of_agreements_counted_one_by_one(activation: str) -> None:
     net = network(activation=activation)
@@ -155,10 +163,17 @@ def test_naswot_is_the_determinant_of_agreements_counted_one_by_one(activation: 
     assert scores[-1] > LOWEST
 
 
-def test_naswot_of_equal_images_is_the_lowest_score() -> None:
-    pictures = images(1).expand(4, *SHAPE)
-    scores = PREDICTORS["naswot"](network(), pictures, labels(4), seed=0).scores
+@pytest.mark.parametrize("seed", range(8))  # rounding makes the zero eigenvalue +1e-15 or -1e-15
+def test_naswot_with_an_image_twice_is_the_lowest_score(seed: int) -> None:
+    pictures = images(4, seed=seed)[[0, 1, 2, 3, 0]]
+    scores = PREDICTORS["naswot"](network(), pictures, labels(5), seed=0).scores
     assert scores.tolist() == [LOWEST] * 3
+
+
+def test_naswot_of_more_images_than_units_is_the_lowest_score() -> None:
+    scores = predict("naswot", network(8, width=20), count=60)
+    assert scores[:2].tolist() == [LOWEST] * 2  # a kernel of rank 21 and 41 at most
+    assert scores[-1] > 0  # the determinant is a whole number
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -208,7 +223,7 @@ def test_correlation_depth_estimates_the_variances_that_are_not_given(
         meanfield, "correlation_depth", lambda w, b, **_: asked.append((w, b)) or 1.0
     )
     predict("correlation_depth", net)
-    assert asked[0][0] == pytest.approx(1.3, rel=0.02)  # of 322,400 weights
+    assert asked[0][0] == pytest.approx(1.3, rel=0.05)  # of 2,400 and twice 160,000 weights
     assert asked[0][1] == pytest.approx(0.2, rel=0.2)  # of 1,200 biases
     predict("correlation_depth", net, sigma_w2=9.0)
     assert asked[1] == (9.0, asked[0][1])
@@ -229,22 +244,22 @@ def test_the_random_score_depends_on_the_seed_and_the_weights_and_is_uniform() -
 
 # --- reconstructions ---
 
-Spied = list[tuple[Tensor, Tensor, Tensor]]
+Spied = list[tuple[Tensor, Tensor, Tensor, dict[str, object]]]
 
 
 @pytest.fixture
 def spied(monkeypatch: pytest.MonkeyPatch) -> Spied:
-    """What every cascade was fitted to, what it was shown, and what it returned."""
+    """What every cascade was fitted to, what it was shown and returned, and the fit's options."""
     seen: Spied = []
 
     class Spy(Cascade):
         def fit(self, pictures: Tensor, **options: object) -> Cascade:
-            self.train = pictures
+            self.train, self.options = pictures, options
             return super().fit(pictures, **options)
 
         def reconstruct(self, pictures: Tensor, **options: object) -> Tensor:
             result = super().reconstruct(pictures, **options)
-            seen.append((self.train, pictures, result))
+            seen.append((self.train, pictures, result, self.options))
             return result
 
     monkeypatch.setattr(predictors, "Cascade", Spy)
@@ -266,6 +281,8 @@ def minus_relative_entropy(_: Tensor, test: Tensor, back: Tensor) -> float:
 
 def differential_entropy(_: Tensor, __: Tensor, back: Tensor) -> float:
     rows = back.double().flatten(1).numpy()
+    if (rows.sum(1) <= 0).any():  # an image that is no distribution: not defined
+        return LOWEST
     deviation = (rows / rows.sum(1, keepdims=True)).std(0, ddof=1).clip(1e-9)
     return float(np.mean(scipy.stats.norm(scale=deviation).entropy()))
 
@@ -290,7 +307,7 @@ def test_a_reconstruction_scores_its_measure_on_held_out_images(
 ) -> None:
     fit = {"steps": 100} if solver == "adam" else {}
     scores = predict(f"{measure}_{solver}", network(), count=25, **fit)
-    ((train, test, pictures),) = spied
+    ((train, test, pictures, _),) = spied
     assert (len(train), len(test)) == (20, 5)
     used = torch.cat([train, test]).flatten(1).tolist()
     assert sorted(used) == sorted(images(25).flatten(1).tolist())
@@ -332,6 +349,14 @@ def test_steps_bound_by_partial_reach_the_fit_by_adam() -> None:
     few, more = (partial(PREDICTORS["r_squared_adam"], steps=steps) for steps in (1, 400))
     results = [p(network(), images(50), labels(50), seed=0).scores for p in (few, more)]
     assert results[1][0] > results[0][0] + 0.3
+
+
+def test_the_inverses_are_fitted_as_the_name_says_with_the_seed_given(spied: Spied) -> None:
+    for name in ("r_squared_ridge", "r_squared_adam"):
+        PREDICTORS[name](network(), images(), labels(), seed=4)
+    ridge, adam = (options for *_, options in spied)
+    assert ridge == {"solver": "ridge", "seed": 4}
+    assert adam == {"solver": "adam", "seed": 4, "steps": predictors.ADAM_STEPS}
 
 
 def test_a_reconstruction_of_three_images_is_refused() -> None:
@@ -467,6 +492,14 @@ def test_frozen_networks_and_callers_without_gradients_get_the_same_scores(name:
     with torch.no_grad():
         scores = predict(name, network().requires_grad_(False).eval())
     torch.testing.assert_close(scores, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["r_squared_ridge", "naswot", "snip", "ntk_condition"])
+def test_dropout_does_not_act_on_a_prediction(name: str) -> None:
+    net = network()
+    expected = predict(name, net)
+    net.stages[0].append(nn.Dropout(0.5))
+    torch.testing.assert_close(predict(name, net.train()), expected, rtol=0, atol=0)
 
 
 @every_predictor

@@ -11,7 +11,17 @@ import pytest
 import torch
 import xarray as xr
 
-from paperlib import Cascade, initialise, load_dataset, measures, mlp, paths, sweep
+from paperlib import (
+    Cascade,
+    initialise,
+    load_dataset,
+    measures,
+    mlp,
+    paths,
+    plan,
+    results,
+    sweep,
+)
 from paperlib.config import CascadePoint, CascadeSweep
 from paperlib.results import load_result, provenance, save_result
 from paperlib.sweep import (
@@ -87,8 +97,11 @@ def test_the_numbers_depend_neither_on_the_jobs_nor_on_torchs_threads(own_home: 
     for file in point_files(own_home):
         file.unlink()
     torch.set_num_threads(2)
-    again = run_sweep(SMALL, jobs=1)
-    assert torch.get_num_threads() == 2
+    try:
+        again = run_sweep(SMALL, jobs=1)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
     xr.testing.assert_identical(numbers(first), numbers(again))
 
 
@@ -98,9 +111,9 @@ def test_finished_points_are_not_computed_again(
     first = run_sweep(replace(SMALL, seeds=(0,)), jobs=1)
     asked: list[CascadePoint] = []
 
-    def counted(point: CascadePoint, *, device: str = "cpu") -> dict:
+    def counted(point: CascadePoint, **options: object) -> dict:
         asked.append(point)
-        return measure_point(point, device=device)
+        return measure_point(point, **options)
 
     monkeypatch.setattr(sweep, "measure_point", counted)
     both = run_sweep(SMALL, jobs=1)
@@ -131,10 +144,10 @@ def test_a_damaged_point_is_reported_and_computed_again(
 def test_a_failing_point_is_named_and_the_others_are_kept(
     own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(point: CascadePoint, *, device: str = "cpu") -> dict:
+    def failing(point: CascadePoint, **options: object) -> dict:
         if point.sigma_w2 == 0.8 and point.seed == 1:
             raise ValueError("the activations after stage 2 overflow")
-        return measure_point(point, device=device)
+        return measure_point(point, **options)
 
     monkeypatch.setattr(sweep, "measure_point", failing)
     with pytest.raises(RuntimeError, match=r"1 of 4 points failed.*sigma_w2=0.8, seed=1.*stage 2"):
@@ -158,7 +171,7 @@ def test_an_unfinished_result_carries_a_sweep_to_another_machine(
     for file in point_files(own_home):
         file.unlink()
     xr.testing.assert_identical(numbers(result), numbers(run_sweep(SMALL, jobs=1)))
-    assert "started_from" in provenance(result)
+    assert sum(way["points"] for way in provenance(result)["computed"]) == 4
 
 
 def test_a_complete_result_is_drawn_without_its_data(
@@ -166,18 +179,19 @@ def test_a_complete_result_is_drawn_without_its_data(
 ) -> None:
     first = run_sweep(SMALL, jobs=1)
     save_result(first, tmp_path / "whole.nc")
-    monkeypatch.setattr(sweep, "_dataset", lambda point: pytest.fail("the data was loaded"))
+    monkeypatch.setattr(plan, "load_data", lambda point: pytest.fail("the data was loaded"))
     again = run_sweep(SMALL, jobs=1, start_from=tmp_path / "whole.nc")
     xr.testing.assert_identical(numbers(first), numbers(again))
     before, after = provenance(first), provenance(again)
-    assert {k: after[k] for k in ("commit", "finished_at", "data")} == {
-        k: before[k] for k in ("commit", "finished_at", "data")
+    assert {k: after[k] for k in ("computed", "finished_at", "data")} == {
+        k: before[k] for k in ("computed", "finished_at", "data")
     }
 
 
 def test_points_with_other_settings_or_other_data_are_not_taken(tmp_path: Path) -> None:
     save_result(run_sweep(SMALL, jobs=1), tmp_path / "other.nc")
-    finer = run_sweep(replace(SMALL, resolution=1e-2), jobs=1, start_from=tmp_path / "other.nc")
+    with pytest.warns(UserWarning, match="holds no point"):
+        finer = run_sweep(replace(SMALL, resolution=1e-2), jobs=1, start_from=tmp_path / "other.nc")
     assert not np.array_equal(finer["r_squared"], load_result(tmp_path / "other.nc")["r_squared"])
     partial = replace(SMALL, dataset="noise", seeds=(0, 1, 2))
     with pytest.warns(UserWarning, match="was computed from other data"):
@@ -190,8 +204,89 @@ def test_a_result_says_what_it_was_computed_with() -> None:
     assert about["data"]["name"] == "digits"
     assert about["data"]["train_images"] == 100
     assert len(about["data"]["checksum"]) == 64
-    assert about["versions"]["torch"] == torch.__version__
-    assert about["code_version"] == sweep.CODE_VERSION
+    (way,) = about["computed"]
+    assert way["points"] == 4
+    assert way["versions"]["torch"] == torch.__version__
+    assert way["device"] == "cpu"
+    assert way["arithmetic"] in ("int8", "float32")
+    assert about["code_version"] == plan.CODE_VERSION
+    assert about["seconds_per_point"] > 0
+
+
+def test_the_commit_is_that_of_the_computation_not_of_the_collection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(results, "stamp", lambda: {"commit": "old", "versions": {}})
+    run_sweep(replace(SMALL, seeds=(0,)), jobs=1)
+    monkeypatch.setattr(results, "stamp", lambda: {"commit": "new", "versions": {}})
+    again = provenance(run_sweep(replace(SMALL, seeds=(0,)), jobs=1))
+    assert [(way["commit"], way["points"]) for way in again["computed"]] == [("old", 2)]
+    both = provenance(run_sweep(SMALL, jobs=1))
+    assert {way["commit"]: way["points"] for way in both["computed"]} == {"old": 2, "new": 2}
+
+
+@pytest.mark.filterwarnings("ignore:.*unrecognised contents")
+def test_workers_never_measure_other_data_than_the_sweep_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("one", "two"):
+        images = rng.integers(0, 256, (120, 8, 8), dtype=np.uint8)
+        labels = np.arange(120) % 10
+        (tmp_path / name).mkdir()
+        np.savez(
+            tmp_path / name / "mnist.npz",
+            x_train=images, y_train=labels, x_test=images[:40], y_test=labels[:40],
+        )  # fmt: skip
+    config = replace(SMALL, dataset="mnist", width=0)
+    found = {}
+    for name in ("one", "two"):  # the second time, the workers of the first are still there
+        monkeypatch.setenv(paths.DATA_VARIABLE, str(tmp_path / name))
+        found[name] = run_sweep(config, jobs=2)
+    point = next(config.points())
+    for name in ("one", "two"):
+        monkeypatch.setenv(paths.DATA_VARIABLE, str(tmp_path / name))
+        plan.forget_data()
+        alone = measure_point(point)["r_squared"]
+        np.testing.assert_array_equal(found[name]["r_squared"][0, 0], alone)
+    assert not np.array_equal(found["one"]["r_squared"], found["two"]["r_squared"])
+
+
+def test_a_complete_result_on_other_data_is_not_taken(tmp_path: Path) -> None:
+    save_result(run_sweep(SMALL, jobs=1), tmp_path / "digits.nc")
+    with pytest.warns(UserWarning, match="was computed from other data"):
+        noise = run_sweep(
+            replace(SMALL, dataset="noise"), jobs=1, start_from=tmp_path / "digits.nc"
+        )
+    assert provenance(noise)["data"]["name"] == "noise"
+    assert not np.array_equal(noise["r_squared"], load_result(tmp_path / "digits.nc")["r_squared"])
+
+
+def test_a_start_that_shares_nothing_says_so(tmp_path: Path) -> None:
+    save_result(run_sweep(SMALL, jobs=1), tmp_path / "other.nc")
+    with pytest.warns(UserWarning, match="holds no point of this sweep"):
+        run_sweep(replace(SMALL, depth=2), jobs=1, start_from=tmp_path / "other.nc")
+
+
+# Written down once. If they change, results of before and after must not be mixed: raise
+# plan.CODE_VERSION, then write down the new ones.
+GOLDEN = {
+    "ridge": (0.8928, 0.8145, 0.7593, 0.7234),
+    "adam": (-4.4158, -3.9873, -3.6877, -3.5829),
+}
+
+
+@pytest.mark.parametrize("solver", ["ridge", "adam"])
+def test_the_numbers_are_those_of_this_code_version(solver: str) -> None:
+    point = CascadePoint(
+        dataset="digits", depth=4, width=32, sigma_w2=1.7, solver=solver,
+        train_images=256, test_images=20,
+    )  # fmt: skip
+    curve = measure_point(point)["r_squared"]
+    assert plan.CODE_VERSION == 1
+    np.testing.assert_allclose(
+        curve, GOLDEN[solver], atol=2e-3, err_msg="the numbers changed: raise CODE_VERSION"
+    )
 
 
 def test_every_sweep_leaves_its_result_and_the_digest(own_home: Path) -> None:

@@ -1,0 +1,184 @@
+"""What a sweep has and what it lacks: its finished points wherever they lie, its provenance."""
+
+import json
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from paperlib import paths, results
+from paperlib.config import CascadePoint, CascadeSweep, digest, identifying
+from paperlib.datasets import Dataset, load_dataset, load_with_fallback
+from paperlib.results import Point
+
+CODE_VERSION = 1  # raised when a change to the code changes a point's numbers
+CURVES = ("relative_entropy", "differential_entropy", "gram_entropy", "r_squared")
+FIELDS = {  # what is collected of a point, with the dims it has besides the grid's
+    **dict.fromkeys(CURVES, ("depth",)),
+    "cutoff": (),
+    "example": ("shown_depth", "channel", "row", "column"),
+}
+
+
+@dataclass
+class Plan:
+    """What a sweep has and what it lacks."""
+
+    config: CascadeSweep
+    data: Dataset | None  # None: nothing is missing, and nothing was loaded
+    earlier: dict[str, Any]  # the provenance of the result that it starts from, if any
+    taken: dict[CascadePoint, Point]  # from that result
+    own: dict[CascadePoint, Point]  # from point files
+    missing: dict[CascadePoint, Path]  # where each will be written
+
+    @property
+    def finished(self) -> dict[CascadePoint, Point]:
+        return {**self.taken, **self.own}
+
+    @property
+    def checksum(self) -> str:
+        return self.data.checksum if self.data else self.earlier["data"]["checksum"]
+
+    @property
+    def name(self) -> str:
+        """What the whole result's file is called after."""
+        settings = identifying(self.config.as_dict())
+        return digest({**settings, "code": CODE_VERSION, "data": self.checksum})[:16]
+
+    def look_up(self, point: CascadePoint, file: Path) -> None:
+        """Nothing; the point is in `own` if its file is finished, else in `missing`."""
+        found = results.read_point(file)
+        if found is None:
+            self.missing[point] = file
+        else:
+            self.own[point] = found
+
+    def about(self) -> dict[str, Any]:
+        """The provenance of what is finished."""
+        if self.data is None:
+            return {**self.earlier, "config": self.config.as_dict()}
+        about = _about(self.config, self.data, self.own)
+        return _with_earlier(about, self.earlier, len(self.taken)) if self.taken else about
+
+
+def make_plan(config: CascadeSweep, start_from: str | os.PathLike[str] | None) -> Plan:
+    """What is finished of a sweep, in `start_from` or in point files, and what is missing.
+
+    The data set is loaded, for its checksum, unless an earlier result on it has every point.
+    """
+    points = list(config.points())
+    earlier: dict[str, Any] = {}
+    taken: dict[CascadePoint, Point] = {}
+    if start_from:
+        before = results.load_result(start_from)
+        earlier, taken = results.provenance(before), _points_of(before, config)
+        if not taken:
+            warnings.warn(f"{start_from} holds no point of this sweep", stacklevel=3)
+        elif len(taken) == len(points) and earlier["config"]["dataset"] == config.dataset:
+            return Plan(config, None, earlier, taken, {}, {})
+    forget_data()  # the files may have changed since this process read them
+    data = load_data(points[0])
+    if taken and earlier["data"]["checksum"] != data.checksum:
+        warnings.warn(f"{start_from} was computed from other data; starting afresh", stacklevel=3)
+        taken = {}
+    plan = Plan(config, data, earlier, taken, {}, {})
+    for point in points:
+        if point not in taken:
+            name = point.identity(code_version=CODE_VERSION, checksum=data.checksum)
+            plan.look_up(point, paths.points_folder() / f"{name}.npz")
+    return plan
+
+
+def _points_of(result: xr.Dataset, config: CascadeSweep) -> dict[CascadePoint, Point]:
+    """The finished points of an earlier result that are points of this grid too."""
+    about = results.provenance(result)
+    if result["finished"].dims != ("sigma_w2", "seed"):
+        raise ValueError(
+            "a sweep can start from the result of a sweep, with dims sigma_w2 and seed; "
+            f"got one with {result['finished'].dims}"
+        )
+    # through the class, so that a setting that came later has its default
+    before = CascadeSweep.from_dict(about["config"])
+
+    def shared(sweep: CascadeSweep) -> dict[str, Any]:
+        settings = identifying(sweep.as_dict())
+        return {k: v for k, v in settings.items() if k not in ("sigma_w2", "seeds")}
+
+    if about["code_version"] != CODE_VERSION or shared(before) != shared(config):
+        return {}
+    places = {
+        (float(sigma_w2), int(seed)): (row, column)
+        for row, sigma_w2 in enumerate(result.sigma_w2.values)
+        for column, seed in enumerate(result.seed.values)
+        if result.finished.values[row, column]
+    }
+    found: dict[CascadePoint, Point] = {}
+    for point in config.points():
+        place = places.get((point.sigma_w2, point.seed))
+        if place is not None:
+            found[point] = {name: result[name].values[place] for name in FIELDS}
+            found[point] = {**found[point], "original": result["original"].values}
+    return found
+
+
+@lru_cache(maxsize=1)
+def _load(name: str, fallback: bool, limit: int, seed: int, root: str) -> Dataset:
+    load = load_with_fallback if fallback else load_dataset
+    return load(name, root=root, limit=limit, seed=seed)
+
+
+def forget_data() -> None:
+    """Nothing; the next `load_data` reads the files anew."""
+    _load.cache_clear()
+
+
+def load_data(point: CascadePoint, root: str | None = None) -> Dataset:
+    """The data set of a point, as much of it as the point uses; the last one is kept in memory."""
+    limit = max(point.train_images, point.test_images)
+    root = root or os.fspath(paths.data_root())
+    return _load(point.dataset, point.fallback, limit, point.data_seed, root)
+
+
+def _about(config: CascadeSweep, data: Dataset, own: Mapping[CascadePoint, Point]) -> Any:
+    """The provenance of these points: one entry in `computed` for each way they were made."""
+    ways: dict[str, dict[str, Any]] = {}
+    told = [json.loads(str(point[results.ABOUT])) for point in own.values()]
+    for point in told:
+        way = ways.setdefault(json.dumps(point["computed"], sort_keys=True), {"points": 0})
+        way.update({**point["computed"], "points": way["points"] + 1})
+    return {
+        "config": config.as_dict(),
+        "data": {
+            "name": data.name,
+            "checksum": data.checksum,
+            # fewer than were asked for, where the data set holds fewer
+            "train_images": min(config.train_images, len(data.train_images)),
+            "test_images": min(config.test_images, len(data.test_images)),
+        },
+        "code_version": CODE_VERSION,
+        "computed": list(ways.values()),
+        "finished_at": max((point["finished_at"] for point in told), default=""),
+        "seconds_per_point": _mean([point["seconds"] for point in told]),
+    }
+
+
+def _with_earlier(about: dict[str, Any], earlier: Mapping[str, Any], taken: int) -> dict[str, Any]:
+    """The provenance of new points together with `taken` ones of an earlier result."""
+    new = sum(way["points"] for way in about["computed"])
+    seconds = [earlier["seconds_per_point"]] * taken + [about["seconds_per_point"]] * new
+    return {
+        **about,
+        "computed": [*earlier["computed"], *about["computed"]],
+        "finished_at": max(about["finished_at"], earlier["finished_at"]),
+        "seconds_per_point": _mean(seconds),
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(float(np.mean(values)), 3) if values else None
