@@ -1,9 +1,9 @@
 """What the machine can do, and how long a call takes on it."""
 
-import resource
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -28,8 +28,10 @@ def gemm_rate(size: int = 2048) -> float:
 
 
 def peak_gigabytes() -> float:
-    """The largest resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    """The largest resident memory of this process so far (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (kilobytes,) = (line.split()[1] for line in lines if line.startswith("VmHWM"))
+    return int(kilobytes) / 2**20
 
 
 def describe() -> str:

@@ -292,6 +292,6 @@ def _train_alone(problem: _Problem, batches: list[Tensor]) -> None:
     with torch.enable_grad():
         optimiser = torch.optim.Adam(inverse.parameters(), fused=True)
         for batch in batches:
-            optimiser.zero_grad()
-            nn.functional.mse_loss(inverse(codes[batch]), targets[batch]).backward()
+            inverse.differentiate(codes[batch], targets[batch])
             optimiser.step()
+    inverse.zero_grad()  # a gradient is as large as the inverse, and there are many inverses

@@ -157,6 +157,7 @@ def _about(config: CascadeSweep, data: Dataset, own: Mapping[CascadePoint, Point
         "data": {
             "name": data.name,
             "checksum": data.checksum,
+            "pixels": data.image_shape[1] * data.image_shape[2],  # grey
             # fewer than were asked for, where the data set holds fewer
             "train_images": min(config.train_images, len(data.train_images)),
             "test_images": min(config.test_images, len(data.test_images)),

@@ -5,13 +5,14 @@ which a curve collapses, and the mean-field curves that are drawn over them.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
@@ -22,6 +23,7 @@ from paperlib.meanfield import correlation_depth, critical_sigma_w2
 from paperlib.measures import collapse_depth
 from paperlib.results import provenance
 
+PUBLISHED_DEPTHS = {0.6: 16, 1.1: 38, 1.4: 87, 1.5: 120}
 RESOLUTION = CascadePoint().resolution  # the stated default
 STYLE = Path(__file__).with_name("paper.mplstyle")
 SEQUENTIAL, SEQUENTIAL_REVERSED, DIVERGING = "viridis", "viridis_r", "RdBu"
@@ -78,8 +80,14 @@ def solver_comparison(ridge: xr.Dataset, adam: xr.Dataset) -> Figure:
         ridge, adam: results on the same data and networks; compared where their grids meet.
 
     Raises:
-        ValueError: the grids share no σ_w², seed and depth.
+        ValueError: different data or networks, or grids that share no σ_w² and seed.
     """
+    check_comparable(ridge, adam)
+    if (solver_name(ridge), solver_name(adam)) != ("ridge", "adam"):
+        raise ValueError(
+            "expected one result by ridge and one by adam, "
+            f"got {solver_name(ridge)} and {solver_name(adam)}"
+        )
     ridge_seconds, adam_seconds = (provenance(r)["seconds_per_point"] for r in (ridge, adam))
     depths = [r.sizes["depth"] for r in (ridge, adam)]
     closed, trained = xr.align(ridge, adam, join="inner", exclude=("shown_depth",))
@@ -91,44 +99,44 @@ def solver_comparison(ridge: xr.Dataset, adam: xr.Dataset) -> Figure:
         _information(axes[1], closed, trained)
         for compared, name, colour in ((closed, "ridge", "C0"), (trained, "adam", "C1")):
             _depth_lines(axes[2], compared, f"{name}, collapse depth", colour)
-            cutoff = compared["cutoff"].mean("seed")
+            cutoff = compared["cutoff"].where(compared["finished"] == 1).mean("seed")
             axes[2].plot(cutoff.sigma_w2, cutoff, "--", color=colour, lw=0.9, label="… cutoff")
         axes[2].set(title="Depth reached", xlabel=VARIANCE, ylabel="depth")
         axes[2].legend(fontsize=5.5)
         per_stage = [ridge_seconds / depths[0], adam_seconds / depths[1]]
         bars = axes[3].bar(["ridge", "adam"], per_stage, color=["C0", "C1"], log=True)
         axes[3].bar_label(bars, fmt="%.2g s", fontsize=7)
-        axes[3].set(title="Seconds per stage", ylabel="one core, fit and reconstruction")
+        axes[3].set(title="Seconds per stage", ylabel="CPU seconds, one core")
         _sign(figure, f"{describe(ridge)}  ·  against  ·  {_solver(adam)}", adam)
     return figure
 
 
-def resolution_calibration(
-    calibration: xr.Dataset,
-    others: Sequence[tuple[str, xr.Dataset]],
-    published: Mapping[float, int],
-) -> Figure:
+def resolution_calibration(calibration: xr.Dataset, adam: xr.Dataset) -> Figure:
     """A figure of the depth at which R² collapses against the resolution λ.
 
     Args:
         calibration: ridge results along the dim resolution, from `run_resolutions`.
-        others: (name, result) of other solvers, drawn as horizontal lines.
-        published: depth by σ_w², as read off the published figure.
+        adam: a result by Adam, whose depths are drawn as horizontal lines; where the network is
+            the published one, the published depths are drawn too.
+
+    Raises:
+        ValueError: the two are of different data or networks.
     """
-    depths = collapse_depths(calibration)
+    check_comparable(calibration, adam)
+    depths, trained = collapse_depths(calibration), collapse_depths(adam)
+    published = published_depths(calibration)
     with _paper_style():
         figure, axis = plt.subplots(figsize=(5.2, 3.4))
         colours = plt.get_cmap("cividis")(np.linspace(0, 0.85, depths.sizes["sigma_w2"]))
         for sigma_w2, colour in zip(depths.sigma_w2.values, colours, strict=True):
             line = depths.sel(sigma_w2=sigma_w2).mean("seed")
             axis.plot(line.resolution, line, ".-", color=colour, label=f"{sigma_w2:g}")
-            for (_, other), style in zip(others, ("--", "-."), strict=False):
-                if sigma_w2 in other.sigma_w2:
-                    depth = collapse_depths(other).sel(sigma_w2=sigma_w2).mean()
-                    axis.axhline(float(depth), color=colour, lw=0.8, ls=style)
+            if sigma_w2 in trained.sigma_w2:
+                depth = float(trained.sel(sigma_w2=sigma_w2).mean())
+                axis.axhline(depth, color=colour, lw=0.8, ls="--")
             if sigma_w2 in published:
                 axis.axhline(published[sigma_w2], color=colour, lw=0.8, ls=":")
-        lines = ["solid: ridge", *(f"dashed: {name}" for name, _ in others), "dotted: published"]
+        lines = ["solid: ridge", "dashed: Adam", *(["dotted: published"] if published else [])]
         axis.set(
             xscale="log",
             xlabel="resolution λ (squared activation units)",
@@ -137,17 +145,17 @@ def resolution_calibration(
         )
         axis.axvline(RESOLUTION, color="0.8", lw=4, zorder=0)
         axis.legend(title=VARIANCE + "\n" + "\n".join(lines), title_fontsize=7)
-        _sign(figure, "", calibration)
+        _sign(figure, f"{_network(calibration)}  ·  {_seeds(calibration)}", calibration)
     return figure
 
 
-def save(figure: Figure, stem: Path, result: xr.Dataset) -> list[Path]:
-    """The files written: `stem`.png and `stem`.pdf, with the result's provenance inside.
+def save(figure: Figure, stem: Path, *drawn: xr.Dataset) -> list[Path]:
+    """The files written: `stem`.png and `stem`.pdf, with the provenance of what is drawn inside.
 
     The same figure of the same result gives the same bytes.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
-    about = json.dumps(provenance(result), sort_keys=True)
+    about = json.dumps([provenance(result) for result in drawn], sort_keys=True)
     png, pdf = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.pdf")
     figure.savefig(png, metadata={"Title": stem.name, "Description": about, "Software": None})
     figure.savefig(
@@ -157,15 +165,80 @@ def save(figure: Figure, stem: Path, result: xr.Dataset) -> list[Path]:
     return [png, pdf]
 
 
-def describe(result: xr.Dataset) -> str:
-    """A result's title in words: network, data really used, variances, solver, seeds."""
+def check_comparable(result: xr.Dataset, other: xr.Dataset) -> None:
+    """Nothing; the two results are of the same data and the same kind of network.
+
+    Raises:
+        ValueError: they are not; says in what they differ.
+    """
+    first, second = (provenance(r) for r in (result, other))
+    same = {"data": [about["data"]["checksum"][:12] for about in (first, second)]}
+    for name in ("architecture", "shape", "width", "activation", "sigma_b2"):
+        same[name] = [about["config"][name] for about in (first, second)]
+    different = [f"{name} ({a} and {b})" for name, (a, b) in same.items() if a != b]
+    if different:
+        raise ValueError(f"these results cannot be compared, they differ in {', '.join(different)}")
+
+
+def published_depths(result: xr.Dataset) -> dict[float, int]:
+    """The published depth by σ_w² where a result is of the published network, else nothing.
+
+    Read off the figure of arXiv:2406.12916: where the differential entropy crosses -13.
+    """
     about = provenance(result)
     config = about["config"]
-    width = config["width"] or result.sizes["row"] * result.sizes["column"]
-    widths = f"width {width}" if config["shape"] == "wide" else "shrinking"
+    published = {"architecture": "mlp", "shape": "wide", "width": 0, "activation": "tanh"}
+    same = all(config[name] == value for name, value in published.items())
+    same = same and config["sigma_b2"] == 0.05 and about["data"]["name"] == "mnist"
+    return dict(PUBLISHED_DEPTHS) if same else {}
+
+
+def against_published(result: xr.Dataset) -> pd.DataFrame:
+    """A table: by σ_w² of the grid, the published depth and where this result's curves fall.
+
+    Of the mean over seeds, the first depth from which R² stays below 0.02, and from which the
+    differential entropy stays below -13; empty where the network is not the published one.
+    """
+    rows = {}
+    for sigma_w2, depth in published_depths(result).items():
+        if sigma_w2 in result.sigma_w2:
+            at = result.sel(sigma_w2=sigma_w2).mean("seed")
+            measured = [
+                collapse_depth(at[name].values, threshold=threshold)
+                for name, threshold in (("r_squared", 0.02), ("differential_entropy", -13))
+            ]
+            last = result.sizes["depth"]
+            rows[sigma_w2] = (depth, *(d if d <= last else f"> {last}" for d in measured))
+    columns = ["published (−13 nats)", "here: R² < 0.02", "here: −13 nats"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("σ_w²")
+
+
+def best_variances(result: xr.Dataset) -> pd.DataFrame:
+    """A table: the σ_w² that keeps most at the last depth, and how much it and the ends keep."""
+    last = result[["r_squared", "gram_entropy"]].isel(depth=-1).mean("seed").to_pandas()
+    return pd.DataFrame(
+        {
+            "best σ_w²": last.idxmax(),
+            f"there, at depth {result.sizes['depth']}": last.max(),
+            f"at σ_w² = {last.index[0]:g}": last.iloc[0],
+            f"at σ_w² = {last.index[-1]:g}": last.iloc[-1],
+        }
+    ).round(3)
+
+
+def describe(result: xr.Dataset) -> str:
+    """A result's title in words: data really used, network, variance, solver, seeds."""
+    return f"{_network(result)}  ·  {_solver(result)}  ·  {_seeds(result)}"
+
+
+def _network(result: xr.Dataset) -> str:
+    about = provenance(result)
+    config = about["config"]
+    width = f"width {config['width'] or about['data']['pixels']}"
+    shape = width if config["shape"] == "wide" else "shrinking"
     return (
-        f"{about['data']['name']}  ·  MLP, {widths}, {config['activation']}, "
-        f"σ_b² = {config['sigma_b2']:g}  ·  {_solver(result)}  ·  {_seeds(result)}"
+        f"{about['data']['name']}  ·  MLP, {shape}, {config['activation']}, "
+        f"σ_b² = {config['sigma_b2']:g}"
     )
 
 

@@ -158,13 +158,16 @@ def run_resolutions(
     if not configs or any(config.solver != "ridge" for config in configs):
         raise ValueError(f"expected sweeps by ridge, got {[c.solver for c in configs]}")
     finished = [run_sweep(config, jobs=jobs, device=device) for config in configs]
-    resolutions = xr.DataArray(
-        [c.resolution for c in configs], dims="resolution", name="resolution"
-    )
+    values = [config.resolution for config in configs]
     varying = [*CURVES, "cutoff", "finished"]
-    return xr.concat(
-        [result[varying] for result in finished], dim=resolutions, combine_attrs="override"
+    together = xr.concat(
+        [result[varying] for result in finished],
+        dim=xr.DataArray(values, dims="resolution", name="resolution"),
+        combine_attrs="override",
     )
+    about = results.provenance(finished[0])
+    about["config"] = {**about["config"], "resolution": values}
+    return together.assign_attrs(provenance=json.dumps(about, sort_keys=True))
 
 
 def collect_sweep(

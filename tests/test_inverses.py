@@ -13,6 +13,19 @@ def test_an_inverse_maps_a_stages_output_shape_to_its_input_shape() -> None:
     assert LinearInverse((7,), (5,)).affine
 
 
+@pytest.mark.parametrize("activation", [None, nn.Tanh(), Erf(), nn.ReLU()])
+def test_gradients_are_those_of_the_mean_squared_error(activation: nn.Module | None) -> None:
+    inverse = LinearInverse((7,), (2, 3), activation).double()
+    codes, inputs = torch.randn(2, 5, 7).double(), torch.rand(2, 5, 2, 3).double()
+    for batch in (0, 1):  # the second batch replaces the first one's gradients
+        inverse.differentiate(codes[batch], inputs[batch])
+        found = [parameter.grad.clone() for parameter in inverse.parameters()]
+        loss = (inverse(codes[batch]) - inputs[batch]).square().mean()
+        expected = torch.autograd.grad(loss, list(inverse.parameters()))
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other)
+
+
 def test_an_assigned_solution_is_what_the_inverse_applies() -> None:
     inverse = LinearInverse((3,), (2,))
     weight, bias = torch.rand(2, 3), torch.rand(2)

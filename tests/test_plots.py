@@ -15,9 +15,17 @@ from paperlib.sweep import shown_depths
 GRID = (0.5, 1.0, 1.7, 2.4, 3.0)
 
 
-def result(solver: str = "ridge", depth: int = 12, seeds: int = 2) -> xr.Dataset:
+def result(
+    solver: str = "ridge",
+    depth: int = 12,
+    seeds: int = 2,
+    name: str = "made-up",
+    **settings: object,
+) -> xr.Dataset:
     """A made-up sweep whose R² collapses at depth 4 for the smallest variance and never else."""
-    config = CascadeSweep(solver=solver, depth=depth, sigma_w2=GRID, seeds=tuple(range(seeds)))
+    config = CascadeSweep(
+        solver=solver, depth=depth, sigma_w2=GRID, seeds=tuple(range(seeds)), **settings
+    )
     shape = (len(GRID), seeds, depth)
     r_squared = np.full(shape, 0.5, np.float32)
     r_squared[0, :, 3:] = 0.0
@@ -27,7 +35,10 @@ def result(solver: str = "ridge", depth: int = 12, seeds: int = 2) -> xr.Dataset
     variables = {name: (("sigma_w2", "seed", "depth"), r_squared / 2) for name in curves}
     about = {
         "config": config.as_dict(),
-        "data": {"name": "made-up", "checksum": "0" * 64, "train_images": 10, "test_images": 5},
+        "data": {
+            "name": name, "checksum": "0" * 64, "pixels": 64,
+            "train_images": 10, "test_images": 5,
+        },
         "computed": [{"commit": "abc", "versions": {"torch": "0"}, "points": 10}],
         "finished_at": "2026-01-02T03:04:05",
         "seconds_per_point": 1.0, "code_version": 1,
@@ -108,9 +119,37 @@ def test_a_calibration_draws_a_line_per_variance() -> None:
     both = xr.concat(
         [fine, coarse], dim=xr.DataArray([1e-4, 1e-2], dims="resolution", name="resolution")
     )
-    figure = plots.resolution_calibration(both, [("Adam", result("adam"))], {1.0: 30})
+    figure = plots.resolution_calibration(both, result("adam"))
     lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 2]
     assert sum(line.get_marker() == "." for line in lines) == len(GRID)
+
+
+def test_results_of_other_networks_or_data_are_not_compared() -> None:
+    for other in (result("adam", activation="relu"), result("adam", sigma_b2=0.1)):
+        with pytest.raises(
+            ValueError, match=r"cannot be compared, they differ in (activ|sigma_b2)"
+        ):
+            plots.solver_comparison(result(), other)
+    with pytest.raises(ValueError, match="expected one result by ridge and one by adam"):
+        plots.solver_comparison(result(), result())
+
+
+def test_published_depths_stand_only_beside_the_published_network() -> None:
+    grid = dict(zip(GRID, (0.6, 1.1, 1.4, 1.5, 3.0), strict=True))
+    mnist = result(name="mnist").assign_coords(sigma_w2=list(grid.values()))
+    table = plots.against_published(mnist)
+    assert table.index.tolist() == [0.6, 1.1, 1.4, 1.5]
+    assert table.loc[0.6].tolist() == [16, 4, "> 12"]
+    assert table.loc[1.1].tolist() == [38, "> 12", "> 12"]
+    for other in (result(), result(name="mnist", activation="erf"), result(name="mnist", width=9)):
+        assert not plots.published_depths(other)
+        assert plots.against_published(other).empty
+
+
+def test_the_best_variance_is_that_of_the_last_depth() -> None:
+    made = result()
+    made["r_squared"][2, :, -1] = 0.9
+    assert plots.best_variances(made).loc["r_squared"].tolist() == [1.7, 0.9, 0.0, 0.5]
 
 
 def test_saved_files_hold_their_provenance_and_are_the_same_bytes_again(tmp_path: Path) -> None:
@@ -122,5 +161,5 @@ def test_saved_files_hold_their_provenance_and_are_the_same_bytes_again(tmp_path
     assert digests[0] == digests[1]
     with Image.open(tmp_path / "a" / "figure.png") as picture:
         about = json.loads(picture.text["Description"])
-    assert about["computed"][0]["commit"] == "abc"
+    assert [drawn["computed"][0]["commit"] for drawn in about] == ["abc"]
     assert b"made-up" in (tmp_path / "a" / "figure.pdf").read_bytes()

@@ -300,6 +300,7 @@ def test_resolutions_make_a_dimension() -> None:
     configs = [replace(SMALL, resolution=r) for r in (1e-4, 1e-2)]
     result = run_resolutions(configs, jobs=1)
     assert result.resolution.values.tolist() == [1e-4, 1e-2]
+    assert provenance(result)["config"]["resolution"] == [1e-4, 1e-2]
     fine, coarse = result["r_squared"].isel(depth=-1).mean(("sigma_w2", "seed")).values
     assert fine > coarse
     with pytest.raises(ValueError, match="expected sweeps by ridge"):

@@ -1,0 +1,90 @@
+"""What the shipped results must show: the paper's figures, and what this package claims beyond."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy.stats import spearmanr
+
+from paperlib import collapse_depth, paths
+from paperlib.plots import PUBLISHED_DEPTHS
+from paperlib.results import load_result, provenance
+
+
+def shipped(name: str) -> xr.Dataset:
+    if not paths.reference_file(name).exists():
+        pytest.skip(f"{name} has not been computed yet")
+    return load_result(name)
+
+
+@pytest.fixture(scope="module")
+def ridge() -> xr.Dataset:
+    return shipped("mnist_mlp.nc")
+
+
+@pytest.fixture(scope="module")
+def adam() -> xr.Dataset:
+    return shipped("mnist_mlp_adam.nc")
+
+
+def shared(ridge: xr.Dataset, adam: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
+    """Both at the variances and depths that both have, means over seeds."""
+    means = (result.mean("seed") for result in (ridge, adam))
+    return xr.align(*means, join="inner", exclude=("shown_depth",))
+
+
+def test_adams_deepest_stage_keeps_most_between_one_and_a_half_and_two(adam: xr.Dataset) -> None:
+    assert adam.sizes["sigma_w2"] >= 20
+    assert adam.sizes["depth"] >= 60
+    last = adam.isel(depth=-1).mean("seed")
+    for measure in ("r_squared", "gram_entropy"):
+        assert 1.5 <= float(last.sigma_w2[int(last[measure].argmax("sigma_w2"))]) <= 2.0
+
+
+@pytest.mark.parametrize("sigma_w2", [0.6, 1.1])
+def test_adams_entropy_falls_where_the_published_one_does(
+    adam: xr.Dataset, sigma_w2: float
+) -> None:
+    curve = adam["differential_entropy"].sel(sigma_w2=sigma_w2).mean("seed")
+    depth = collapse_depth(curve.values, threshold=-13)
+    assert depth == pytest.approx(PUBLISHED_DEPTHS[sigma_w2], rel=0.25)
+
+
+def test_the_whole_published_range_was_computed(ridge: xr.Dataset) -> None:
+    assert (ridge.sizes["depth"], ridge.sizes["seed"]) == (200, 3)
+    assert bool((ridge["finished"] == 1).all())
+    grid = ridge.sigma_w2.values
+    assert (grid[0], grid[-1]) == (0.1, 6.0)
+    assert np.diff(grid).max() <= 0.05 + 1e-9
+    assert provenance(ridge)["data"]["name"] == "mnist"
+
+
+@pytest.mark.parametrize("sigma_w2", PUBLISHED_DEPTHS)
+def test_the_closed_form_collapses_where_the_published_entropy_does(
+    ridge: xr.Dataset, sigma_w2: float
+) -> None:
+    curve = ridge["r_squared"].sel(sigma_w2=sigma_w2).mean("seed")
+    assert collapse_depth(curve.values) == pytest.approx(PUBLISHED_DEPTHS[sigma_w2], rel=0.25)
+
+
+@pytest.mark.parametrize("sigma_w2", [1.0, 1.4, 1.7, 2.0, 3.0])
+def test_the_closed_form_returns_more_of_the_image_than_adam(
+    ridge: xr.Dataset, adam: xr.Dataset, sigma_w2: float
+) -> None:
+    closed, trained = (r["r_squared"].sel(sigma_w2=sigma_w2) for r in shared(ridge, adam))
+    alive = (trained > 0.05).values
+    assert alive.any()
+    assert bool((closed.values >= trained.values)[alive].all())
+
+
+def test_both_solvers_rank_the_variances_alike(ridge: xr.Dataset, adam: xr.Dataset) -> None:
+    closed, trained = (r["r_squared"].clip(min=0).sum("depth") for r in shared(ridge, adam))
+    assert len(closed) >= 12
+    assert spearmanr(closed, trained).statistic >= 0.95
+
+
+def test_the_closed_form_separates_three_phases_at_depth_60(ridge: xr.Dataset) -> None:
+    at = ridge["r_squared"].sel(depth=60).mean("seed")
+    best = float(at.sigma_w2[int(at.argmax("sigma_w2"))])
+    assert 1.5 <= best <= 1.9
+    for outside in (1.0, 3.0):
+        assert float(at.max()) >= 3 * float(at.sel(sigma_w2=outside))
