@@ -214,18 +214,18 @@ class PhaseDiagram(_Checked):
     profile: str = _option("quick", choices=PROFILES)
     dataset: str = "mnist"
     fallback: bool = False
-    depth: int = _option(30, low=1, high=10_000)
+    depth: int = _option(24, low=1, high=10_000)
     width: int = _option(0, low=0, high=100_000)
     activation: str = _option("tanh", choices=ACTIVATIONS)
     sigma_w2_min: float = _option(0.3, above=0.0)
     sigma_w2_max: float = _option(3.9, above=0.0, high=1e6)
-    sigma_w2_step: float = _option(0.4, above=0.0)
+    sigma_w2_step: float = _option(0.45, above=0.0)
     sigma_b2: float = _option(0.05, low=0.0)
     seeds: int = _option(3, low=1, high=10_000)
     solver: str = _option("ridge", choices=SOLVERS)
     resolution: float = _option(1e-3, above=0.0)
     train_images: int = _option(1000, low=2)
-    steps: int = _option(100, low=0)
+    steps: int = _option(80, low=0)
     test_images: int = _option(100, low=2)
     jobs: int = _option(0, low=0)
     start_from: str = ""
@@ -261,7 +261,7 @@ class PhaseDiagram(_Checked):
     def resolutions(self) -> list[CascadeSweep]:
         """A few ridge points of the same grid, one seed each, at coarser and finer resolutions."""
         factors = (0.1, 1.0, 10.0)
-        few = self._sweep("ridge", self._few(5), (0,))
+        few = self._sweep("ridge", self._few(4), (0,))
         return [replace(few, resolution=self.resolution * factor) for factor in factors]
 
     def _few(self, count: int) -> tuple[float, ...]:

@@ -50,6 +50,9 @@ class DownloadError(FileNotFoundError):
     """A data set is not on this machine, and fetching it failed."""
 
 
+_unreachable: set[tuple[str, str]] = set()  # names and folders whose download failed here
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Images and labels in a random order, so that any leading slice is a fair sample.
@@ -158,18 +161,22 @@ def load_with_fallback(
 
     fashion_mnist -> mnist -> digits; cifar10 -> patches; a warning says so, and the result's
     `.name` is that of the data really loaded. Damaged files and the user's own paths never fall
-    back. Args and Raises: as `load_dataset`.
+    back. A download that failed is not tried again in this process. Args and Raises: as
+    `load_dataset`.
     """
-    try:
-        return load_dataset(name, root=root, limit=limit, seed=seed)
-    except DownloadError as error:
-        stand_in = FALLBACKS[str(name)]
-        warnings.warn(
-            f"NOT {name} BUT {stand_in} IS USED, and the results carry its name: {error}",
-            UserWarning,
-            stacklevel=2,
-        )
-    return load_with_fallback(stand_in, root=root, limit=limit, seed=seed)
+    wanted = (str(name), str(paths.data_root(root)))
+    if wanted not in _unreachable or availability(wanted[0], root) != "absent":
+        try:
+            return load_dataset(name, root=root, limit=limit, seed=seed)
+        except DownloadError as error:
+            _unreachable.add(wanted)
+            warnings.warn(
+                f"NOT {name} BUT {FALLBACKS[wanted[0]]} IS USED, and the results carry its name: "
+                f"{error}",
+                UserWarning,
+                stacklevel=2,
+            )
+    return load_with_fallback(FALLBACKS[wanted[0]], root=root, limit=limit, seed=seed)
 
 
 def availability(name: str, root: str | os.PathLike[str] | None = None) -> str:

@@ -369,6 +369,22 @@ def test_a_missing_data_set_falls_back_loudly_to_one_that_ships(
     ] == warned
 
 
+def test_a_failed_download_is_not_tried_again_until_the_data_is_there(
+    tmp_path: Path, no_network: list[str]
+) -> None:
+    with pytest.warns(UserWarning, match="NOT mnist BUT digits"):
+        load_with_fallback("mnist", root=tmp_path, limit=5)
+    tries = len(no_network)
+    assert tries > 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_with_fallback("mnist", root=tmp_path, limit=5).name == "digits"
+    assert len(no_network) == tries
+    save(tmp_path / "mnist.npz", keras())
+    with pytest.warns(UserWarning, match=UNRECOGNISED):
+        assert load_with_fallback("mnist", root=tmp_path).name == "mnist"
+
+
 def test_fashion_falls_back_to_mnist_where_that_is_at_hand(
     tmp_path: Path, no_network: list[str]
 ) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from tiny_data import refuse_requests
 
 from paperlib import (
     Cascade,
@@ -325,6 +326,21 @@ def test_the_ordered_phase_loses_the_image_and_the_critical_one_keeps_it() -> No
 def test_bad_run_options_are_named(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         run_sweep(SMALL, **settings)
+
+
+def test_a_fall_back_is_decided_once_and_named(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = refuse_requests(monkeypatch)
+    config = replace(SMALL, dataset="mnist", fallback=True)
+    with pytest.warns(UserWarning, match="NOT mnist BUT digits"):
+        result = run_sweep(config, jobs=1)
+    about = provenance(result)
+    assert (about["data"]["name"], about["config"]["dataset"]) == ("digits", "digits")
+    assert 0 < len(tried) <= 2  # one download, of two mirrors
+    again = run_sweep(SMALL, jobs=1)  # the same points by their own name
+    xr.testing.assert_identical(numbers(result), numbers(again))
+    assert len(point_files(own_home)) == 4
 
 
 def test_an_unknown_data_set_stops_a_sweep_before_any_work(own_home: Path) -> None:
