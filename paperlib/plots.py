@@ -100,7 +100,8 @@ def solver_comparison(ridge: xr.Dataset, adam: xr.Dataset) -> Figure:
         for compared, name, colour in ((closed, "ridge", "C0"), (trained, "adam", "C1")):
             _depth_lines(axes[2], compared, f"{name}, collapse depth", colour)
             cutoff = compared["cutoff"].where(compared["finished"] == 1).mean("seed")
-            axes[2].plot(cutoff.sigma_w2, cutoff, "--", color=colour, lw=0.9, label="… cutoff")
+            label = f"… cutoff, measured to depth {depths[0 if name == 'ridge' else 1]}"
+            axes[2].plot(cutoff.sigma_w2, cutoff, "--", color=colour, lw=0.9, label=label)
         axes[2].set(title="Depth reached", xlabel=VARIANCE, ylabel="depth")
         axes[2].legend(fontsize=5.5)
         per_stage = [ridge_seconds / depths[0], adam_seconds / depths[1]]
