@@ -359,6 +359,7 @@ def _commit(name: str, executed: Path) -> None:
             del cell.metadata["tags"]  # papermill gives every cell an empty list
         if INJECTED in cell.metadata.get("tags", []):
             cell.id = INJECTED  # papermill's is random
+            cell.source = cell.source.strip()
         for private in (paths.home(), Path.home()):
             if private != Path("/") and _names(cell.get("outputs", []), str(private)):
                 raise ValueError(
