@@ -14,7 +14,7 @@ import xarray as xr
 
 from paperlib import paths, results
 from paperlib.config import CascadePoint, CascadeSweep, digest, identifying
-from paperlib.datasets import NAMES, Dataset, load_dataset, load_with_fallback
+from paperlib.datasets import FALLBACKS, NAMES, Dataset, load_dataset, load_with_fallback
 from paperlib.results import Point
 
 CODE_VERSION = 1  # raised when a change to the code changes a point's numbers
@@ -87,7 +87,8 @@ def make_plan(config: CascadeSweep, start_from: str | os.PathLike[str] | None) -
     if taken and earlier["data"]["checksum"] != data.checksum:
         warnings.warn(f"{start_from} was computed from other data; starting afresh", stacklevel=3)
         taken = {}
-    if data.name in NAMES:  # what a fall-back found, so that no worker looks for the other again
+    if config.fallback and config.dataset in FALLBACKS and data.name in NAMES:
+        # decided once, so that no worker looks for the other again
         config = replace(config, dataset=data.name, fallback=False)
         taken = {replace(p, dataset=data.name, fallback=False): a for p, a in taken.items()}
     plan = Plan(config, data, earlier, taken, {}, {})

@@ -26,7 +26,7 @@ from paperlib.results import provenance
 PUBLISHED_DEPTHS = {0.6: 16, 1.1: 38, 1.4: 87, 1.5: 120}
 RESOLUTION = CascadePoint().resolution  # the stated default
 STYLE = Path(__file__).with_name("paper.mplstyle")
-SEQUENTIAL, SEQUENTIAL_REVERSED, DIVERGING = "viridis", "viridis_r", "RdBu"
+SEQUENTIAL, SEQUENTIAL_REVERSED = "viridis", "viridis_r"
 
 VARIANCE = r"weight variance $\sigma_w^2$"
 

@@ -1,8 +1,10 @@
 """What every test runs under: no display, one torch thread, no deadlines."""
 
 import matplotlib
+import pytest
 import torch
 from hypothesis import settings
+from tiny_data import refuse_requests
 
 # Not by MPLBACKEND: notebooks that tests run would inherit it and lose their inline figures.
 matplotlib.use("Agg")
@@ -13,3 +15,9 @@ torch.set_num_threads(1)
 # A slow machine is no failure.
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The requests that were tried and refused, as they come."""
+    return refuse_requests(monkeypatch)

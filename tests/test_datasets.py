@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_data import Arrays, keras, lay_out, pairs, refuse_requests, reordered, same, save
+from tiny_data import Arrays, keras, lay_out, pairs, reordered, same, save
 
 from paperlib import datasets, paths
 from paperlib.datasets import (
@@ -27,11 +27,6 @@ from paperlib.datasets import (
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     return save(tmp_path / "small.npz", keras())
-
-
-@pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    return refuse_requests(monkeypatch)
 
 
 # --- the Dataset ---

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare
-from tiny_data import Arrays, idx_files, keras, lay_out, refuse_requests, same, save
+from tiny_data import Arrays, idx_files, keras, lay_out, same, save
 
 from paperlib import libraries, paths
 from paperlib.datasets import (
@@ -23,12 +23,6 @@ from paperlib.datasets import (
     load_dataset,
     load_with_fallback,
 )
-
-
-@pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    return refuse_requests(monkeypatch)
-
 
 # --- torchvision's layout ---
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_data import Arrays, keras, pairs, refuse_requests, same, save
+from tiny_data import Arrays, keras, pairs, same, save
 
 from paperlib.datasets import load_dataset, load_with_fallback
 
@@ -16,11 +16,6 @@ from paperlib.datasets import load_dataset, load_with_fallback
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     return save(tmp_path / "small.npz", keras())
-
-
-@pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    return refuse_requests(monkeypatch)
 
 
 # --- .npz files ---

@@ -343,6 +343,20 @@ def test_a_fall_back_is_decided_once_and_named(
     assert len(point_files(own_home)) == 4
 
 
+@pytest.mark.parametrize("fallback", [False, True])
+def test_a_users_file_is_not_taken_for_the_data_set_it_is_called_after(
+    fallback: bool, tmp_path: Path
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (120, 8, 8), dtype=np.uint8)
+    labels = np.arange(120) % 10
+    file = tmp_path / "digits.npz"
+    np.savez(file, x_train=images, y_train=labels, x_test=images[:40], y_test=labels[:40])
+    config = replace(SMALL, dataset=str(file), width=0, fallback=fallback)
+    result = run_sweep(config, jobs=1)
+    assert provenance(result)["config"]["dataset"] == str(file)
+    assert result["original"].shape == (1, 8, 8)
+
+
 def test_an_unknown_data_set_stops_a_sweep_before_any_work(own_home: Path) -> None:
     with pytest.raises(ValueError, match="mnits"):
         run_sweep(replace(SMALL, dataset="mnits"), jobs=1)
