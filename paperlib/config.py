@@ -7,17 +7,19 @@ A `CascadePoint` is one network whose cascade is measured; a `CascadeSweep` is a
 import dataclasses
 import difflib
 import hashlib
+import itertools
 import json
 import math
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Real
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 ACTIVATIONS = ("tanh", "erf", "relu", "gelu", "linear")
 SHAPES = ("wide", "shrinking")
 SOLVERS = ("ridge", "adam")
+OPTIMISERS = ("sgd", "adam")
 PROFILES = ("smoke", "quick", "reference", "paper")
 
 
@@ -124,30 +126,86 @@ class _Checked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _CascadeExperiment(_Checked):
-    """What all points of a sweep share: data, architecture, inverses and measures."""
+class _Experiment(_Checked):
+    """What every experiment states: its data and its untrained networks."""
 
     dataset: str = "mnist"
     fallback: bool = False  # take an offline data set where this one cannot be had
     architecture: str = _option("mlp", choices=("mlp",))
     shape: str = _option("wide", choices=SHAPES)
     activation: str = _option("tanh", choices=ACTIVATIONS)
-    depth: int = _option(60, low=1, high=10_000)
     width: int = _option(0, low=0, high=100_000)  # 0: as many neurons as pixels
     sigma_b2: float = _option(0.05, low=0.0)
-    solver: str = _option("ridge", choices=SOLVERS)
-    resolution: float = _option(1e-3, above=0.0)  # ridge only: what lies below its root is lost
-    steps: int = _option(0, low=0)  # adam only: 0 is one epoch
-    batch_size: int = _option(64, low=1)  # adam only
     train_images: int = _option(2000, low=2)
     test_images: int = _option(100, low=2)
-    rtol: float = _option(0.005, above=0.0)  # the published cutoff's tolerance
     data_seed: int = _option(0, low=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.shape == "shrinking" and self.width:
             raise ValueError(f"width is given by the shape 'shrinking', got {self.width}; use 0")
+
+    def unread(self) -> tuple[str, ...]:
+        """The settings that do not change the numbers, given the data's checksum.
+
+        The data set's name and fall-back only say where the data came from.
+        """
+        return ("dataset", "fallback")
+
+    def identifying(self) -> dict[str, Any]:
+        """The settings that do: two experiments that agree in them share their points."""
+        return {k: v for k, v in self.as_dict().items() if k not in self.unread()}
+
+    def identity(self, *, code_version: int, checksum: str) -> str:
+        """The sha256 of everything that determines the numbers: settings, code and data, in hex."""
+        return digest({**self.identifying(), "code": code_version, "data": checksum})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep(_Experiment):
+    """A grid of points: every combination of the values along its axes."""
+
+    axes: ClassVar[Mapping[str, str]] = {}  # a point's setting: the field with its values here
+    point: ClassVar[type[_Experiment]]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kinds = {option.name: option.type for option in dataclasses.fields(self.point)}
+        for setting, name in self.axes.items():
+            object.__setattr__(self, name, _values(name, getattr(self, name), kinds[setting]))
+        list(self.points())  # each point checks its own values
+
+    def points(self) -> Iterator[Any]:
+        """Every point of the grid; the last axis runs fastest."""
+        shared = {k: v for k, v in self.as_dict().items() if k not in self.axes.values()}
+        for values in itertools.product(*(getattr(self, name) for name in self.axes.values())):
+            yield self.point(**shared, **dict(zip(self.axes, values, strict=True)))
+
+
+def _values(name: str, given: Any, kind: Any) -> tuple[Any, ...]:
+    """The values along an axis of a sweep, checked."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise ValueError(f"{name} must be a sequence of values, got {given!r}")
+    values = tuple(_typed(name, value, kind) for value in given)
+    if not values or len(set(values)) < len(values):
+        raise ValueError(f"{name} must hold at least one value and none twice, got {values}")
+    return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CascadeExperiment(_Experiment):
+    """What all points of a sweep of cascades share: depth, inverses and measures."""
+
+    depth: int = _option(60, low=1, high=10_000)
+    solver: str = _option("ridge", choices=SOLVERS)
+    resolution: float = _option(1e-3, above=0.0)  # ridge only: what lies below its root is lost
+    steps: int = _option(0, low=0)  # adam only: 0 is one epoch
+    batch_size: int = _option(64, low=1)  # adam only
+    rtol: float = _option(0.005, above=0.0)  # the published cutoff's tolerance
+
+    def unread(self) -> tuple[str, ...]:
+        other = {"ridge": ("steps", "batch_size"), "adam": ("resolution",)}[self.solver]
+        return (*super().unread(), *other)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,48 +215,59 @@ class CascadePoint(_CascadeExperiment):
     sigma_w2: float = _option(1.7, above=0.0)
     seed: int = _option(0, low=0)
 
-    def identity(self, *, code_version: int, checksum: str) -> str:
-        """The sha256 of everything that determines the numbers: settings, code and data, in hex."""
-        return digest({**identifying(self.as_dict()), "code": code_version, "data": checksum})
-
 
 @dataclass(frozen=True, kw_only=True)
-class CascadeSweep(_CascadeExperiment):
-    """A grid of points: every variance with every seed."""
+class CascadeSweep(_CascadeExperiment, Sweep):
+    """Cascades: every variance with every seed."""
+
+    axes: ClassVar[Mapping[str, str]] = {"sigma_w2": "sigma_w2", "seed": "seeds"}
+    point: ClassVar[type[_Experiment]] = CascadePoint
 
     sigma_w2: tuple[float, ...] = (1.0, 1.7, 3.0)
     seeds: tuple[int, ...] = (0, 1, 2)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, kind in (("sigma_w2", float), ("seeds", int)):
-            given = getattr(self, name)
-            if isinstance(given, str) or not isinstance(given, Iterable):
-                raise ValueError(f"{name} must be a sequence of values, got {given!r}")
-            values = tuple(_typed(name, value, kind) for value in given)
-            if not values or len(set(values)) < len(values):
-                raise ValueError(
-                    f"{name} must hold at least one value and none twice, got {values}"
-                )
-            object.__setattr__(self, name, values)
-        list(self.points())  # each point checks its own variance and seed
 
-    def points(self) -> Iterator[CascadePoint]:
-        """Every point of the grid, variance by variance."""
-        shared = {k: v for k, v in self.as_dict().items() if k not in ("sigma_w2", "seeds")}
-        for sigma_w2 in self.sigma_w2:
-            for seed in self.seeds:
-                yield CascadePoint(**shared, sigma_w2=sigma_w2, seed=seed)
+@dataclass(frozen=True, kw_only=True)
+class _TrainingExperiment(_Experiment):
+    """What all points of a trainability grid share: one optimiser and one budget.
 
-
-def identifying(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that determine a point's numbers, given its data's checksum.
-
-    The data set's name and fall-back only say where the data came from, and a solver does not read
-    the other solver's options: two runs that differ in those alone share their points.
+    The learning rate is `learning_rate` / depth ** `rate_exponent`: deeper networks diverge at
+    rates at which shallow ones train. It never depends on the variance.
     """
-    unread = {"ridge": ("steps", "batch_size"), "adam": ("resolution",)}[settings["solver"]]
-    return {k: v for k, v in settings.items() if k not in ("dataset", "fallback", *unread)}
+
+    optimiser: str = _option("sgd", choices=OPTIMISERS)
+    learning_rate: float = _option(0.3, above=0.0)
+    rate_exponent: float = _option(1.0, low=0.0, high=4.0)
+    steps: int = _option(500, low=0)
+    batch_size: int = _option(64, low=1)
+    threshold: float = _option(1.0, above=0.0, high=1.0)  # accuracy at which training may stop
+    train_images: int = _option(60_000, low=2)
+    test_images: int = _option(1000, low=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPoint(_TrainingExperiment):
+    """One classifier that is trained."""
+
+    depth: int = _option(30, low=1, high=10_000)
+    sigma_w2: float = _option(1.7, above=0.0)
+    seed: int = _option(0, low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSweep(_TrainingExperiment, Sweep):
+    """Classifiers: every variance with every seed and every depth."""
+
+    axes: ClassVar[Mapping[str, str]] = {
+        "sigma_w2": "sigma_w2",
+        "seed": "seeds",
+        "depth": "depths",
+    }
+    point: ClassVar[type[_Experiment]] = TrainingPoint
+
+    sigma_w2: tuple[float, ...] = (1.0, 1.7, 3.0)
+    seeds: tuple[int, ...] = (0, 1)
+    depths: tuple[int, ...] = (5, 10, 20, 40)
 
 
 def digest(settings: Mapping[str, Any]) -> str:

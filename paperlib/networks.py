@@ -1,8 +1,10 @@
 """The paper's networks, cut into the stages that a cascade inverts, and their initialisation."""
 
+import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -122,6 +124,26 @@ def mlp(
     return Network(nn.Sequential(*stages), head, image_shape=image_shape)
 
 
+def untrained(point: Any, image_shape: Sequence[int], classes: int) -> Network:
+    """The network that a point of an experiment describes, for grey images, initialised.
+
+    Args:
+        point: its settings; see paperlib.config.
+        image_shape: of the data set; colour becomes one channel.
+        classes: number of logits.
+    """
+    network = mlp(
+        (1, *image_shape[1:]),
+        depth=point.depth,
+        width=point.width or None,
+        shape=point.shape,
+        activation=point.activation,
+        classes=classes,
+    )
+    initialise(network, sigma_w2=point.sigma_w2, sigma_b2=point.sigma_b2, seed=point.seed)
+    return network
+
+
 def _pixels(image_shape: Sequence[int]) -> int:
     if len(image_shape) != 3 or any(not isinstance(n, int) or n < 1 for n in image_shape):
         raise ValueError(
@@ -167,6 +189,11 @@ def initialise(network: nn.Module, *, sigma_w2: float, sigma_b2: float, seed: in
             _draw(module.weight, (sigma_w2 / fan_in) ** 0.5, generator)
             if module.bias is not None:
                 _draw(module.bias, sigma_b2**0.5, generator)
+
+
+def random_numbers(purpose: str, seed: int) -> torch.Generator:
+    """A generator for one purpose, whose numbers are not those that `initialise` draws."""
+    return torch.Generator().manual_seed(zlib.crc32(f"{purpose} {seed}".encode()))
 
 
 def _draw(parameter: Tensor, deviation: float, generator: torch.Generator) -> None:

@@ -13,16 +13,37 @@ import numpy as np
 import xarray as xr
 
 from paperlib import paths, results
-from paperlib.config import CascadePoint, CascadeSweep, digest, identifying
+from paperlib.config import CascadeSweep, Sweep, TrainingSweep
 from paperlib.datasets import FALLBACKS, NAMES, Dataset, load_dataset, load_with_fallback
 from paperlib.results import Point
 
-CODE_VERSION = 1  # raised when a change to the code changes a point's numbers
 CURVES = ("relative_entropy", "differential_entropy", "gram_entropy", "r_squared")
-FIELDS = {  # what is collected of a point, with the dims it has besides the grid's
-    **dict.fromkeys(CURVES, ("depth",)),
-    "cutoff": (),
-    "example": ("shown_depth", "channel", "row", "column"),
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is collected of the points of one kind of sweep."""
+
+    code_version: int  # raised when a change to the code changes a point's numbers
+    fields: Mapping[str, tuple[str, ...]]  # with the dims that each has besides the grid's
+    shared: Mapping[str, tuple[str, ...]]  # the same in every point
+
+
+KINDS: dict[type[Sweep], Kind] = {
+    CascadeSweep: Kind(
+        code_version=1,
+        fields={
+            **dict.fromkeys(CURVES, ("depth",)),
+            "cutoff": (),
+            "example": ("shown_depth", "channel", "row", "column"),
+        },
+        shared={"original": ("channel", "row", "column")},
+    ),
+    TrainingSweep: Kind(
+        code_version=1,
+        fields=dict.fromkeys(("accuracy", "loss", "steps", "diverged", "seconds"), ()),
+        shared={},
+    ),
 }
 
 
@@ -30,15 +51,19 @@ FIELDS = {  # what is collected of a point, with the dims it has besides the gri
 class Plan:
     """What a sweep has and what it lacks."""
 
-    config: CascadeSweep
+    config: Sweep
     data: Dataset | None  # None: nothing is missing, and nothing was loaded
     earlier: dict[str, Any]  # the provenance of the result that it starts from, if any
-    taken: dict[CascadePoint, Point]  # from that result
-    own: dict[CascadePoint, Point]  # from point files
-    missing: dict[CascadePoint, Path]  # where each will be written
+    taken: dict[Any, Point]  # from that result
+    own: dict[Any, Point]  # from point files
+    missing: dict[Any, Path]  # where each will be written
 
     @property
-    def finished(self) -> dict[CascadePoint, Point]:
+    def kind(self) -> Kind:
+        return KINDS[type(self.config)]
+
+    @property
+    def finished(self) -> dict[Any, Point]:
         return {**self.taken, **self.own}
 
     @property
@@ -48,10 +73,10 @@ class Plan:
     @property
     def name(self) -> str:
         """What the whole result's file is called after."""
-        settings = identifying(self.config.as_dict())
-        return digest({**settings, "code": CODE_VERSION, "data": self.checksum})[:16]
+        version = self.kind.code_version
+        return self.config.identity(code_version=version, checksum=self.checksum)[:16]
 
-    def look_up(self, point: CascadePoint, file: Path) -> None:
+    def look_up(self, point: Any, file: Path) -> None:
         """Nothing; the point is in `own` if its file is finished, else in `missing`."""
         found = results.read_point(file)
         if found is None:
@@ -67,14 +92,14 @@ class Plan:
         return _with_earlier(about, self.earlier, len(self.taken)) if self.taken else about
 
 
-def make_plan(config: CascadeSweep, start_from: str | os.PathLike[str] | None) -> Plan:
+def make_plan(config: Sweep, start_from: str | os.PathLike[str] | None) -> Plan:
     """What is finished of a sweep, in `start_from` or in point files, and what is missing.
 
     The data set is loaded, for its checksum, unless an earlier result on it has every point.
     """
     points = list(config.points())
     earlier: dict[str, Any] = {}
-    taken: dict[CascadePoint, Point] = {}
+    taken: dict[Any, Point] = {}
     if start_from:
         before = results.load_result(start_from)
         earlier, taken = results.provenance(before), _points_of(before, config)
@@ -94,40 +119,40 @@ def make_plan(config: CascadeSweep, start_from: str | os.PathLike[str] | None) -
     plan = Plan(config, data, earlier, taken, {}, {})
     for point in config.points():
         if point not in taken:
-            name = point.identity(code_version=CODE_VERSION, checksum=data.checksum)
+            name = point.identity(code_version=plan.kind.code_version, checksum=data.checksum)
             plan.look_up(point, paths.points_folder() / f"{name}.npz")
     return plan
 
 
-def _points_of(result: xr.Dataset, config: CascadeSweep) -> dict[CascadePoint, Point]:
+def _points_of(result: xr.Dataset, config: Sweep) -> dict[Any, Point]:
     """The finished points of an earlier result that are points of this grid too."""
     about = results.provenance(result)
-    if result["finished"].dims != ("sigma_w2", "seed"):
+    kind, axes = KINDS[type(config)], tuple(config.axes)
+    if result["finished"].dims != axes:
         raise ValueError(
-            "a sweep can start from the result of a sweep, with dims sigma_w2 and seed; "
-            f"got one with {result['finished'].dims}"
+            f"this sweep can start from the result of one with dims {', '.join(axes)}; "
+            f"got one with {', '.join(map(str, result['finished'].dims))}"
         )
     # through the class, so that a setting that came later has its default
-    before = CascadeSweep.from_dict(about["config"])
+    before = type(config).from_dict(about["config"])
 
-    def shared(sweep: CascadeSweep) -> dict[str, Any]:
-        settings = identifying(sweep.as_dict())
-        return {k: v for k, v in settings.items() if k not in ("sigma_w2", "seeds")}
+    def shared(sweep: Sweep) -> dict[str, Any]:
+        return {k: v for k, v in sweep.identifying().items() if k not in sweep.axes.values()}
 
-    if about["code_version"] != CODE_VERSION or shared(before) != shared(config):
+    if about["code_version"] != kind.code_version or shared(before) != shared(config):
         return {}
+    done = result["finished"].values == 1
     places = {
-        (float(sigma_w2), int(seed)): (row, column)
-        for row, sigma_w2 in enumerate(result.sigma_w2.values)
-        for column, seed in enumerate(result.seed.values)
-        if result.finished.values[row, column]
+        tuple(getattr(point, name) for name in axes): place
+        for place, point in zip(np.ndindex(done.shape), before.points(), strict=True)
+        if done[place]
     }
-    found: dict[CascadePoint, Point] = {}
+    found: dict[Any, Point] = {}
     for point in config.points():
-        place = places.get((point.sigma_w2, point.seed))
+        place = places.get(tuple(getattr(point, name) for name in axes))
         if place is not None:
-            found[point] = {name: result[name].values[place] for name in FIELDS}
-            found[point] = {**found[point], "original": result["original"].values}
+            own = {name: result[name].values[place] for name in kind.fields}
+            found[point] = own | {name: result[name].values for name in kind.shared}
     return found
 
 
@@ -142,14 +167,14 @@ def forget_data() -> None:
     _load.cache_clear()
 
 
-def load_data(point: CascadePoint, root: str | None = None) -> Dataset:
+def load_data(point: Any, root: str | None = None) -> Dataset:
     """The data set of a point, as much of it as the point uses; the last one is kept in memory."""
     limit = max(point.train_images, point.test_images)
     root = root or os.fspath(paths.data_root())
     return _load(point.dataset, point.fallback, limit, point.data_seed, root)
 
 
-def _about(config: CascadeSweep, data: Dataset, own: Mapping[CascadePoint, Point]) -> Any:
+def _about(config: Sweep, data: Dataset, own: Mapping[Any, Point]) -> Any:
     """The provenance of these points: one entry in `computed` for each way they were made."""
     ways: dict[str, dict[str, Any]] = {}
     told = [json.loads(str(point[results.ABOUT])) for point in own.values()]
@@ -166,7 +191,7 @@ def _about(config: CascadeSweep, data: Dataset, own: Mapping[CascadePoint, Point
             "train_images": min(config.train_images, len(data.train_images)),
             "test_images": min(config.test_images, len(data.test_images)),
         },
-        "code_version": CODE_VERSION,
+        "code_version": KINDS[type(config)].code_version,
         "computed": list(ways.values()),
         "finished_at": max((point["finished_at"] for point in told), default=""),
         "seconds_per_point": _mean([point["seconds"] for point in told]),

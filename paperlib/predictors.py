@@ -36,7 +36,7 @@ from paperlib import meanfield, measures
 from paperlib.cascade import Cascade
 from paperlib.config import ACTIVATIONS
 from paperlib.inverses import activation_of
-from paperlib.networks import Network, activation_module
+from paperlib.networks import Network, activation_module, random_numbers
 
 ADAM_STEPS = 100  # of the inverses' fit, as in the notebooks' comparison of solvers
 MOST_HELD_OUT = 100  # images that reconstructions are measured on, as published
@@ -97,7 +97,7 @@ class _Task:
 
     def generator(self, purpose: str) -> torch.Generator:
         """Random numbers for one purpose, unlike those that `initialise` draws from a seed."""
-        return torch.Generator().manual_seed(zlib.crc32(f"{purpose} {self.seed}".encode()))
+        return random_numbers(purpose, self.seed)
 
     def batch(self, size: int) -> "_Task":
         """The same with at most `size` of the images, at least 2, chosen at random."""

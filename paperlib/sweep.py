@@ -21,18 +21,19 @@ import xarray as xr
 
 from paperlib import measures, paths, results
 from paperlib.cascade import Cascade
-from paperlib.config import CascadePoint, CascadeSweep
+from paperlib.config import CascadePoint, CascadeSweep, Sweep, TrainingPoint
 from paperlib.datasets import Dataset
 from paperlib.fitting import arithmetic_of
-from paperlib.networks import initialise, mlp
-from paperlib.plan import CURVES, FIELDS, Plan, forget_data, load_data, make_plan
+from paperlib.networks import untrained
+from paperlib.plan import CURVES, Plan, forget_data, load_data, make_plan
 from paperlib.progress import Progress
+from paperlib.training import train_point
 
 
 def measure_point(
-    point: CascadePoint, *, device: str = "cpu", data: Dataset | None = None
+    point: CascadePoint | TrainingPoint, *, device: str = "cpu", data: Dataset | None = None
 ) -> dict[str, np.ndarray]:
-    """The measures of one untrained network's cascade at every depth.
+    """The numbers of one point: an untrained network's cascade at every depth, or a training.
 
     Args:
         point: its settings.
@@ -40,41 +41,40 @@ def measure_point(
         data: the point's data set, where it is loaded already.
 
     Returns:
-        The four curves (depth,) in float32, entropies in nats, means over the test images where a
-        measure is per image; `cutoff` (), the published one; `example` (6, channels, height, width)
-        in uint8, one test image as it comes back from `shown_depths`; `original`, that image.
+        Of a `TrainingPoint`, see `training.train_points`. Of a `CascadePoint`, the four curves
+        (depth,) in float32, entropies in nats, means over the test images where a measure is per
+        image; `cutoff` (), the published one; `example` (6, channels, height, width) in uint8, one
+        test image as it comes back from `shown_depths`; `original`, that image.
 
     Raises:
-        ValueError: a network whose activations overflow, or a damaged data set.
+        ValueError: a cascade whose activations overflow, or data that it cannot take.
     """
     data = data or load_data(point)
+    with _one_thread():
+        if isinstance(point, TrainingPoint):
+            return train_point(point, data=data, device=device)
+        return _measure_cascade(point, data, device)
+
+
+def _measure_cascade(point: CascadePoint, data: Dataset, device: str) -> dict[str, np.ndarray]:
     train = data.floats("train", device=device)[: point.train_images]
     test = data.floats("test", device=device)[: point.test_images]
-    network = mlp(
-        tuple(train.shape[1:]),
-        depth=point.depth,
-        width=point.width or None,
-        shape=point.shape,
-        activation=point.activation,
-        classes=len(data.classes),
-    ).to(device)
-    initialise(network, sigma_w2=point.sigma_w2, sigma_b2=point.sigma_b2, seed=point.seed)
-    with _one_thread():
-        cascade = Cascade.for_network(network, train[:1]).fit(
-            train,
-            solver=point.solver,
-            seed=point.seed,
-            resolution=point.resolution,
-            steps=point.steps or None,
-            batch_size=point.batch_size,
-        )
-        pictures = cascade.reconstruct(test)
-        shown = pictures[[level - 1 for level in shown_depths(point.depth)], 0]
-        return {
-            **_curves(test, pictures, mean=train.mean(0), rtol=point.rtol),
-            "example": _as_bytes(shown),
-            "original": _as_bytes(test[0]),
-        }
+    network = untrained(point, data.image_shape, len(data.classes)).to(device)
+    cascade = Cascade.for_network(network, train[:1]).fit(
+        train,
+        solver=point.solver,
+        seed=point.seed,
+        resolution=point.resolution,
+        steps=point.steps or None,
+        batch_size=point.batch_size,
+    )
+    pictures = cascade.reconstruct(test)
+    shown = pictures[[level - 1 for level in shown_depths(point.depth)], 0]
+    return {
+        **_curves(test, pictures, mean=train.mean(0), rtol=point.rtol),
+        "example": _as_bytes(shown),
+        "original": _as_bytes(test[0]),
+    }
 
 
 def _curves(
@@ -105,14 +105,14 @@ def _as_bytes(images: torch.Tensor) -> np.ndarray:
 
 
 def run_sweep(
-    config: CascadeSweep,
+    config: Sweep,
     *,
     jobs: int | None = None,
     device: str = "auto",
     backend: str = "loky",
     start_from: str | os.PathLike[str] | None = None,
 ) -> xr.Dataset:
-    """The measures of every point of a grid; dims sigma_w2, seed, depth.
+    """The numbers of every point of a grid; dims sigma_w2, seed, depth.
 
     Points that are finished, in point files or in `start_from`, are taken, not computed. The result
     is also written to `data/results/`, with every parameter, version and seed in its attributes.
@@ -138,9 +138,10 @@ def run_sweep(
     failures = _compute(plan, jobs=jobs or joblib.cpu_count(), device=device, backend=backend)
     if failures:
         point, reason = failures[0]
+        where = ", ".join(f"{name}={getattr(point, name)}" for name in config.axes)
         raise RuntimeError(
             f"{len(failures)} of {total} points failed, the rest is kept; "
-            f"first at sigma_w2={point.sigma_w2}, seed={point.seed}: {reason}"
+            f"first at {where}: {reason}"
         )
     result = _collect(plan)
     results.save_result(result, paths.results_folder() / f"{plan.name}.nc")
@@ -170,9 +171,7 @@ def run_resolutions(
     return together.assign_attrs(provenance=json.dumps(about, sort_keys=True))
 
 
-def collect_sweep(
-    config: CascadeSweep, *, start_from: str | os.PathLike[str] | None = None
-) -> xr.Dataset:
+def collect_sweep(config: Sweep, *, start_from: str | os.PathLike[str] | None = None) -> xr.Dataset:
     """The finished points of a grid, NaN (cutoff: -1) where a point is missing.
 
     Saved with `results.save_result`, an unfinished collection is what a long sweep goes on from
@@ -188,10 +187,11 @@ def collect_sweep(
 
 
 def _collect(plan: "Plan") -> xr.Dataset:
-    config, finished = plan.config, plan.finished
+    config, finished, kind = plan.config, plan.finished, plan.kind
     first = next(iter(finished.values()))
-    shape = (len(config.sigma_w2), len(config.seeds))
-    fields = {name: _empty(array, shape) for name, array in first.items() if name in FIELDS}
+    along = {axis: np.array(getattr(config, name)) for axis, name in config.axes.items()}
+    shape = tuple(len(values) for values in along.values())
+    fields = {name: _empty(first[name], shape) for name in kind.fields}
     done = np.zeros(shape, np.int8)
     for place, point in zip(np.ndindex(shape), config.points(), strict=True):
         if point in finished:
@@ -199,18 +199,15 @@ def _collect(plan: "Plan") -> xr.Dataset:
             for name, field in fields.items():
                 field[place] = finished[point][name]
     variables: dict[str, Any] = {
-        k: (("sigma_w2", "seed", *FIELDS[k]), v) for k, v in fields.items()
+        name: ((*along, *kind.fields[name]), field) for name, field in fields.items()
     }
-    variables["finished"] = (("sigma_w2", "seed"), done)
-    variables["original"] = (("channel", "row", "column"), first["original"])
-    coordinates = {
-        "sigma_w2": np.array(config.sigma_w2),
-        "seed": np.array(config.seeds),
-        "depth": np.arange(1, config.depth + 1),
-        "shown_depth": shown_depths(config.depth),
-    }
+    variables["finished"] = (tuple(along), done)
+    variables |= {name: (dims, first[name]) for name, dims in kind.shared.items()}
+    if isinstance(config, CascadeSweep):
+        along["depth"] = np.arange(1, config.depth + 1)
+        along["shown_depth"] = np.array(shown_depths(config.depth))
     about = json.dumps(plan.about(), sort_keys=True)
-    return xr.Dataset(variables, coordinates, attrs={"provenance": about})
+    return xr.Dataset(variables, along, attrs={"provenance": about})
 
 
 def _empty(like: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -219,7 +216,7 @@ def _empty(like: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.full((*shape, *like.shape), missing, like.dtype)
 
 
-def _compute(plan: Plan, *, jobs: int, device: str, backend: str) -> list[tuple[CascadePoint, str]]:
+def _compute(plan: Plan, *, jobs: int, device: str, backend: str) -> list[tuple[Any, str]]:
     """The points that failed, with the reason; the plan has all others afterwards."""
     if not plan.missing:
         return []
@@ -230,7 +227,7 @@ def _compute(plan: Plan, *, jobs: int, device: str, backend: str) -> list[tuple[
         joblib.delayed(_finish_point)(point, file, device, root, plan.checksum)
         for point, file in files.items()
     )
-    failures: list[tuple[CascadePoint, str]] = []
+    failures: list[tuple[Any, str]] = []
     with (
         joblib.parallel_config(backend=backend if jobs > 1 else "sequential", n_jobs=jobs),
         Progress(len(files), "points") as progress,
@@ -244,9 +241,7 @@ def _compute(plan: Plan, *, jobs: int, device: str, backend: str) -> list[tuple[
     return failures
 
 
-def _finish_point(
-    point: CascadePoint, file: Path, device: str, root: str, checksum: str
-) -> tuple[CascadePoint, str]:
+def _finish_point(point: Any, file: Path, device: str, root: str, checksum: str) -> tuple[Any, str]:
     """The point, and why it failed; empty: its file is written."""
     try:
         data = load_data(point, root)
@@ -259,20 +254,20 @@ def _finish_point(
         arrays = measure_point(point, device=device, data=data)
     except (ValueError, RuntimeError, OSError, MemoryError) as error:
         return point, f"{type(error).__name__}: {error}"
-    single = torch.zeros(0, device=device)
-    arithmetic = {"arithmetic": arithmetic_of(single, point.resolution)}
     about = {
         "point": point.as_dict(),
-        "computed": {
-            **results.stamp(),
-            "device": device,
-            **(arithmetic if point.solver == "ridge" else {}),
-        },
+        "computed": {**results.stamp(), "device": device, **_arithmetic(point, device)},
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.process_time() - begin, 3),
     }
     results.write_point(file, about, arrays)
     return point, ""
+
+
+def _arithmetic(point: Any, device: str) -> dict[str, str]:
+    if not isinstance(point, CascadePoint) or point.solver != "ridge":
+        return {}
+    return {"arithmetic": arithmetic_of(torch.zeros(0, device=device), point.resolution)}
 
 
 @contextmanager

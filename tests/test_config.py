@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from paperlib.config import CascadePoint, CascadeSweep, PhaseDiagram, identifying
+from paperlib.config import CascadePoint, CascadeSweep, PhaseDiagram
 
 
 def test_a_whole_float_is_an_int_and_an_int_is_a_float() -> None:
@@ -130,4 +130,4 @@ def test_settings_survive_a_round_trip() -> None:
     sweep = CascadeSweep(sigma_w2=(0.5, 1.5), seeds=(2,), solver="adam")
     again = CascadeSweep.from_dict({**sweep.as_dict(), "sigma_w2": [0.5, 1.5], "seeds": [2]})
     assert again == sweep
-    assert "dataset" not in identifying(sweep.as_dict())
+    assert "dataset" not in sweep.identifying()
