@@ -20,6 +20,21 @@ ACTIVATIONS = ("tanh", "erf", "relu", "gelu", "linear")
 SHAPES = ("wide", "shrinking")
 SOLVERS = ("ridge", "adam")
 OPTIMISERS = ("sgd", "adam")
+RECONSTRUCTED = ("r_squared", "gram_entropy", "differential_entropy", "relative_entropy")
+DEPTHS_REACHED = ("collapse_depth", "cutoff")
+BASELINES = (
+    "correlation_depth",
+    "gradient_ratio",
+    "naswot",
+    "snip",
+    "synflow",
+    "ntk_condition",
+    "random",
+)
+PREDICTORS = (
+    *(f"{name}_{solver}" for solver in SOLVERS for name in (*RECONSTRUCTED, *DEPTHS_REACHED)),
+    *BASELINES,
+)
 PROFILES = ("smoke", "quick", "reference", "paper")
 
 
@@ -268,6 +283,42 @@ class TrainingSweep(_TrainingExperiment, Sweep):
     sigma_w2: tuple[float, ...] = (1.0, 1.7, 3.0)
     seeds: tuple[int, ...] = (0, 1)
     depths: tuple[int, ...] = (5, 10, 20, 40)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PredictorExperiment(_Experiment):
+    """What all points of a grid of predictions share: one network predicts all depths."""
+
+    depth: int = _option(60, low=1, high=10_000)
+    train_images: int = _option(2000, low=4)
+
+    def unread(self) -> tuple[str, ...]:
+        return (*super().unread(), "test_images")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorPoint(_PredictorExperiment):
+    """What one predictor says of one untrained network."""
+
+    predictor: str = _option("r_squared_ridge", choices=PREDICTORS)
+    sigma_w2: float = _option(1.7, above=0.0)
+    seed: int = _option(0, low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorSweep(_PredictorExperiment, Sweep):
+    """Predictions: every predictor of every variance with every seed."""
+
+    axes: ClassVar[Mapping[str, str]] = {
+        "sigma_w2": "sigma_w2",
+        "seed": "seeds",
+        "predictor": "predictors",
+    }
+    point: ClassVar[type[_Experiment]] = PredictorPoint
+
+    sigma_w2: tuple[float, ...] = (1.0, 1.7, 3.0)
+    seeds: tuple[int, ...] = (0, 1)
+    predictors: tuple[str, ...] = PREDICTORS
 
 
 def digest(settings: Mapping[str, Any]) -> str:

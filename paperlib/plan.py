@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from paperlib import paths, results
-from paperlib.config import CascadeSweep, Sweep, TrainingSweep
+from paperlib.config import CascadeSweep, PredictorSweep, Sweep, TrainingSweep
 from paperlib.datasets import FALLBACKS, NAMES, Dataset, load_dataset, load_with_fallback
 from paperlib.results import Point
 
@@ -44,6 +44,7 @@ KINDS: dict[type[Sweep], Kind] = {
         fields=dict.fromkeys(("accuracy", "loss", "steps", "diverged", "seconds"), ()),
         shared={},
     ),
+    PredictorSweep: Kind(code_version=1, fields={"scores": ("depth",), "seconds": ()}, shared={}),
 }
 
 

@@ -21,19 +21,23 @@ import xarray as xr
 
 from paperlib import measures, paths, results
 from paperlib.cascade import Cascade
-from paperlib.config import CascadePoint, CascadeSweep, Sweep, TrainingPoint
+from paperlib.config import CascadePoint, CascadeSweep, PredictorPoint, Sweep, TrainingPoint
 from paperlib.datasets import Dataset
 from paperlib.fitting import arithmetic_of
 from paperlib.networks import untrained
 from paperlib.plan import CURVES, Plan, forget_data, load_data, make_plan
+from paperlib.predictors import predict_point
 from paperlib.progress import Progress
 from paperlib.training import train_point
 
 
 def measure_point(
-    point: CascadePoint | TrainingPoint, *, device: str = "cpu", data: Dataset | None = None
+    point: CascadePoint | TrainingPoint | PredictorPoint,
+    *,
+    device: str = "cpu",
+    data: Dataset | None = None,
 ) -> dict[str, np.ndarray]:
-    """The numbers of one point: an untrained network's cascade at every depth, or a training.
+    """The numbers of one point: an untrained network's cascade, its training, or a prediction.
 
     Args:
         point: its settings.
@@ -41,10 +45,11 @@ def measure_point(
         data: the point's data set, where it is loaded already.
 
     Returns:
-        Of a `TrainingPoint`, see `training.train_points`. Of a `CascadePoint`, the four curves
-        (depth,) in float32, entropies in nats, means over the test images where a measure is per
-        image; `cutoff` (), the published one; `example` (6, channels, height, width) in uint8, one
-        test image as it comes back from `shown_depths`; `original`, that image.
+        Of a `TrainingPoint`, see `training.train_points`; of a `PredictorPoint`, see
+        `predictors.predict_point`. Of a `CascadePoint`, the four curves (depth,) in float32,
+        entropies in nats, means over the test images where a measure is per image; `cutoff` (), the
+        published one; `example` (6, channels, height, width) in uint8, one test image as it comes
+        back from `shown_depths`; `original`, that image.
 
     Raises:
         ValueError: a cascade whose activations overflow, or data that it cannot take.
@@ -53,6 +58,8 @@ def measure_point(
     with _one_thread():
         if isinstance(point, TrainingPoint):
             return train_point(point, data=data, device=device)
+        if isinstance(point, PredictorPoint):
+            return predict_point(point, data=data, device=device)
         return _measure_cascade(point, data, device)
 
 
@@ -203,8 +210,9 @@ def _collect(plan: "Plan") -> xr.Dataset:
     }
     variables["finished"] = (tuple(along), done)
     variables |= {name: (dims, first[name]) for name, dims in kind.shared.items()}
+    if "depth" not in along:
+        along["depth"] = np.arange(1, config.as_dict()["depth"] + 1)
     if isinstance(config, CascadeSweep):
-        along["depth"] = np.arange(1, config.depth + 1)
         along["shown_depth"] = np.array(shown_depths(config.depth))
     about = json.dumps(plan.about(), sort_keys=True)
     return xr.Dataset(variables, along, attrs={"provenance": about})

@@ -45,6 +45,7 @@ ORDER = (
     "plan",
     "results",
     "predictors",
+    "baselines",
     "training",
     "cascade",
     "fitting",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
-from paperlib import Cascade, correlation_depth, initialise, meanfield, mlp, predictors
+from paperlib import Cascade, baselines, correlation_depth, initialise, meanfield, mlp, predictors
 from paperlib.networks import Network
 from paperlib.predictors import PREDICTORS, Prediction
 
@@ -45,7 +45,7 @@ def predict(name: str, net: Network, count: int = 12, seed: int = 0, **options: 
 
 def readout(net: Network, level: int, seed: int = 0) -> Tensor:
     """The weights of the readout at a level, as the predictors draw them."""
-    task = predictors._task(net, images(), labels(), seed)
+    task = baselines.make_task(net, images(), labels(), seed)
     return task.readout(list(task.features())[level - 1]).detach()
 
 
