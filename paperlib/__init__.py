@@ -15,7 +15,14 @@ Source: arXiv:2406.12916. The notebooks regenerate its figures: `paperlib list`.
 from importlib.metadata import version as _version
 
 from paperlib.cascade import Cascade
-from paperlib.config import CascadePoint, CascadeSweep
+from paperlib.config import (
+    CascadePoint,
+    CascadeSweep,
+    PredictorPoint,
+    PredictorSweep,
+    TrainingPoint,
+    TrainingSweep,
+)
 from paperlib.datasets import Dataset, load_dataset
 from paperlib.meanfield import correlation_depth, critical_sigma_w2
 from paperlib.measures import (
@@ -27,8 +34,9 @@ from paperlib.measures import (
     relative_entropy,
 )
 from paperlib.networks import Network, initialise, mlp
+from paperlib.points import measure_point
 from paperlib.results import load_result
-from paperlib.sweep import measure_point, run_sweep
+from paperlib.sweep import run_search, run_sweep
 
 __version__ = _version("reconstruction-entropy")
 
@@ -38,6 +46,10 @@ __all__ = [
     "CascadeSweep",
     "Dataset",
     "Network",
+    "PredictorPoint",
+    "PredictorSweep",
+    "TrainingPoint",
+    "TrainingSweep",
     "collapse_depth",
     "correlation_depth",
     "critical_sigma_w2",
@@ -51,5 +63,6 @@ __all__ = [
     "mlp",
     "r_squared",
     "relative_entropy",
+    "run_search",
     "run_sweep",
 ]

@@ -7,9 +7,7 @@ one that shares points with another, computes only what is missing.
 import json
 import os
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,96 +17,14 @@ import numpy as np
 import torch
 import xarray as xr
 
-from paperlib import measures, paths, results
-from paperlib.cascade import Cascade
-from paperlib.config import CascadePoint, CascadeSweep, PredictorPoint, Sweep, TrainingPoint
-from paperlib.datasets import Dataset
+from paperlib import paths, results
+from paperlib.config import CascadePoint, CascadeSweep, Sweep, TrainingPoint, TrainingSweep
 from paperlib.fitting import arithmetic_of
-from paperlib.networks import untrained
 from paperlib.plan import CURVES, Plan, forget_data, load_data, make_plan
-from paperlib.predictors import predict_point
+from paperlib.points import measure_together, shown_depths
 from paperlib.progress import Progress
-from paperlib.training import train_point
 
-
-def measure_point(
-    point: CascadePoint | TrainingPoint | PredictorPoint,
-    *,
-    device: str = "cpu",
-    data: Dataset | None = None,
-) -> dict[str, np.ndarray]:
-    """The numbers of one point: an untrained network's cascade, its training, or a prediction.
-
-    Args:
-        point: its settings.
-        device: "cpu" or "cuda".
-        data: the point's data set, where it is loaded already.
-
-    Returns:
-        Of a `TrainingPoint`, see `training.train_points`; of a `PredictorPoint`, see
-        `predictors.predict_point`. Of a `CascadePoint`, the four curves (depth,) in float32,
-        entropies in nats, means over the test images where a measure is per image; `cutoff` (), the
-        published one; `example` (6, channels, height, width) in uint8, one test image as it comes
-        back from `shown_depths`; `original`, that image.
-
-    Raises:
-        ValueError: a cascade whose activations overflow, or data that it cannot take.
-    """
-    data = data or load_data(point)
-    with _one_thread():
-        if isinstance(point, TrainingPoint):
-            return train_point(point, data=data, device=device)
-        if isinstance(point, PredictorPoint):
-            return predict_point(point, data=data, device=device)
-        return _measure_cascade(point, data, device)
-
-
-def _measure_cascade(point: CascadePoint, data: Dataset, device: str) -> dict[str, np.ndarray]:
-    train = data.floats("train", device=device)[: point.train_images]
-    test = data.floats("test", device=device)[: point.test_images]
-    network = untrained(point, data.image_shape, len(data.classes)).to(device)
-    cascade = Cascade.for_network(network, train[:1]).fit(
-        train,
-        solver=point.solver,
-        seed=point.seed,
-        resolution=point.resolution,
-        steps=point.steps or None,
-        batch_size=point.batch_size,
-    )
-    pictures = cascade.reconstruct(test)
-    shown = pictures[[level - 1 for level in shown_depths(point.depth)], 0]
-    return {
-        **_curves(test, pictures, mean=train.mean(0), rtol=point.rtol),
-        "example": _as_bytes(shown),
-        "original": _as_bytes(test[0]),
-    }
-
-
-def _curves(
-    test: torch.Tensor, pictures: torch.Tensor, *, mean: torch.Tensor, rtol: float
-) -> dict[str, Any]:
-    with warnings.catch_warnings():
-        # a collapsed batch can sum to nothing; the NaN that says so goes into the curve
-        warnings.simplefilter("ignore", RuntimeWarning)
-        relative = measures.relative_entropy(test, pictures)
-        curves = {
-            "relative_entropy": relative.mean(1),
-            "differential_entropy": measures.differential_entropy(pictures),
-            "gram_entropy": measures.gram_entropy(pictures),
-            "r_squared": measures.r_squared(test, pictures, mean=mean),
-        }
-        cutoff = measures.cutoff(relative, rtol=rtol)
-    as_arrays = {name: curve.cpu().numpy().astype(np.float32) for name, curve in curves.items()}
-    return {**as_arrays, "cutoff": np.int32(cutoff)}
-
-
-def shown_depths(depth: int) -> list[int]:
-    """The depths, 1-based and at most six, at which an example is kept for the figures."""
-    return sorted({1, *(max(1, round(depth * part)) for part in (0.1, 0.25, 0.5, 0.75, 1.0))})
-
-
-def _as_bytes(images: torch.Tensor) -> np.ndarray:
-    return (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+TOGETHER_ON_GPU = 64  # trainings of one shape in one program; on a CPU each alone is as fast
 
 
 def run_sweep(
@@ -119,7 +35,7 @@ def run_sweep(
     backend: str = "loky",
     start_from: str | os.PathLike[str] | None = None,
 ) -> xr.Dataset:
-    """The numbers of every point of a grid; dims sigma_w2, seed, depth.
+    """The numbers of every point of a grid, along its axes (sigma_w2, seed, …) and depth.
 
     Points that are finished, in point files or in `start_from`, are taken, not computed. The result
     is also written to `data/results/`, with every parameter, version and seed in its attributes.
@@ -127,7 +43,8 @@ def run_sweep(
     Args:
         config: the grid.
         jobs: points at a time; None or 0 is one per core. The numbers do not depend on it.
-        device: "auto", "cpu" or "cuda"; on a GPU points run one after the other, undivided.
+        device: "auto", "cpu" or "cuda"; on a GPU trainings of one shape run as one program, other
+            points one after the other, undivided.
         backend: joblib's: "loky" on this machine, "dask" on a cluster.
         start_from: a .nc of an earlier sweep, perhaps an unfinished one; a bare name is looked up
             in data/reference/.
@@ -136,23 +53,72 @@ def run_sweep(
         ValueError, FileNotFoundError: data or `start_from` that cannot be read.
         RuntimeError: points failed; says which and why. The others are finished and kept.
     """
-    if jobs is not None and jobs < 0:
-        raise ValueError(f"jobs must be >= 0 (0: one per core), got {jobs}")
-    device = _resolve_device(device)
+    jobs, device = _resolve_jobs(jobs), _resolve_device(device)
     plan = make_plan(config, start_from)
     total = len(plan.finished) + len(plan.missing)
     print(f"sweep: {total} points, {len(plan.finished)} finished before", flush=True)
-    failures = _compute(plan, jobs=jobs or joblib.cpu_count(), device=device, backend=backend)
-    if failures:
-        point, reason = failures[0]
-        where = ", ".join(f"{name}={getattr(point, name)}" for name in config.axes)
-        raise RuntimeError(
-            f"{len(failures)} of {total} points failed, the rest is kept; "
-            f"first at {where}: {reason}"
-        )
+    _compute(plan, plan.missing, jobs=jobs, device=device, backend=backend)
     result = _collect(plan)
     results.save_result(result, paths.results_folder() / f"{plan.name}.nc")
     return result
+
+
+def run_search(
+    config: TrainingSweep,
+    *,
+    threshold: float,
+    start: float,
+    jobs: int | None = None,
+    device: str = "auto",
+) -> xr.Dataset:
+    """The published search for the trainable depth: only as much of a grid as it walks over.
+
+    At the variance nearest `start` it trains the deepest network and then ever shallower ones,
+    until one reaches the threshold; from there it goes on, at the next variance, to both sides. So
+    it finds the deepest network that trains as long as that depth falls away from `start`.
+
+    Args:
+        config: the grid.
+        threshold: accuracy from which a network counts as trained, above 0 and at most 1.
+        start: σ_w² that the search begins at.
+        jobs, device: as in `run_sweep`; seeds and sides run side by side.
+
+    Returns:
+        As `run_sweep`, `finished` 0 where the search did not go.
+
+    Raises:
+        ValueError: a threshold out of range; and as `run_sweep`.
+
+    Source: arXiv:2406.12916 (start 1.7, depths 150, 145, …, threshold 0.4).
+    """
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold must be above 0 and at most 1, got {threshold}")
+    jobs, device = _resolve_jobs(jobs), _resolve_device(device)
+    plan = make_plan(config, None)
+    nearest = min(config.sigma_w2, key=lambda sigma_w2: abs(sigma_w2 - start))
+    below = sorted((s for s in config.sigma_w2 if s <= nearest), reverse=True)
+    above = sorted(s for s in config.sigma_w2 if s >= nearest)
+    walks = [_walk(plan, side, seed, threshold) for side in (below, above) for seed in config.seeds]
+    visited: set[TrainingPoint] = set()
+    while wanted := {point for walk in walks if (point := next(walk, None))}:
+        _compute(plan, wanted, jobs=jobs, device=device)
+        visited |= wanted
+    return _collect(plan, visited)
+
+
+def _walk(
+    plan: Plan, variances: Sequence[float], seed: int, threshold: float
+) -> Iterator[TrainingPoint]:
+    """The points of one side of a search; each is finished before the next is asked for."""
+    points = {(p.sigma_w2, p.depth): p for p in plan.config.points() if p.seed == seed}
+    depths = sorted({depth for _, depth in points}, reverse=True)
+    for sigma_w2 in variances:
+        for depth in list(depths):
+            point = points[sigma_w2, depth]
+            yield point
+            if plan.finished[point]["accuracy"] >= threshold or len(depths) == 1:
+                break
+            depths.remove(depth)  # nor does it train further away
 
 
 def run_resolutions(
@@ -193,8 +159,10 @@ def collect_sweep(config: Sweep, *, start_from: str | os.PathLike[str] | None = 
     return _collect(plan)
 
 
-def _collect(plan: "Plan") -> xr.Dataset:
-    config, finished, kind = plan.config, plan.finished, plan.kind
+def _collect(plan: Plan, points: Iterable[Any] | None = None) -> xr.Dataset:
+    """The finished points as one Dataset; of these points only, where they are named."""
+    config, kind = plan.config, plan.kind
+    finished = plan.finished if points is None else {p: plan.finished[p] for p in points}
     first = next(iter(finished.values()))
     along = {axis: np.array(getattr(config, name)) for axis, name in config.axes.items()}
     shape = tuple(len(values) for values in along.values())
@@ -224,52 +192,82 @@ def _empty(like: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.full((*shape, *like.shape), missing, like.dtype)
 
 
-def _compute(plan: Plan, *, jobs: int, device: str, backend: str) -> list[tuple[Any, str]]:
-    """The points that failed, with the reason; the plan has all others afterwards."""
-    if not plan.missing:
-        return []
-    jobs = 1 if device == "cuda" else min(jobs, len(plan.missing))
+def _compute(
+    plan: Plan, wanted: Iterable[Any], *, jobs: int, device: str, backend: str = "loky"
+) -> None:
+    """Nothing; the plan has the numbers of the wanted points that it lacked.
+
+    Raises:
+        RuntimeError: points failed; says which and why. The others are finished and kept.
+    """
+    files = {point: plan.missing.pop(point) for point in list(wanted) if point in plan.missing}
+    if not files:
+        return
+    groups = _groups(files, device)
+    jobs = 1 if device == "cuda" else min(jobs, len(groups))
     root = os.fspath(paths.data_root())
-    files, plan.missing = plan.missing, {}
-    tasks = (
-        joblib.delayed(_finish_point)(point, file, device, root, plan.checksum)
-        for point, file in files.items()
-    )
+    tasks = (joblib.delayed(_finish)(group, device, root, plan.checksum) for group in groups)
     failures: list[tuple[Any, str]] = []
     with (
         joblib.parallel_config(backend=backend if jobs > 1 else "sequential", n_jobs=jobs),
         Progress(len(files), "points") as progress,
     ):
-        for point, reason in joblib.Parallel(return_as="generator_unordered")(tasks):
-            progress.advance()
-            if reason:
-                failures.append((point, reason))
-            else:
-                plan.look_up(point, files[point])
-    return failures
+        for finished, reason in joblib.Parallel(return_as="generator_unordered")(tasks):
+            for point in finished:
+                progress.advance()
+                if reason:
+                    failures.append((point, reason))
+                else:
+                    plan.look_up(point, files[point])
+    if failures:
+        point, reason = failures[0]
+        where = ", ".join(f"{name}={getattr(point, name)}" for name in plan.config.axes)
+        raise RuntimeError(
+            f"{len(failures)} of {len(files)} points failed, the rest is kept; "
+            f"first at {where}: {reason}"
+        )
 
 
-def _finish_point(point: Any, file: Path, device: str, root: str, checksum: str) -> tuple[Any, str]:
-    """The point, and why it failed; empty: its file is written."""
+def _groups(files: Mapping[Any, Path], device: str) -> list[dict[Any, Path]]:
+    """The points with their files, in the groups that are computed as one."""
+    groups: dict[Any, list[dict[Any, Path]]] = {}
+    for point, file in files.items():
+        alike: Any = point
+        if device == "cuda" and isinstance(point, TrainingPoint):
+            alike = point.depth  # all else but variance and seed is the same in a sweep
+        of_a_kind = groups.setdefault(alike, [{}])
+        if len(of_a_kind[-1]) == TOGETHER_ON_GPU:
+            of_a_kind.append({})
+        of_a_kind[-1][point] = file
+    return [group for of_a_kind in groups.values() for group in of_a_kind]
+
+
+def _finish(
+    files: Mapping[Any, Path], device: str, root: str, checksum: str
+) -> tuple[list[Any], str]:
+    """The points of one group, and why they failed; empty: their files are written."""
+    points = list(files)
     try:
-        data = load_data(point, root)
+        data = load_data(points[0], root)
         if data.checksum != checksum:  # this worker read the files before they changed
             forget_data()
-            data = load_data(point, root)
+            data = load_data(points[0], root)
         if data.checksum != checksum:
-            return point, f"this worker finds other data in {root} than the sweep began with"
+            return points, f"this worker finds other data in {root} than the sweep began with"
         begin = time.process_time()  # the machine may be shared
-        arrays = measure_point(point, device=device, data=data)
+        measured = measure_together(points, device=device, data=data)
     except (ValueError, RuntimeError, OSError, MemoryError) as error:
-        return point, f"{type(error).__name__}: {error}"
-    about = {
-        "point": point.as_dict(),
-        "computed": {**results.stamp(), "device": device, **_arithmetic(point, device)},
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.process_time() - begin, 3),
-    }
-    results.write_point(file, about, arrays)
-    return point, ""
+        return points, f"{type(error).__name__}: {error}"
+    seconds = (time.process_time() - begin) / len(points)
+    for point, arrays in zip(points, measured, strict=True):
+        about = {
+            "point": point.as_dict(),
+            "computed": {**results.stamp(), "device": device, **_arithmetic(point, device)},
+            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(seconds, 3),
+        }
+        results.write_point(files[point], about, arrays)
+    return points, ""
 
 
 def _arithmetic(point: Any, device: str) -> dict[str, str]:
@@ -278,15 +276,10 @@ def _arithmetic(point: Any, device: str) -> dict[str, str]:
     return {"arithmetic": arithmetic_of(torch.zeros(0, device=device), point.resolution)}
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One torch thread, so that the numbers depend neither on the cores nor on `jobs`."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _resolve_jobs(jobs: int | None) -> int:
+    if jobs is not None and jobs < 0:
+        raise ValueError(f"jobs must be >= 0 (0: one per core), got {jobs}")
+    return jobs or joblib.cpu_count()
 
 
 def _resolve_device(device: str) -> str:

@@ -42,6 +42,7 @@ ORDER = (
     "plots",
     "probe",
     "sweep",
+    "points",
     "plan",
     "results",
     "predictors",

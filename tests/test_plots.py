@@ -10,7 +10,7 @@ from PIL import Image
 
 from paperlib import plots
 from paperlib.config import CascadeSweep
-from paperlib.sweep import shown_depths
+from paperlib.points import shown_depths
 
 GRID = (0.5, 1.0, 1.7, 2.4, 3.0)
 

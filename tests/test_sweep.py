@@ -20,18 +20,14 @@ from paperlib import (
     mlp,
     paths,
     plan,
+    points,
     results,
     sweep,
 )
-from paperlib.config import CascadePoint, CascadeSweep
+from paperlib.config import CascadePoint, CascadeSweep, PredictorSweep, TrainingPoint, TrainingSweep
+from paperlib.points import measure_point, shown_depths
 from paperlib.results import load_result, provenance, save_result
-from paperlib.sweep import (
-    collect_sweep,
-    measure_point,
-    run_resolutions,
-    run_sweep,
-    shown_depths,
-)
+from paperlib.sweep import collect_sweep, run_resolutions, run_search, run_sweep
 
 SMALL = CascadeSweep(
     dataset="digits", depth=3, width=24, sigma_w2=(0.8, 1.7), seeds=(0, 1),
@@ -116,7 +112,7 @@ def test_finished_points_are_not_computed_again(
         asked.append(point)
         return measure_point(point, **options)
 
-    monkeypatch.setattr(sweep, "measure_point", counted)
+    monkeypatch.setattr(points, "measure_point", counted)
     both = run_sweep(SMALL, jobs=1)
     assert [point.seed for point in asked] == [1, 1]
     assert "4 points, 2 finished before" in capsys.readouterr().out
@@ -150,7 +146,7 @@ def test_a_failing_point_is_named_and_the_others_are_kept(
             raise ValueError("the activations after stage 2 overflow")
         return measure_point(point, **options)
 
-    monkeypatch.setattr(sweep, "measure_point", failing)
+    monkeypatch.setattr(points, "measure_point", failing)
     with pytest.raises(RuntimeError, match=r"1 of 4 points failed.*sigma_w2=0.8, seed=1.*stage 2"):
         run_sweep(SMALL, jobs=1)
     assert len(point_files(own_home)) == 3
@@ -394,3 +390,129 @@ def test_a_gpu_gives_the_cpus_curves() -> None:
         np.testing.assert_allclose(
             measure_point(point, device="cuda")[name], measure_point(point)[name], atol=2e-3
         )
+
+
+# --- trainings and predictions ---
+
+TRAININGS = TrainingSweep(
+    dataset="digits", width=16, sigma_w2=(0.8, 1.7), seeds=(0, 1), depths=(2, 4, 8), steps=20,
+    train_images=200, test_images=50,
+)  # fmt: skip
+
+
+def test_a_grid_of_trainings_holds_what_each_network_learnt() -> None:
+    result = run_sweep(TRAININGS, jobs=1)
+    assert result["accuracy"].dims == ("sigma_w2", "seed", "depth")
+    assert result.depth.values.tolist() == [2, 4, 8]
+    point = TrainingPoint(
+        dataset="digits", width=16, sigma_w2=1.7, seed=1, depth=4, steps=20,
+        train_images=200, test_images=50,
+    )  # fmt: skip
+    alone = measure_point(point)
+    at = result.sel(sigma_w2=1.7, seed=1, depth=4)
+    for name in ("accuracy", "loss", "steps", "diverged"):
+        assert at[name] == alone[name]
+
+
+def test_an_unfinished_grid_of_trainings_goes_on_elsewhere(own_home: Path) -> None:
+    run_sweep(replace(TRAININGS, depths=(2,)), jobs=1)
+    part = collect_sweep(TRAININGS)
+    assert int(part["finished"].sum()) == 4
+    save_result(part, own_home / "part.nc")
+    for file in point_files(own_home):
+        file.unlink()
+    whole = run_sweep(TRAININGS, jobs=1, start_from=own_home / "part.nc")
+    assert int(whole["finished"].sum()) == 12
+    assert len(point_files(own_home)) == 8
+    assert sum(way["points"] for way in provenance(whole)["computed"]) == 12
+
+
+def test_trainings_of_one_depth_are_one_program_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {point: Path(f"{number}") for number, point in enumerate(TRAININGS.points())}
+    assert [len(group) for group in sweep._groups(files, "cpu")] == [1] * 12
+    together = sweep._groups(files, "cuda")
+    assert [{point.depth for point in group} for group in together] == [{2}, {4}, {8}]
+    monkeypatch.setattr(sweep, "TOGETHER_ON_GPU", 3)
+    assert sorted(len(group) for group in sweep._groups(files, "cuda")) == [1, 1, 1, 3, 3, 3]
+    assert {p: f for group in sweep._groups(files, "cuda") for p, f in group.items()} == files
+    cascades = dict.fromkeys(SMALL.points(), Path("x"))
+    assert [len(group) for group in sweep._groups(cascades, "cuda")] == [1] * 4
+
+
+def test_a_grid_computed_in_groups_is_the_one_computed_point_by_point(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = run_sweep(TRAININGS, jobs=1)
+    for file in point_files(own_home):
+        file.unlink()
+    as_on_a_gpu = sweep._groups
+    monkeypatch.setattr(sweep, "_groups", lambda files, device: as_on_a_gpu(files, "cuda"))
+    together = run_sweep(TRAININGS, jobs=1)
+    np.testing.assert_allclose(alone["accuracy"], together["accuracy"], atol=0.021)
+    np.testing.assert_allclose(alone["loss"], together["loss"], rtol=0.01)
+
+
+def test_a_grid_of_predictions_holds_every_predictors_scores() -> None:
+    config = PredictorSweep(
+        dataset="digits", width=16, depth=4, sigma_w2=(0.8, 1.7), seeds=(0, 1), train_images=60,
+        predictors=("r_squared_ridge", "random"),
+    )  # fmt: skip
+    result = run_sweep(config, jobs=1)
+    assert result["scores"].dims == ("sigma_w2", "seed", "predictor", "depth")
+    assert result["scores"].shape == (2, 2, 2, 4)
+    assert (result["seconds"] > 0).all()
+    again = measure_point(list(config.points())[2])
+    np.testing.assert_array_equal(result["scores"][0, 1, 0], again["scores"])
+
+
+# the deepest network that trains, by variance, of a data set that never was
+TRAINS_TO = {1.3: 10, 1.5: 20, 1.7: 40, 1.9: 30, 2.1: 0}
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[TrainingPoint]:
+    """The points that were trained, instead of training them."""
+    asked: list[TrainingPoint] = []
+
+    def train(point: TrainingPoint, **options: object) -> dict:
+        asked.append(point)
+        good = point.depth <= TRAINS_TO[point.sigma_w2]
+        numbers = {"accuracy": 0.9 if good else 0.1, "loss": 1.0, "seconds": 1.0}
+        counts = {"steps": np.int32(1), "diverged": np.int8(0)}
+        return {k: np.float32(v) for k, v in numbers.items()} | counts
+
+    monkeypatch.setattr(points, "measure_point", train)
+    return asked
+
+
+def test_the_search_walks_down_to_the_trainable_depth_and_on_from_there(
+    trained: list[TrainingPoint],
+) -> None:
+    grid = replace(TRAININGS, sigma_w2=tuple(TRAINS_TO), depths=(10, 20, 30, 40, 50), seeds=(3,))
+    found = run_search(grid, threshold=0.5, start=1.68, jobs=1)
+    depths = found.depth.where(found["accuracy"] >= 0.5).max("depth").sel(seed=3)
+    assert depths.fillna(0).values.tolist() == list(TRAINS_TO.values())
+    walked = [(p.sigma_w2, p.depth) for p in trained]
+    assert sorted(walked) == sorted({
+        (1.7, 50), (1.7, 40), (1.5, 40), (1.5, 30), (1.5, 20), (1.3, 20), (1.3, 10),
+        (1.9, 40), (1.9, 30), (2.1, 30), (2.1, 20), (2.1, 10),
+    })  # fmt: skip
+    assert int(found["finished"].sum()) == len(walked)
+    assert set(walked[:2]) == {(1.7, 50), (1.7, 40)}
+
+
+def test_a_search_trains_nothing_twice_and_shows_only_what_it_walked_over(
+    trained: list[TrainingPoint],
+) -> None:
+    grid = replace(TRAININGS, sigma_w2=tuple(TRAINS_TO), depths=(10, 20, 30, 40, 50))
+    run_sweep(grid, jobs=1)
+    assert len(trained) == 50
+    found = run_search(grid, threshold=0.5, start=1.7, jobs=1)
+    assert len(trained) == 50
+    assert int(found["finished"].sum()) == 24
+
+
+@pytest.mark.parametrize("threshold", [0, -0.1, 1.1])
+def test_a_search_needs_an_accuracy_to_look_for(threshold: float) -> None:
+    with pytest.raises(ValueError, match="threshold must be above 0 and at most 1"):
+        run_search(TRAININGS, threshold=threshold, start=1.7)
