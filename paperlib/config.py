@@ -1,9 +1,11 @@
 """The settings of every experiment: frozen, typed, checked before any work, and hashed.
 
-A `CascadePoint` is one network whose cascade is measured; a `CascadeSweep` is a grid of them.
-`PhaseDiagram` is what a notebook's `parameters` cell fills in; it turns into a sweep.
+A point is one computation: a `CascadePoint` one network whose cascade is measured, a
+`TrainingPoint` one that is trained, a `PredictorPoint` one that a predictor judges. A sweep is a
+grid of them. What notebooks ask for is in `paperlib.parameters`.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import hashlib
@@ -12,9 +14,9 @@ import json
 import math
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 ACTIVATIONS = ("tanh", "erf", "relu", "gelu", "linear")
 SHAPES = ("wide", "shrinking")
@@ -38,7 +40,7 @@ PREDICTORS = (
 PROFILES = ("smoke", "quick", "reference", "paper")
 
 
-def _option(default: Any, **limits: Any) -> Any:
+def option(default: Any, **limits: Any) -> Any:
     """A field with its limits: `low`, `above` (exclusive), `high`, or `choices`."""
     return field(default=default, metadata=limits)
 
@@ -56,6 +58,19 @@ def _typed(name: str, value: Any, kind: type) -> Any:
     if not accepted:
         raise ValueError(f"{name} must be {_noun(kind)}, got {value!r} ({type(value).__name__})")
     return kind(value)
+
+
+def _values(name: str, given: Any, kind: Any) -> tuple[Any, ...]:
+    """A list setting, `tuple[kind, ...]`, of different values; papermill's -p gives its text."""
+    if isinstance(given, str) and given.startswith("["):
+        with contextlib.suppress(json.JSONDecodeError):
+            given = json.loads(given.replace("'", '"'))
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise ValueError(f"{name} must be a sequence of values, got {given!r}")
+    values = tuple(_typed(name, value, get_args(kind)[0]) for value in given)
+    if not values or len(set(values)) < len(values):
+        raise ValueError(f"{name} must hold at least one value and none twice, got {values}")
+    return values
 
 
 def _noun(kind: type) -> str:
@@ -83,21 +98,26 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-class _Checked:
+class Checked:
     """Validation on construction, and the ways in and out, shared by every configuration."""
 
     def __post_init__(self) -> None:
-        for option in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, option.name)
-            if option.type in (int, float, bool, str):
-                value = _typed(option.name, value, option.type)
-                object.__setattr__(self, option.name, value)
-                _check_limits(option.name, value, option.metadata)
+        for setting in dataclasses.fields(self):  # type: ignore[arg-type]
+            name, kind = setting.name, setting.type
+            value = getattr(self, name)
+            if kind in (int, float, bool, str):
+                value = _typed(name, value, kind)
+                _check_limits(name, value, setting.metadata)
+            else:
+                value = _values(name, value, kind)
+                for each in value:
+                    _check_limits(name, each, setting.metadata)
+            object.__setattr__(self, name, value)
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """The names of all settings, in order."""
-        return tuple(option.name for option in dataclasses.fields(cls))  # type: ignore[arg-type]
+        return tuple(setting.name for setting in dataclasses.fields(cls))  # type: ignore[arg-type]
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Self:
@@ -141,19 +161,19 @@ class _Checked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Experiment(_Checked):
+class _Experiment(Checked):
     """What every experiment states: its data and its untrained networks."""
 
     dataset: str = "mnist"
     fallback: bool = False  # take an offline data set where this one cannot be had
-    architecture: str = _option("mlp", choices=("mlp",))
-    shape: str = _option("wide", choices=SHAPES)
-    activation: str = _option("tanh", choices=ACTIVATIONS)
-    width: int = _option(0, low=0, high=100_000)  # 0: as many neurons as pixels
-    sigma_b2: float = _option(0.05, low=0.0)
-    train_images: int = _option(2000, low=2)
-    test_images: int = _option(100, low=2)
-    data_seed: int = _option(0, low=0)
+    architecture: str = option("mlp", choices=("mlp",))
+    shape: str = option("wide", choices=SHAPES)
+    activation: str = option("tanh", choices=ACTIVATIONS)
+    width: int = option(0, low=0, high=100_000)  # 0: as many neurons as pixels
+    sigma_b2: float = option(0.05, low=0.0)
+    train_images: int = option(2000, low=2)
+    test_images: int = option(100, low=2)
+    data_seed: int = option(0, low=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -183,11 +203,11 @@ class Sweep(_Experiment):
     axes: ClassVar[Mapping[str, str]] = {}  # a point's setting: the field with its values here
     point: ClassVar[type[_Experiment]]
 
+    sigma_w2: tuple[float, ...] = (1.0, 1.7, 3.0)
+    seeds: tuple[int, ...] = (0, 1, 2)
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        kinds = {option.name: option.type for option in dataclasses.fields(self.point)}
-        for setting, name in self.axes.items():
-            object.__setattr__(self, name, _values(name, getattr(self, name), kinds[setting]))
         list(self.points())  # each point checks its own values
 
     def points(self) -> Iterator[Any]:
@@ -197,26 +217,16 @@ class Sweep(_Experiment):
             yield self.point(**shared, **dict(zip(self.axes, values, strict=True)))
 
 
-def _values(name: str, given: Any, kind: Any) -> tuple[Any, ...]:
-    """The values along an axis of a sweep, checked."""
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise ValueError(f"{name} must be a sequence of values, got {given!r}")
-    values = tuple(_typed(name, value, kind) for value in given)
-    if not values or len(set(values)) < len(values):
-        raise ValueError(f"{name} must hold at least one value and none twice, got {values}")
-    return values
-
-
 @dataclass(frozen=True, kw_only=True)
 class _CascadeExperiment(_Experiment):
     """What all points of a sweep of cascades share: depth, inverses and measures."""
 
-    depth: int = _option(60, low=1, high=10_000)
-    solver: str = _option("ridge", choices=SOLVERS)
-    resolution: float = _option(1e-3, above=0.0)  # ridge only: what lies below its root is lost
-    steps: int = _option(0, low=0)  # adam only: 0 is one epoch
-    batch_size: int = _option(64, low=1)  # adam only
-    rtol: float = _option(0.005, above=0.0)  # the published cutoff's tolerance
+    depth: int = option(60, low=1, high=10_000)
+    solver: str = option("ridge", choices=SOLVERS)
+    resolution: float = option(1e-3, above=0.0)  # ridge only: what lies below its root is lost
+    steps: int = option(0, low=0)  # adam only: 0 is one epoch
+    batch_size: int = option(64, low=1)  # adam only
+    rtol: float = option(0.005, above=0.0)  # the published cutoff's tolerance
 
     def unread(self) -> tuple[str, ...]:
         other = {"ridge": ("steps", "batch_size"), "adam": ("resolution",)}[self.solver]
@@ -227,8 +237,8 @@ class _CascadeExperiment(_Experiment):
 class CascadePoint(_CascadeExperiment):
     """One network: its initialisation and the fit of its cascade."""
 
-    sigma_w2: float = _option(1.7, above=0.0)
-    seed: int = _option(0, low=0)
+    sigma_w2: float = option(1.7, above=0.0)
+    seed: int = option(0, low=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,9 +247,6 @@ class CascadeSweep(_CascadeExperiment, Sweep):
 
     axes: ClassVar[Mapping[str, str]] = {"sigma_w2": "sigma_w2", "seed": "seeds"}
     point: ClassVar[type[_Experiment]] = CascadePoint
-
-    sigma_w2: tuple[float, ...] = (1.0, 1.7, 3.0)
-    seeds: tuple[int, ...] = (0, 1, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,23 +257,23 @@ class _TrainingExperiment(_Experiment):
     rates at which shallow ones train. It never depends on the variance.
     """
 
-    optimiser: str = _option("sgd", choices=OPTIMISERS)
-    learning_rate: float = _option(0.3, above=0.0)
-    rate_exponent: float = _option(1.0, low=0.0, high=4.0)
-    steps: int = _option(500, low=0)
-    batch_size: int = _option(64, low=1)
-    threshold: float = _option(1.0, above=0.0, high=1.0)  # accuracy at which training may stop
-    train_images: int = _option(60_000, low=2)
-    test_images: int = _option(1000, low=2)
+    optimiser: str = option("sgd", choices=OPTIMISERS)
+    learning_rate: float = option(0.3, above=0.0)
+    rate_exponent: float = option(1.0, low=0.0, high=4.0)
+    steps: int = option(500, low=0)
+    batch_size: int = option(64, low=1)
+    threshold: float = option(1.0, above=0.0, high=1.0)  # accuracy at which training may stop
+    train_images: int = option(60_000, low=2)
+    test_images: int = option(1000, low=2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPoint(_TrainingExperiment):
     """One classifier that is trained."""
 
-    depth: int = _option(30, low=1, high=10_000)
-    sigma_w2: float = _option(1.7, above=0.0)
-    seed: int = _option(0, low=0)
+    depth: int = option(30, low=1, high=10_000)
+    sigma_w2: float = option(1.7, above=0.0)
+    seed: int = option(0, low=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,8 +287,6 @@ class TrainingSweep(_TrainingExperiment, Sweep):
     }
     point: ClassVar[type[_Experiment]] = TrainingPoint
 
-    sigma_w2: tuple[float, ...] = (1.0, 1.7, 3.0)
-    seeds: tuple[int, ...] = (0, 1)
     depths: tuple[int, ...] = (5, 10, 20, 40)
 
 
@@ -289,8 +294,8 @@ class TrainingSweep(_TrainingExperiment, Sweep):
 class _PredictorExperiment(_Experiment):
     """What all points of a grid of predictions share: one network predicts all depths."""
 
-    depth: int = _option(60, low=1, high=10_000)
-    train_images: int = _option(2000, low=4)
+    depth: int = option(60, low=1, high=10_000)
+    train_images: int = option(2000, low=4)
 
     def unread(self) -> tuple[str, ...]:
         return (*super().unread(), "test_images")
@@ -300,9 +305,9 @@ class _PredictorExperiment(_Experiment):
 class PredictorPoint(_PredictorExperiment):
     """What one predictor says of one untrained network."""
 
-    predictor: str = _option("r_squared_ridge", choices=PREDICTORS)
-    sigma_w2: float = _option(1.7, above=0.0)
-    seed: int = _option(0, low=0)
+    predictor: str = option("r_squared_ridge", choices=PREDICTORS)
+    sigma_w2: float = option(1.7, above=0.0)
+    seed: int = option(0, low=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,8 +321,6 @@ class PredictorSweep(_PredictorExperiment, Sweep):
     }
     point: ClassVar[type[_Experiment]] = PredictorPoint
 
-    sigma_w2: tuple[float, ...] = (1.0, 1.7, 3.0)
-    seeds: tuple[int, ...] = (0, 1)
     predictors: tuple[str, ...] = PREDICTORS
 
 
@@ -325,74 +328,3 @@ def digest(settings: Mapping[str, Any]) -> str:
     """The sha256 of settings in their canonical form, in hex."""
     canonical = json.dumps(settings, sort_keys=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-@dataclass(frozen=True, kw_only=True)
-class PhaseDiagram(_Checked):
-    """The parameters of a phase-diagram notebook, and the sweeps that they stand for."""
-
-    profile: str = _option("quick", choices=PROFILES)
-    dataset: str = "mnist"
-    fallback: bool = False
-    depth: int = _option(24, low=1, high=10_000)
-    width: int = _option(0, low=0, high=100_000)
-    activation: str = _option("tanh", choices=ACTIVATIONS)
-    sigma_w2_min: float = _option(0.3, above=0.0)
-    sigma_w2_max: float = _option(3.9, above=0.0, high=1e6)
-    sigma_w2_step: float = _option(0.45, above=0.0)
-    sigma_b2: float = _option(0.05, low=0.0)
-    seeds: int = _option(3, low=1, high=10_000)
-    solver: str = _option("ridge", choices=SOLVERS)
-    resolution: float = _option(1e-3, above=0.0)
-    train_images: int = _option(1000, low=2)
-    steps: int = _option(80, low=0)
-    test_images: int = _option(100, low=2)
-    jobs: int = _option(0, low=0)
-    start_from: str = ""
-    compare_with: str = ""
-    calibration: str = ""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.sigma_w2_max < self.sigma_w2_min:
-            raise ValueError(
-                "sigma_w2_max must be >= sigma_w2_min, "
-                f"got {self.sigma_w2_max} < {self.sigma_w2_min}"
-            )
-        if (self.sigma_w2_max - self.sigma_w2_min) / self.sigma_w2_step > 100_000:
-            raise ValueError(
-                f"sigma_w2_step must leave at most 100,000 values, got {self.sigma_w2_step}"
-            )
-
-    def variances(self) -> tuple[float, ...]:
-        """The grid of σ_w² from the smallest up to the largest, in decimals as a person writes."""
-        count = math.floor((self.sigma_w2_max - self.sigma_w2_min) / self.sigma_w2_step + 1e-9) + 1
-        return tuple(round(self.sigma_w2_min + i * self.sigma_w2_step, 10) for i in range(count))
-
-    def sweep(self) -> CascadeSweep:
-        """The grid of points behind the phase diagram."""
-        return self._sweep(self.solver, self.variances(), tuple(range(self.seeds)))
-
-    def comparison(self) -> CascadeSweep:
-        """A few points of the same grid, one seed each, by the other solver."""
-        other = next(solver for solver in SOLVERS if solver != self.solver)
-        return self._sweep(other, self._few(4), (0,))
-
-    def resolutions(self) -> list[CascadeSweep]:
-        """A few ridge points of the same grid, one seed each, at coarser and finer resolutions."""
-        factors = (0.1, 1.0, 10.0)
-        few = self._sweep("ridge", self._few(4), (0,))
-        return [replace(few, resolution=self.resolution * factor) for factor in factors]
-
-    def _few(self, count: int) -> tuple[float, ...]:
-        grid = self.variances()
-        return tuple(grid[:: math.ceil(len(grid) / count)])
-
-    def _sweep(
-        self, solver: str, sigma_w2: tuple[float, ...], seeds: tuple[int, ...]
-    ) -> CascadeSweep:
-        shared = set(self.names()) & set(CascadeSweep.names()) - {"seeds"}
-        settings = {name: getattr(self, name) for name in shared} | {"solver": solver}
-        if solver == "adam":  # every batch of up to one epoch is new
-            settings["train_images"] = min(self.steps * 64, 60_000) or 60_000
-        return CascadeSweep(**settings, sigma_w2=sigma_w2, seeds=seeds)

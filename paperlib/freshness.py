@@ -77,9 +77,12 @@ def _data(values: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
         if key == "dataset":
             found[key] = _data_set(value)
-        elif isinstance(value, str) and value.endswith(".nc"):
-            path = Path(value)
-            found[key] = _listing(path if path.is_absolute() else paths.reference_file(value))
+            continue
+        texts = [v for v in (value if isinstance(value, tuple) else [value]) if isinstance(v, str)]
+        files = [Path(text) for text in texts if text.endswith(".nc")]
+        if files:
+            whole = (f if f.is_absolute() else paths.reference_file(str(f)) for f in files)
+            found[key] = [entry for file in whole for entry in _listing(file)]
     return found
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from paperlib import config, freshness, paths
+from paperlib import parameters as kinds
 from paperlib.config import did_you_mean
 from paperlib.freshness import INJECTED, State
 
@@ -109,8 +110,9 @@ def validated(name: str, profile: str, overrides: Mapping[str, Any]) -> dict[str
     """Every parameter of a run: the notebook's defaults, the profile's values, then `overrides`.
 
     The notebook's metadata names its configuration (`"paperlib": {"config": "PhaseDiagram"}`), a
-    class in paperlib.config that checks names, types and ranges here, before a kernel starts. Paths
-    of files among the overrides become absolute, because the kernel runs in the project's folder.
+    class in paperlib.parameters that checks names, types and ranges here, before a kernel starts.
+    Paths of files among the overrides become absolute, because the kernel runs in the project's
+    folder.
 
     Raises:
         ValueError: an unknown name, a wrong type, or a value out of range.
@@ -222,14 +224,14 @@ def _parameter(path: Path, inferred: Mapping[str, str]) -> Parameter:
 
 
 def _config_class(name: str) -> Any:
-    """The class of paperlib.config that the notebook says checks its parameters."""
+    """The class of paperlib.parameters that the notebook says checks its parameters."""
     path = _existing(name)
     named = _read(path).metadata.get("paperlib", {}).get("config", "")
-    found = getattr(config, named, None) if named else None
+    found = getattr(kinds, named, None) if named else None
     if not hasattr(found, "from_notebook"):
         raise ValueError(
-            f"{path.name}: its metadata must name its configuration, a class of paperlib.config, "
-            f'as {{"paperlib": {{"config": …}}}}; got {named!r}'
+            f"{path.name}: its metadata must name its configuration, a class of "
+            f'paperlib.parameters, as {{"paperlib": {{"config": …}}}}; got {named!r}'
         )
     return found
 
@@ -326,7 +328,8 @@ def _injected(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     cell = {key: parameter.default for key, parameter in parameters(name).items()}
     defaults = _config_class(name).from_dict(cell).as_dict()
-    return {k: v for k, v in values.items() if k == "profile" or v != defaults[k]}
+    changed = {k: v for k, v in values.items() if k == "profile" or v != defaults[k]}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in changed.items()}
 
 
 def _this_interpreter() -> Any:

@@ -187,6 +187,7 @@ def _about(config: Sweep, data: Dataset, own: Mapping[Any, Point]) -> Any:
         "data": {
             "name": data.name,
             "checksum": data.checksum,
+            "classes": len(data.classes),
             "pixels": data.image_shape[1] * data.image_shape[2],  # grey
             # fewer than were asked for, where the data set holds fewer
             "train_images": min(config.train_images, len(data.train_images)),

@@ -5,7 +5,7 @@ which a curve collapses, and the mean-field curves that are drawn over them.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from paperlib.config import CascadePoint, CascadeSweep
+from paperlib.config import CascadePoint
 from paperlib.meanfield import correlation_depth, critical_sigma_w2
 from paperlib.measures import collapse_depth
 from paperlib.results import provenance
@@ -40,7 +40,8 @@ _PANELS = {
 
 
 @contextmanager
-def _paper_style() -> Iterator[None]:
+def paper_style() -> Iterator[None]:
+    """Figures made inside look alike."""
     with plt.style.context(STYLE):
         yield
 
@@ -53,23 +54,23 @@ def phase_diagram(result: xr.Dataset) -> Figure:
 
     Source: arXiv:2406.12916, figures of the MLP; R² and the collapse depth are this package's.
     """
-    with _paper_style():
+    with paper_style():
         figure = plt.figure(figsize=(10.5, 6.4))
         top, bottom = cast("Any", figure.subfigures(2, 1, height_ratios=(1, 1.15)))
         _heat_maps(top, result)
         left, right = bottom.subfigures(1, 2, width_ratios=(1, 1.1))
         _depths_reached(left.subplots(), result)
         _examples(right, result)
-        _sign(figure, describe(result), result)
+        sign(figure, describe(result), result)
     return figure
 
 
 def heat_maps(result: xr.Dataset) -> Figure:
     """A figure of the four measures over σ_w² × depth alone."""
-    with _paper_style():
+    with paper_style():
         figure = plt.figure(figsize=(10.5, 2.9))
         _heat_maps(figure, result)
-        _sign(figure, describe(result), result)
+        sign(figure, describe(result), result)
     return figure
 
 
@@ -93,12 +94,12 @@ def solver_comparison(ridge: xr.Dataset, adam: xr.Dataset) -> Figure:
     closed, trained = xr.align(ridge, adam, join="inner", exclude=("shown_depth",))
     if not closed.sizes["sigma_w2"] * closed.sizes["seed"]:
         raise ValueError("the two results share no sigma_w2 and seed; nothing to compare")
-    with _paper_style():
+    with paper_style():
         figure, axes = plt.subplots(1, 4, figsize=(10.5, 2.9))
         _scatter_r_squared(axes[0], closed, trained)
         _information(axes[1], closed, trained)
         for compared, name, colour in ((closed, "ridge", "C0"), (trained, "adam", "C1")):
-            _depth_lines(axes[2], compared, f"{name}, collapse depth", colour)
+            depth_lines(axes[2], compared, f"{name}, collapse depth", colour)
             cutoff = compared["cutoff"].where(compared["finished"] == 1).mean("seed")
             label = f"… cutoff, measured to depth {depths[0 if name == 'ridge' else 1]}"
             axes[2].plot(cutoff.sigma_w2, cutoff, "--", color=colour, lw=0.9, label=label)
@@ -108,7 +109,7 @@ def solver_comparison(ridge: xr.Dataset, adam: xr.Dataset) -> Figure:
         bars = axes[3].bar(["ridge", "adam"], per_stage, color=["C0", "C1"], log=True)
         axes[3].bar_label(bars, fmt="%.2g s", fontsize=7)
         axes[3].set(title="Seconds per stage", ylabel="CPU seconds, one core")
-        _sign(figure, f"{describe(ridge)}  ·  against  ·  {_solver(adam)}", adam)
+        sign(figure, f"{describe(ridge)}  ·  against  ·  {solver_of(adam)}", adam)
     return figure
 
 
@@ -126,7 +127,7 @@ def resolution_calibration(calibration: xr.Dataset, adam: xr.Dataset) -> Figure:
     check_comparable(calibration, adam)
     depths, trained = collapse_depths(calibration), collapse_depths(adam)
     published = published_depths(calibration)
-    with _paper_style():
+    with paper_style():
         figure, axis = plt.subplots(figsize=(5.2, 3.4))
         colours = plt.get_cmap("cividis")(np.linspace(0, 0.85, depths.sizes["sigma_w2"]))
         for sigma_w2, colour in zip(depths.sigma_w2.values, colours, strict=True):
@@ -146,7 +147,7 @@ def resolution_calibration(calibration: xr.Dataset, adam: xr.Dataset) -> Figure:
         )
         axis.axvline(RESOLUTION, color="0.8", lw=4, zorder=0)
         axis.legend(title=VARIANCE + "\n" + "\n".join(lines), title_fontsize=7)
-        _sign(figure, f"{_network(calibration)}  ·  {_seeds(calibration)}", calibration)
+        sign(figure, f"{network_of(calibration)}  ·  {seeds_of(calibration)}", calibration)
     return figure
 
 
@@ -229,10 +230,10 @@ def best_variances(result: xr.Dataset) -> pd.DataFrame:
 
 def describe(result: xr.Dataset) -> str:
     """A result's title in words: data really used, network, variance, solver, seeds."""
-    return f"{_network(result)}  ·  {_solver(result)}  ·  {_seeds(result)}"
+    return f"{network_of(result)}  ·  {solver_of(result)}  ·  {seeds_of(result)}"
 
 
-def _network(result: xr.Dataset) -> str:
+def network_of(result: xr.Dataset) -> str:
     about = provenance(result)
     config = about["config"]
     width = f"width {config['width'] or about['data']['pixels']}"
@@ -248,7 +249,7 @@ def solver_name(result: xr.Dataset) -> str:
     return provenance(result)["config"]["solver"]
 
 
-def _solver(result: xr.Dataset) -> str:
+def solver_of(result: xr.Dataset) -> str:
     about = provenance(result)
     config, images = about["config"], about["data"]["train_images"]
     if config["solver"] == "ridge":
@@ -257,12 +258,12 @@ def _solver(result: xr.Dataset) -> str:
     return f"Adam, {steps:,} steps of {config['batch_size']}"
 
 
-def _seeds(result: xr.Dataset) -> str:
+def seeds_of(result: xr.Dataset) -> str:
     count = result.sizes["seed"]
     return f"{count} seed{'s' if count > 1 else ''}"
 
 
-def _sign(figure: Figure, title: str, result: xr.Dataset) -> None:
+def sign(figure: Figure, title: str, result: xr.Dataset) -> None:
     """Nothing; a title, and in small print what the result was computed with."""
     about = provenance(result)
     commits = ", ".join(sorted({way["commit"] for way in about["computed"]}))
@@ -288,7 +289,7 @@ def _heat_map(axis: Axes, result: xr.Dataset, measure: str) -> None:
     title, unit, colours, lowest, highest = _PANELS[measure]
     values = result[measure].mean("seed").values.T
     mesh = axis.pcolormesh(
-        _edges(result.sigma_w2.values),
+        edges(result.sigma_w2.values),
         np.arange(result.sizes["depth"] + 1) + 0.5,
         values,
         cmap=colours,
@@ -296,13 +297,13 @@ def _heat_map(axis: Axes, result: xr.Dataset, measure: str) -> None:
         vmax=highest,
         rasterized=True,
     )
-    _draw_theory(axis, result, colour="white")
+    draw_theory(axis, result, colour="white")
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(title=title, xlabel=VARIANCE, ylim=(0.5, result.sizes["depth"] + 0.5))
     axis.figure.colorbar(mesh, ax=axis, label=unit, pad=0.02)
 
 
-def _edges(centres: np.ndarray) -> np.ndarray:
+def edges(centres: np.ndarray) -> np.ndarray:
     """The borders between grid values, halfway; the outermost as far as their neighbours'."""
     if len(centres) == 1:
         return np.array([centres[0] - 0.05, centres[0] + 0.05])
@@ -310,33 +311,35 @@ def _edges(centres: np.ndarray) -> np.ndarray:
     return np.array([2 * centres[0] - middles[0], *middles, 2 * centres[-1] - middles[-1]])
 
 
-def _draw_theory(axis: Axes, result: xr.Dataset, *, colour: str) -> None:
-    """6 ξ_c, and the critical line where it lies inside the grid."""
-    config = CascadeSweep.from_dict(provenance(result)["config"])
-    ends = _edges(result.sigma_w2.values)[[0, -1]]
+def draw_theory(axis: Axes, result: xr.Dataset, *, colour: str) -> None:
+    """Nothing; draws ξ_c, 6 ξ_c, and the critical line where it lies inside the grid."""
+    config = provenance(result)["config"]
+    ends = edges(result.sigma_w2.values)[[0, -1]]
     grid = np.linspace(max(ends[0], 1e-3), ends[1], 200)
     lengths = np.array([_correlation_depth(s, config) for s in grid])
     axis.plot(grid, lengths, color=colour, lw=1, ls="--", label=r"$\xi_c$ (mean field)")
     axis.plot(grid, 6 * lengths, color=colour, lw=1, label=r"$6\,\xi_c$ (mean field)")
-    critical = critical_sigma_w2(config.sigma_b2, activation=config.activation)
+    critical = critical_sigma_w2(config["sigma_b2"], activation=config["activation"])
     if ends[0] <= critical <= ends[1]:
         axis.axvline(critical, color=colour, lw=0.8, ls=":", label=f"critical: {critical:.2f}")
     axis.set_xlim(*ends)
 
 
-def _correlation_depth(sigma_w2: float, config: CascadeSweep) -> float:
+def _correlation_depth(sigma_w2: float, config: Mapping[str, Any]) -> float:
     """ξ_c, NaN where the variance is beyond what the quadrature can reach."""
     try:
-        return correlation_depth(float(sigma_w2), config.sigma_b2, activation=config.activation)
+        return correlation_depth(
+            float(sigma_w2), config["sigma_b2"], activation=config["activation"]
+        )
     except ValueError:
         return np.nan
 
 
 def _depths_reached(axis: Axes, result: xr.Dataset) -> None:
-    _draw_theory(axis, result, colour="0.55")
-    _depth_lines(axis, result, "collapse depth (R² < 0.02)", "C0")
+    draw_theory(axis, result, colour="0.55")
+    depth_lines(axis, result, "collapse depth (R² < 0.02)", "C0")
     cutoff = result["cutoff"].where(result["finished"] == 1)
-    _mean_with_bars(axis, cutoff, "published cutoff", "C1")
+    mean_with_bars(axis, cutoff, "published cutoff", "C1")
     depth = result.sizes["depth"]
     axis.axhline(depth, color="0.8", lw=0.6, zorder=0)
     axis.set(title="Depth reached", xlabel=VARIANCE, ylabel="depth", ylim=(0, 1.12 * depth))
@@ -350,9 +353,10 @@ def collapse_depths(result: xr.Dataset) -> xr.DataArray:
     ).where(result["finished"] == 1)
 
 
-def _depth_lines(axis: Axes, result: xr.Dataset, label: str, colour: str) -> None:
+def depth_lines(axis: Axes, result: xr.Dataset, label: str, colour: str) -> None:
+    """Nothing; draws the collapse depth of R², triangles where none was seen."""
     depths = collapse_depths(result)
-    _mean_with_bars(axis, depths, label, colour)
+    mean_with_bars(axis, depths, label, colour)
     censored = (depths > result.sizes["depth"]).any("seed")
     at = result.sigma_w2.values[censored.values]
     if len(at):
@@ -360,8 +364,8 @@ def _depth_lines(axis: Axes, result: xr.Dataset, label: str, colour: str) -> Non
         axis.plot(at, height, "^", color=colour, ms=3, label="not reached within the depth")
 
 
-def _mean_with_bars(axis: Axes, values: xr.DataArray, label: str, colour: str) -> None:
-    """The mean over seeds, its standard deviation as bars where there are several."""
+def mean_with_bars(axis: Axes, values: xr.DataArray, label: str, colour: str) -> None:
+    """Nothing; draws the mean over seeds, with its standard deviation if there are several."""
     spread = values.std("seed", ddof=1) if values.sizes["seed"] > 1 else None
     axis.errorbar(
         values.sigma_w2,
@@ -430,6 +434,6 @@ def _scatter_r_squared(axis: Axes, closed: xr.Dataset, trained: xr.Dataset) -> N
 def _information(axis: Axes, closed: xr.Dataset, trained: xr.Dataset) -> None:
     for result, label, colour in ((closed, "ridge", "C0"), (trained, "adam", "C1")):
         total = result["r_squared"].clip(min=0).sum("depth", min_count=1)
-        _mean_with_bars(axis, total, label, colour)
+        mean_with_bars(axis, total, label, colour)
     axis.set(title="Information kept", xlabel=VARIANCE, ylabel="Σ over depths of max(R², 0)")
     axis.legend()

@@ -3,7 +3,15 @@ import dataclasses
 import numpy as np
 import pytest
 
-from paperlib.config import CascadePoint, CascadeSweep, PhaseDiagram
+from paperlib.config import (
+    CascadePoint,
+    CascadeSweep,
+    PredictorPoint,
+    PredictorSweep,
+    TrainingPoint,
+    TrainingSweep,
+)
+from paperlib.parameters import PhaseDiagram
 
 
 def test_a_whole_float_is_an_int_and_an_int_is_a_float() -> None:
@@ -60,23 +68,6 @@ def test_a_notebooks_variables_become_settings_and_its_other_names_do_not() -> N
         PhaseDiagram.from_notebook({**namespace, "sigma": 1.0})
 
 
-def test_the_grid_holds_both_ends_in_round_decimals() -> None:
-    grid = PhaseDiagram(sigma_w2_min=0.1, sigma_w2_max=6.0, sigma_w2_step=0.01).variances()
-    assert (len(grid), grid[0], grid[-1], grid[2]) == (591, 0.1, 6.0, 0.12)
-    assert PhaseDiagram(sigma_w2_min=2.0, sigma_w2_max=2.0).variances() == (2.0,)
-
-
-def test_a_phase_diagram_stands_for_a_sweep_a_comparison_and_a_calibration() -> None:
-    config = PhaseDiagram(depth=9, seeds=2, steps=5)
-    sweep, comparison, resolutions = config.sweep(), config.comparison(), config.resolutions()
-    assert (sweep.solver, sweep.depth, sweep.seeds) == ("ridge", 9, (0, 1))
-    assert (comparison.solver, comparison.train_images) == ("adam", 320)
-    assert set(comparison.sigma_w2) < set(sweep.sigma_w2)
-    assert [r.resolution for r in resolutions] == pytest.approx([1e-4, 1e-3, 1e-2])
-    trained = PhaseDiagram(solver="adam", steps=0)
-    assert (trained.sweep().train_images, trained.comparison().solver) == (60_000, "ridge")
-
-
 def test_a_sweep_is_every_variance_with_every_seed() -> None:
     points = list(CascadeSweep(sigma_w2=(1.0, 2.0), seeds=(3, 4), depth=5).points())
     assert [(p.sigma_w2, p.seed) for p in points] == [(1.0, 3), (1.0, 4), (2.0, 3), (2.0, 4)]
@@ -131,3 +122,39 @@ def test_settings_survive_a_round_trip() -> None:
     again = CascadeSweep.from_dict({**sweep.as_dict(), "sigma_w2": [0.5, 1.5], "seeds": [2]})
     assert again == sweep
     assert "dataset" not in sweep.identifying()
+
+
+@pytest.mark.parametrize("given", [[5, 10], (5, 10.0), "[5, 10]", np.array([5, 10])])
+def test_a_list_may_come_as_the_text_that_papermill_makes_of_it(given: object) -> None:
+    assert TrainingSweep(depths=given).depths == (5, 10)
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"depths": "[5, ten]"}, r"depths must be a sequence of values, got '\[5, ten\]'"),
+    ({"depths": [5, "10"]}, r"depths must be a whole number, got '10' \(str\)"),
+    ({"depths": [0]}, "depth must be >= 1, got 0"),
+    ({"threshold": 0}, "threshold must be > 0.0, got 0.0"),
+    ({"threshold": 1.5}, "threshold must be <= 1.0, got 1.5"),
+    ({"optimiser": "sdg"}, r"sgd, adam; got 'sdg' \(did you mean 'sgd'\?\)"),
+    ({"steps": -1}, "steps must be >= 0, got -1"),
+])  # fmt: skip
+def test_a_bad_grid_of_trainings_is_refused(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainingSweep(**settings)
+
+
+def test_the_last_axis_runs_fastest() -> None:
+    points = list(TrainingSweep(sigma_w2=(1.0,), seeds=(0, 1), depths=(2, 3)).points())
+    assert [(p.seed, p.depth) for p in points] == [(0, 2), (0, 3), (1, 2), (1, 3)]
+    judged = list(PredictorSweep(sigma_w2=(1.0, 2.0), seeds=(0,), predictors=["snip"]).points())
+    assert [(p.sigma_w2, p.predictor) for p in judged] == [(1.0, "snip"), (2.0, "snip")]
+
+
+def test_an_unknown_predictor_is_named_with_the_right_one() -> None:
+    with pytest.raises(ValueError, match=r"got 'r_squard_ridge' \(did you mean 'r_squared_ridge'"):
+        PredictorSweep(predictors=("r_squard_ridge",))
+
+
+def test_points_of_different_kinds_never_share_a_file() -> None:
+    kinds = (CascadePoint(), TrainingPoint(), PredictorPoint())
+    assert len({point.identity(code_version=1, checksum="c") for point in kinds}) == 3

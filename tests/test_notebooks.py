@@ -17,7 +17,7 @@ import papermill
 import pytest
 from tiny_project import NAME, build
 
-from paperlib import config, notebooks
+from paperlib import config, notebooks, parameters
 
 ROOT = Path(__file__).parent.parent
 NAMES = [path.stem for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
@@ -362,9 +362,10 @@ def test_parameters_are_annotated_literals_with_a_comment_each(name: str) -> Non
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_parameters_are_those_of_the_notebooks_configuration(name: str) -> None:
-    kind = getattr(config, read(name).metadata["paperlib"]["config"])
+    kind = getattr(parameters, read(name).metadata["paperlib"]["config"])
     assert tuple(notebooks.parameters(name)) == kind.names()
-    assert {key: p.default for key, p in notebooks.parameters(name).items()} == kind().as_dict()
+    defaults = {key: p.default for key, p in notebooks.parameters(name).items()}
+    assert kind.from_dict(defaults) == kind()
 
 
 @pytest.mark.parametrize("name", NAMES)

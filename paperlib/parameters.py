@@ -1,0 +1,218 @@
+"""What each notebook's `parameters` cell fills in, checked, and the sweeps that it stands for."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from paperlib.config import (
+    ACTIVATIONS,
+    OPTIMISERS,
+    PREDICTORS,
+    PROFILES,
+    SHAPES,
+    SOLVERS,
+    CascadeSweep,
+    Checked,
+    Sweep,
+    TrainingSweep,
+    option,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseDiagram(Checked):
+    """The parameters of a phase-diagram notebook, and the sweeps that they stand for."""
+
+    profile: str = option("quick", choices=PROFILES)
+    dataset: str = "mnist"
+    fallback: bool = False
+    depth: int = option(24, low=1, high=10_000)
+    width: int = option(0, low=0, high=100_000)
+    activation: str = option("tanh", choices=ACTIVATIONS)
+    sigma_w2_min: float = option(0.3, above=0.0)
+    sigma_w2_max: float = option(3.9, above=0.0, high=1e6)
+    sigma_w2_step: float = option(0.45, above=0.0)
+    sigma_b2: float = option(0.05, low=0.0)
+    seeds: int = option(3, low=1, high=10_000)
+    solver: str = option("ridge", choices=SOLVERS)
+    resolution: float = option(1e-3, above=0.0)
+    train_images: int = option(1000, low=2)
+    steps: int = option(80, low=0)
+    test_images: int = option(100, low=2)
+    jobs: int = option(0, low=0)
+    start_from: str = ""
+    compare_with: str = ""
+    calibration: str = ""
+    trained: str = "trainability_mnist.nc"
+    predicted: str = "mnist_mlp_300.nc"
+
+    def variances(self) -> tuple[float, ...]:
+        """The grid of σ_w² from the smallest up to the largest."""
+        return evenly_spaced(self.sigma_w2_min, self.sigma_w2_max, self.sigma_w2_step)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.variances()  # which checks its limits
+
+    def sweep(self) -> CascadeSweep:
+        """The grid of points behind the phase diagram."""
+        return self._sweep(self.solver, self.variances(), tuple(range(self.seeds)))
+
+    def comparison(self) -> CascadeSweep:
+        """A few points of the same grid, one seed each, by the other solver."""
+        other = next(solver for solver in SOLVERS if solver != self.solver)
+        return self._sweep(other, self._few(4), (0,))
+
+    def resolutions(self) -> list[CascadeSweep]:
+        """A few ridge points of the same grid, one seed each, at coarser and finer resolutions."""
+        factors = (0.1, 1.0, 10.0)
+        few = self._sweep("ridge", self._few(4), (0,))
+        return [replace(few, resolution=self.resolution * factor) for factor in factors]
+
+    def _few(self, count: int) -> tuple[float, ...]:
+        grid = self.variances()
+        return tuple(grid[:: math.ceil(len(grid) / count)])
+
+    def _sweep(
+        self, solver: str, sigma_w2: tuple[float, ...], seeds: tuple[int, ...]
+    ) -> CascadeSweep:
+        shared = set(self.names()) & set(CascadeSweep.names()) - {"seeds"}
+        settings = {name: getattr(self, name) for name in shared} | {"solver": solver}
+        if solver == "adam":  # every batch of up to one epoch is new
+            settings["train_images"] = min(self.steps * 64, 60_000) or 60_000
+        return CascadeSweep(**settings, sigma_w2=sigma_w2, seeds=seeds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainability(Checked):
+    """The parameters of the trainability notebook: its heat maps, and the networks it trains."""
+
+    profile: str = option("quick", choices=PROFILES)
+    dataset: str = "cifar10"
+    fallback: bool = False
+    depth: int = option(100, low=1, high=10_000)
+    width: int = option(0, low=0, high=100_000)
+    sigma_w2_min: float = option(0.3, above=0.0)
+    sigma_w2_max: float = option(4.1, above=0.0, high=1e6)
+    sigma_w2_step: float = option(0.1, above=0.0)
+    sigma_b2: float = option(0.05, low=0.0)
+    activation: str = option("tanh", choices=ACTIVATIONS)
+    seeds: int = option(3, low=1, high=10_000)
+    resolution: float = option(1e-3, above=0.0)
+    train_images: int = option(2000, low=2)
+    test_images: int = option(100, low=2)
+    start_from: str = "cifar10_mlp.nc"
+    trained_shape: str = option("wide", choices=SHAPES)
+    trained_width: int = option(300, low=0, high=100_000)
+    trained_sigma_w2: tuple[float, ...] = option(
+        (0.6, 0.9, 1.1, 1.3, 1.5, 1.75, 2.05, 2.4, 2.7, 3.1, 3.5, 4.0), above=0.0
+    )
+    trained_depths: tuple[int, ...] = option((5, 10, 15, 20, 30, 45, 70, 100), low=1, high=10_000)
+    trained_seeds: int = option(2, low=1, high=10_000)
+    optimiser: str = option("sgd", choices=OPTIMISERS)
+    learning_rate: float = option(0.3, above=0.0)
+    rate_exponent: float = option(1.0, low=0.0, high=4.0)
+    steps: int = option(1000, low=1)
+    stop_at: float = option(1.0, above=0.0, high=1.0)
+    search_from: float = option(0.0, low=0.0)
+    trained: str = "trainability_cifar10.nc"
+    predicted: str = "cifar10_mlp_300.nc"
+    column: float = option(1.75, low=0.0)
+    column_depth: int = option(15, low=1, high=10_000)
+    jobs: int = option(0, low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.variances()  # which checks its limits
+        if self.search_from and self.stop_at == 1:
+            raise ValueError("a search (search_from > 0) needs stop_at < 1, the accuracy it seeks")
+
+    def variances(self) -> tuple[float, ...]:
+        """The grid of σ_w² of the cascades from the smallest up to the largest."""
+        return evenly_spaced(self.sigma_w2_min, self.sigma_w2_max, self.sigma_w2_step)
+
+    def sweep(self) -> CascadeSweep:
+        """The cascades behind the heat maps."""
+        names = set(self.names()) & set(CascadeSweep.names()) - {"seeds", "steps"}
+        return CascadeSweep(
+            **{name: getattr(self, name) for name in names},
+            sigma_w2=self.variances(),
+            seeds=tuple(range(self.seeds)),
+        )
+
+    def prediction(self) -> CascadeSweep:
+        """The cascades of the networks that are trained, to be compared with them."""
+        return replace(
+            self.sweep(),
+            shape=self.trained_shape,
+            width=0 if self.trained_shape == "shrinking" else self.trained_width,
+            depth=max(self.trained_depths),
+        )
+
+    def training(self) -> TrainingSweep:
+        """The networks that are trained."""
+        return TrainingSweep(
+            dataset=self.dataset,
+            fallback=self.fallback,
+            shape=self.trained_shape,
+            width=0 if self.trained_shape == "shrinking" else self.trained_width,
+            activation=self.activation,
+            sigma_b2=self.sigma_b2,
+            sigma_w2=self.trained_sigma_w2,
+            depths=self.trained_depths,
+            seeds=tuple(range(self.trained_seeds)),
+            optimiser=self.optimiser,
+            learning_rate=self.learning_rate,
+            rate_exponent=self.rate_exponent,
+            steps=self.steps,
+            threshold=self.stop_at,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoreboard(Checked):
+    """The parameters of the predictors' notebook."""
+
+    profile: str = option("quick", choices=PROFILES)
+    fallback: bool = False
+    trained: tuple[str, ...] = ("trainability_mnist.nc", "trainability_cifar10.nc")
+    predicted: tuple[str, ...] = ("predictors_mnist.nc", "predictors_cifar10.nc")
+    column: float = option(1.75, low=0.0)
+    column_depth: int = option(15, low=1, high=10_000)
+    column_predictors: tuple[str, ...] = option(
+        ("r_squared_ridge", "correlation_depth"), choices=PREDICTORS
+    )
+    jobs: int = option(0, low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.trained) != len(self.predicted):
+            raise ValueError(
+                "trained and predicted must name as many results each, the n-th of both for the "
+                f"same grid; got {len(self.trained)} and {len(self.predicted)}"
+            )
+
+
+def column_of(sweep: Sweep, sigma_w2: float, **changes: Any) -> Any:
+    """One variance of a grid with its first seed, its other settings as they are or as given.
+
+    A grid of trainings keeps the depths up to `depth`, at least its shallowest.
+    """
+    if isinstance(sweep, TrainingSweep):
+        deepest = max(changes.pop("depth"), min(sweep.depths))
+        changes["depths"] = tuple(depth for depth in sweep.depths if depth <= deepest)
+    return replace(sweep, sigma_w2=(sigma_w2,), seeds=sweep.seeds[:1], **changes)
+
+
+def evenly_spaced(lowest: float, highest: float, step: float) -> tuple[float, ...]:
+    """The grid of σ_w² from the lowest up to the highest, in decimals as a person writes.
+
+    Raises:
+        ValueError: limits the wrong way round, or more than 100,000 values.
+    """
+    if highest < lowest:
+        raise ValueError(f"sigma_w2_max must be >= sigma_w2_min, got {highest} < {lowest}")
+    if (highest - lowest) / step > 100_000:
+        raise ValueError(f"sigma_w2_step must leave at most 100,000 values, got {step}")
+    count = math.floor((highest - lowest) / step + 1e-9) + 1
+    return tuple(round(lowest + i * step, 10) for i in range(count))

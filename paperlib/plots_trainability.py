@@ -1,0 +1,206 @@
+"""Figures of networks that were really trained, and of what was predicted of them."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from paperlib.plots import (
+    SEQUENTIAL,
+    VARIANCE,
+    check_comparable,
+    depth_lines,
+    draw_theory,
+    edges,
+    mean_with_bars,
+    network_of,
+    paper_style,
+    seeds_of,
+    sign,
+)
+from paperlib.results import provenance
+from paperlib.scoring import trainable_depth, trained_threshold
+
+
+def trainability(trained: xr.Dataset, predicted: xr.Dataset) -> Figure:
+    """A figure of the measured accuracy over σ_w² × depth, and of what predicts its border.
+
+    Args:
+        trained: from `run_sweep` or `run_search` of trainings; networks that were not trained
+            stay grey.
+        predicted: cascades of the same networks before training.
+
+    Raises:
+        ValueError: the two are of different data or networks.
+
+    Source: arXiv:2406.12916, the figure of the trainability search.
+    """
+    check_comparable(trained, predicted)
+    with paper_style():
+        figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.0), sharex=True, sharey=True)
+        _accuracy_map(left, trained)
+        draw_theory(left, predicted, colour="white")
+        depth_lines(left, predicted, "collapse depth (R² < 0.02)", "C3")
+        draw_theory(right, predicted, colour="0.55")
+        depth_lines(right, predicted, "collapse depth (R² < 0.02)", "C0")
+        cutoff = predicted["cutoff"].where(predicted["finished"] == 1)
+        mean_with_bars(right, cutoff, "published cutoff", "C1")
+        threshold = threshold_of(trained)
+        _measured_depths(right, trained, threshold)
+        right.set(title=f"Trained to {threshold:.0%} accuracy, and predicted", xlabel=VARIANCE)
+        right.set_xlim(*edges(trained.sigma_w2.values)[[0, -1]])
+        right.set_ylim(0, 1.05 * edges(trained.depth.values)[-1])
+        right.legend(loc="upper right", fontsize=6)
+        sign(figure, describe_training(trained), trained)
+    return figure
+
+
+def describe_training(trained: xr.Dataset) -> str:
+    """A result's title in words: data really used, network, optimiser, budget, seeds."""
+    config = provenance(trained)["config"]
+    power = config["rate_exponent"]
+    rule = "" if not power else "/depth" if power == 1 else f"/depth^{power:g}"
+    optimiser = {"sgd": "SGD", "adam": "Adam"}[config["optimiser"]]
+    return (
+        f"{network_of(trained)}  ·  {optimiser}, rate {config['learning_rate']:g}{rule}, "
+        f"{config['steps']:,} steps of {config['batch_size']}  ·  {seeds_of(trained)}"
+    )
+
+
+def _accuracy_map(axis: Axes, trained: xr.Dataset) -> None:
+    accuracy = trained["accuracy"].where(trained["finished"] == 1).mean("seed")
+    axis.set_facecolor("0.85")  # where nothing was trained
+    mesh = axis.pcolormesh(
+        edges(trained.sigma_w2.values),
+        edges(trained.depth.values),
+        accuracy.values.T,
+        cmap=SEQUENTIAL,
+        vmin=0,
+        edgecolors="0.4",
+        linewidth=0.2,
+    )
+    axis.figure.colorbar(mesh, ax=axis, label="accuracy on the test images", pad=0.02)
+    axis.set(title="Measured accuracy", xlabel=VARIANCE, ylabel="depth")
+
+
+def _measured_depths(axis: Axes, trained: xr.Dataset, threshold: float) -> None:
+    """Nothing; draws the depths that train, an arrow up where no depth was too deep."""
+    accuracy = trained["accuracy"].where(trained["finished"] == 1)
+    depths = xr.apply_ufunc(
+        trainable_depth,
+        accuracy,
+        trained.depth,
+        threshold,
+        input_core_dims=[["depth"], ["depth"], []],
+    )
+    mean_with_bars(axis, depths, "measured: deepest that trains", "black")
+    deepest = int(trained.depth[-1])
+    at = depths.sigma_w2.values[(depths == deepest).any("seed").values]
+    axis.plot(at, np.full(len(at), deepest), "^", color="black", ms=5, label="… or deeper")
+
+
+def threshold_of(trained: xr.Dataset) -> float:
+    """The accuracy from which a network of this result counts as trained."""
+    accuracy = trained["accuracy"].where(trained["finished"] == 1)
+    return trained_threshold(accuracy, classes=provenance(trained)["data"]["classes"])
+
+
+def cost_against_auc(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """A figure of how well predictors do against what they cost, a panel for each data set.
+
+    Args:
+        tables: by data set, from `scoring.scoreboard`. Predictors on the Pareto front, which none
+            beats at less cost, are joined by a line.
+    """
+    with paper_style():
+        figure, axes = plt.subplots(1, len(tables), figsize=(5.2 * len(tables), 4.2), sharey=True)
+        for axis, (name, table) in zip(np.atleast_1d(axes), tables.items(), strict=True):
+            for predictor in map(str, table.index):
+                seconds, auc, spread = table.loc[predictor, ["seconds", "auc", "auc_std"]]
+                colour = "C0" if "_ridge" in predictor else "C1" if "_adam" in predictor else "0.4"
+                axis.errorbar(seconds, auc, yerr=spread, fmt="o", ms=4, color=colour)
+                axis.annotate(
+                    predictor.replace("_", " "),
+                    (seconds, auc),
+                    xytext=(4, 3),
+                    textcoords="offset points",
+                    fontsize=5.5,
+                    color=colour,
+                )
+            front = table.sort_values(["seconds", "auc"], ascending=[True, False])
+            front = front[front["auc"] > front["auc"].cummax().shift(fill_value=0)]
+            axis.plot(front["seconds"], front["auc"], color="0.7", lw=1, zorder=0)
+            axis.axhline(0.5, color="0.8", lw=0.8, ls=":")
+            axis.set(
+                xscale="log", title=name, xlabel="CPU seconds to judge one network at all depths"
+            )
+        np.atleast_1d(axes)[0].set_ylabel("ROC-AUC of “this network trains”")
+        figure.suptitle("Predictors of trainability: agreement against cost", fontsize=9)
+    return figure
+
+
+def mistakes_maps(trained: xr.Dataset, wrong: xr.DataArray) -> Figure:
+    """A figure of where predictors err, a small map of σ_w² × depth for each.
+
+    Args:
+        trained: the trainings, whose grid it is.
+        wrong: from `scoring.mistakes`, of the predictors to be shown, in this order.
+    """
+    columns = min(5, wrong.sizes["predictor"])
+    rows = -(-wrong.sizes["predictor"] // columns)
+    with paper_style():
+        figure, axes = plt.subplots(
+            rows,
+            columns,
+            figsize=(2.1 * columns, 0.5 + 1.7 * rows),
+            sharex=True,
+            sharey=True,
+            squeeze=False,
+        )
+        for axis, name in zip(axes.flat, wrong.predictor.values, strict=False):
+            mesh = axis.pcolormesh(
+                edges(wrong.sigma_w2.values),
+                np.arange(wrong.sizes["depth"] + 1),
+                wrong.sel(predictor=name).values.T,
+                cmap="RdBu_r",
+                vmin=-1,
+                vmax=1,
+                edgecolors="0.85",
+                linewidth=0.2,
+            )
+            axis.set_title(str(name).replace("_", " "), fontsize=7)
+        for axis in axes.flat[wrong.sizes["predictor"] :]:
+            axis.set_visible(False)
+        ticks = np.arange(wrong.sizes["depth"])
+        axes[0, 0].set_yticks(ticks + 0.5, [f"{depth}" for depth in wrong.depth.values])
+        for axis in axes[:, 0]:
+            axis.set_ylabel("depth")
+        for axis in axes[-1]:
+            axis.set_xlabel(VARIANCE)
+        bar = figure.colorbar(mesh, ax=axes, ticks=[-1, 0, 1], shrink=0.8)
+        bar.ax.set_yticklabels(["missed", "right", "promised"], fontsize=6)
+        sign(figure, describe_training(trained), trained)
+    return figure
+
+
+def against_shipped(fresh: xr.Dataset, shipped: xr.Dataset, variable: str) -> pd.DataFrame:
+    """A table of the points of a fresh result beside a shipped one, where that has them.
+
+    The columns name the data; with other data they cannot agree, and `difference` stays empty.
+    """
+    names = [provenance(result)["data"]["name"] for result in (fresh, shipped)]
+    checksums = [provenance(result)["data"]["checksum"] for result in (fresh, shipped)]
+    here = fresh[variable].to_series()
+    there = shipped[variable].to_series().reindex(here.index)
+    same = checksums[0] == checksums[1]
+    return pd.DataFrame(
+        {
+            f"here ({names[0]})": here,
+            f"shipped ({names[1]})": there,
+            "difference": here - there if same else np.nan,
+        }
+    )

@@ -1,0 +1,126 @@
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from test_plots import GRID, result
+
+from paperlib import plots_trainability as plots
+from paperlib.config import TrainingSweep
+from paperlib.results import provenance
+
+DEPTHS = (2, 4, 8, 12)
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    plt.close("all")
+
+
+def trained(seeds: int = 2, **settings: object) -> xr.Dataset:
+    """Made-up trainings: the networks up to a depth that rises with the variance reach 0.9."""
+    config = TrainingSweep(
+        sigma_w2=GRID, depths=DEPTHS, seeds=tuple(range(seeds)), width=0, **settings
+    )
+    depth = np.array(DEPTHS)
+    column = np.where(depth <= np.array([[1], [4], [8], [12], [12]]), 0.9, 0.1)
+    accuracy = np.repeat(column[:, None], seeds, 1).astype(np.float32)
+    about = json.loads(result(seeds=seeds).attrs["provenance"])
+    about["config"] = config.as_dict()
+    about["data"]["classes"] = 10
+    dims = ("sigma_w2", "seed", "depth")
+    return xr.Dataset(
+        {"accuracy": (dims, accuracy), "finished": (dims, np.ones(accuracy.shape, np.int8))},
+        {"sigma_w2": list(GRID), "seed": np.arange(seeds), "depth": depth},
+        attrs={"provenance": json.dumps(about)},
+    )
+
+
+def lines(axis: plt.Axes) -> dict[str, plt.Line2D]:
+    handles, labels = axis.get_legend_handles_labels()
+    return {
+        label: getattr(handle, "lines", [handle])[0]
+        for handle, label in zip(handles, labels, strict=True)
+    }
+
+
+def test_the_measured_depths_are_drawn_over_the_variances() -> None:
+    figure = plots.trainability(trained(), result())
+    left, right = figure.axes[:2]
+    drawn = lines(right)
+    assert drawn["measured: deepest that trains"].get_ydata().tolist() == [0, 4, 8, 12, 12]
+    assert drawn["… or deeper"].get_xdata().tolist() == list(GRID[3:])
+    assert right.get_title(loc="left") == "Trained to 50% accuracy, and predicted"
+    assert "SGD, rate 0.3/depth, 500 steps of 64" in figure.get_suptitle()
+    values = left.collections[0].get_array()
+    np.testing.assert_allclose(values[1], [0.1, 0.9, 0.9, 0.9, 0.9], atol=1e-6)
+
+
+def test_what_a_search_left_out_stays_empty() -> None:
+    some = trained()
+    some["finished"][0] = 0
+    figure = plots.trainability(some, result())
+    assert np.isnan(np.ma.filled(figure.axes[0].collections[0].get_array(), np.nan)[:, 0]).all()
+    depths = lines(figure.axes[1])["measured: deepest that trains"].get_ydata()
+    assert np.isnan(depths[0])
+    assert depths[1:].tolist() == [4, 8, 12, 12]
+
+
+def test_networks_of_another_width_are_not_drawn_over_one_another() -> None:
+    with pytest.raises(ValueError, match="width"):
+        plots.trainability(trained(), result(width=50))
+
+
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"rate_exponent": 0.0}, "SGD, rate 0.3, "),
+    ({"rate_exponent": 0.5, "optimiser": "adam"}, "Adam, rate 0.3/depth^0.5, "),
+])  # fmt: skip
+def test_a_title_states_the_rule_of_the_rate(settings: dict, words: str) -> None:
+    assert words in plots.describe_training(trained(**settings))
+
+
+def test_the_front_joins_the_predictors_that_none_beats_at_less_cost() -> None:
+    table = pd.DataFrame(
+        {
+            "auc": [0.99, 0.9, 0.8, 0.7],
+            "auc_std": [0.01, 0.02, 0.0, np.nan],
+            "seconds": [1.0, 0.1, 0.5, 0.01],
+        },
+        index=["r_squared_ridge", "correlation_depth", "snip", "random"],
+    )
+    figure = plots.cost_against_auc({"mnist": table, "cifar10": table})
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["mnist", "cifar10"]
+    front = figure.axes[0].lines[-2]
+    assert front.get_xdata().tolist() == [0.01, 0.1, 1.0]
+    assert {text.get_text() for text in figure.axes[0].texts} == {
+        "r squared ridge", "correlation depth", "snip", "random",
+    }  # fmt: skip
+
+
+def test_mistakes_have_a_map_for_each_predictor() -> None:
+    wrong = xr.DataArray(
+        np.linspace(-1, 1, 6 * 5 * 4).reshape(6, 5, 4),
+        {"predictor": list("abcdef"), "sigma_w2": list(GRID), "depth": list(DEPTHS)},
+    )
+    figure = plots.mistakes_maps(trained(), wrong)
+    shown = [axis for axis in figure.axes if axis.get_visible() and axis.collections]
+    assert [axis.get_title(loc="left") for axis in shown[:6]] == list("abcdef")
+    np.testing.assert_allclose(shown[2].collections[0].get_array(), wrong[2].T)
+
+
+def test_fresh_numbers_are_compared_with_shipped_ones_of_the_same_data_only() -> None:
+    shipped = trained()
+    fresh = shipped.isel(sigma_w2=[1], seed=[0]).copy(deep=True)
+    fresh["accuracy"] += 0.05
+    table = plots.against_shipped(fresh, shipped, "accuracy")
+    assert list(table.columns) == ["here (made-up)", "shipped (made-up)", "difference"]
+    np.testing.assert_allclose(table["difference"], 0.05, atol=1e-6)
+    about = provenance(fresh)
+    about["data"] |= {"checksum": "1" * 64, "name": "digits"}
+    fresh.attrs["provenance"] = json.dumps(about)
+    other = plots.against_shipped(fresh, shipped, "accuracy")
+    assert next(iter(other.columns)) == "here (digits)"
+    assert other["difference"].isna().all()
