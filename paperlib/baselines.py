@@ -8,7 +8,7 @@ import copy
 import math
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
@@ -30,6 +30,8 @@ class Task:
     labels: Tensor
     classes: int
     seed: int
+    stem: int = 0
+    shared: dict[str, Any] = field(default_factory=dict)  # what predictors need not make twice
 
     def generator(self, purpose: str) -> torch.Generator:
         """Random numbers for one purpose, unlike those that `initialise` draws from a seed."""
@@ -110,7 +112,7 @@ def make_task(network: Network, images: Tensor, labels: Tensor, seed: int) -> Ta
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         raise ValueError(f"labels must lie in 0 … {classes - 1}, got {low} … {high}")
-    return Task(own.stages, images, labels, classes, seed)
+    return Task(own.stages, images, labels, classes, seed, network.stem)
 
 
 def correlation_depth(

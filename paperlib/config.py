@@ -295,6 +295,7 @@ class _PredictorExperiment(_Experiment):
     """What all points of a grid of predictions share: one network predicts all depths."""
 
     depth: int = option(60, low=1, high=10_000)
+    predictors: tuple[str, ...] = option(PREDICTORS, choices=PREDICTORS)
     train_images: int = option(2000, low=4)
 
     def unread(self) -> tuple[str, ...]:
@@ -303,25 +304,18 @@ class _PredictorExperiment(_Experiment):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorPoint(_PredictorExperiment):
-    """What one predictor says of one untrained network."""
+    """What predictors say of one untrained network."""
 
-    predictor: str = option("r_squared_ridge", choices=PREDICTORS)
     sigma_w2: float = option(1.7, above=0.0)
     seed: int = option(0, low=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorSweep(_PredictorExperiment, Sweep):
-    """Predictions: every predictor of every variance with every seed."""
+    """Predictions: every variance with every seed."""
 
-    axes: ClassVar[Mapping[str, str]] = {
-        "sigma_w2": "sigma_w2",
-        "seed": "seeds",
-        "predictor": "predictors",
-    }
+    axes: ClassVar[Mapping[str, str]] = {"sigma_w2": "sigma_w2", "seed": "seeds"}
     point: ClassVar[type[_Experiment]] = PredictorPoint
-
-    predictors: tuple[str, ...] = PREDICTORS
 
 
 def digest(settings: Mapping[str, Any]) -> str:

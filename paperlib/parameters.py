@@ -94,7 +94,7 @@ class Trainability(Checked):
     width: int = option(0, low=0, high=100_000)
     sigma_w2_min: float = option(0.3, above=0.0)
     sigma_w2_max: float = option(4.1, above=0.0, high=1e6)
-    sigma_w2_step: float = option(0.1, above=0.0)
+    sigma_w2_step: float = option(0.2, above=0.0)
     sigma_b2: float = option(0.05, low=0.0)
     activation: str = option("tanh", choices=ACTIVATIONS)
     seeds: int = option(3, low=1, high=10_000)
@@ -112,7 +112,7 @@ class Trainability(Checked):
     optimiser: str = option("sgd", choices=OPTIMISERS)
     learning_rate: float = option(0.3, above=0.0)
     rate_exponent: float = option(1.0, low=0.0, high=4.0)
-    steps: int = option(1000, low=1)
+    steps: int = option(700, low=1)
     stop_at: float = option(1.0, above=0.0, high=1.0)
     search_from: float = option(0.0, low=0.0)
     trained: str = "trainability_cifar10.nc"

@@ -44,7 +44,11 @@ KINDS: dict[type[Sweep], Kind] = {
         fields=dict.fromkeys(("accuracy", "loss", "steps", "diverged", "seconds"), ()),
         shared={},
     ),
-    PredictorSweep: Kind(code_version=1, fields={"scores": ("depth",), "seconds": ()}, shared={}),
+    PredictorSweep: Kind(
+        code_version=1,
+        fields={"scores": ("predictor", "depth"), "seconds": ("predictor",)},
+        shared={},
+    ),
 }
 
 

@@ -20,7 +20,7 @@ and κ, which share one forward pass and go back once from each depth.
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -55,9 +55,15 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictor:
-    """One rule behind the signature that all predictors share."""
+    """One rule behind the signature that all predictors share.
+
+    Attributes:
+        rule: from a task, or where there is a `fit` from a task and its reconstructions, to scores.
+        fit: options of the cascade's fit, for rules that measure reconstructions.
+    """
 
     rule: Callable[..., Tensor]
+    fit: Mapping[str, Any] | None = None
 
     def __call__(
         self, network: Network, images: Tensor, labels: Tensor, *, seed: int, **options: Any
@@ -69,47 +75,79 @@ class Predictor:
             images: (n, *image_shape), n >= 2, floating point, values in [0, 1].
             labels: (n,), whole numbers from 0 to the network's classes - 1.
             seed: of the readout and of every choice among the images.
-            options: of the rule.
+            options: of the rule, or of the fit.
 
         Raises:
             ValueError: an argument that is not as above, or a network the rule cannot take.
         """
-        clock = time.process_time if images.device.type == "cpu" else time.perf_counter
-        begin = clock()
+        return self.judge(make_task(network, images, labels, seed), **options)
+
+    def judge(self, task: Task, **options: Any) -> Prediction:
+        """The same of a task that several predictors may judge; each is charged for its whole fit,
+        which is computed once."""
+        clock = time.process_time if task.images.device.type == "cpu" else time.perf_counter
+        begin, before = clock(), 0.0
         with torch.enable_grad():
-            task = make_task(network, images, labels, seed)
-            scores = self.rule(task, **options).detach().double().cpu()
+            if self.fit is None:
+                scores = self.rule(task, **options)
+            else:
+                own = {"rtol": options.pop("rtol")} if "rtol" in options else {}
+                found, before = _reconstructions(task, {**self.fit, **options}, clock)
+                scores = self.rule(task, found, **own)
         lowest = torch.finfo(torch.float64).min
-        scores = scores[network.stem :].nan_to_num(nan=lowest, posinf=-lowest, neginf=lowest)
-        return Prediction(scores, clock() - begin)
+        scores = scores.detach().double().cpu()[task.stem :]
+        scores = scores.nan_to_num(nan=lowest, posinf=-lowest, neginf=lowest)
+        return Prediction(scores, clock() - begin + before)
 
 
-def _reconstruction(task: Task, *, measure: str, rtol: float = 0.005, **fit: Any) -> Tensor:
-    """How much of held-out images the untrained network's cascade brings back.
+@dataclass(frozen=True)
+class _Reconstructions:
+    """Held-out images, and how an untrained network's cascade brings them back."""
+
+    images: Tensor  # (n, *image_shape)
+    pictures: Tensor  # (depth, n, *image_shape)
+    mean: Tensor  # of the images that the inverses were fitted to
+
+
+def _reconstructions(
+    task: Task, fit: Mapping[str, Any], clock: Callable[[], float]
+) -> tuple[_Reconstructions, float]:
+    """The task's reconstructions by this fit, and the seconds they took if that was before.
 
     A fifth of the images, 2 to 100 of them, is held out; the inverses are fitted to the others.
-    `measure` is R², gram entropy, differential entropy or minus the mean relative entropy; the two
-    depths become scores by `until`: its end is the collapse depth, or the depth after the
-    cutoff, so that a network that never collapses still scores above 0 at its last depth.
     """
+    key, begin = repr(sorted(fit.items())), clock()
+    if key in task.shared:
+        return task.shared[key]
     if len(task.images) < 4:
         raise ValueError(f"a reconstruction needs at least 4 images, got {len(task.images)}")
     images = task.batch(len(task.images)).images
     held_out = min(max(len(images) // 5, 2), MOST_HELD_OUT)
     test, train = images[:held_out], images[held_out:]
     cascade = Cascade.for_network(task.stages, train[:1]).fit(train, seed=task.seed, **fit)
-    pictures = cascade.reconstruct(test)
+    found = _Reconstructions(test, cascade.reconstruct(test), train.mean(0))
+    task.shared[key] = found, clock() - begin
+    return found, 0.0
+
+
+def _measured(task: Task, found: _Reconstructions, *, measure: str, rtol: float = 0.005) -> Tensor:
+    """How much of the images came back, at every depth.
+
+    `measure` is R², gram entropy, differential entropy or minus the mean relative entropy; the two
+    depths become scores by `until`: its end is the collapse depth, or the depth after the
+    cutoff, so that a network that never collapses still scores above 0 at its last depth.
+    """
     with warnings.catch_warnings():
         # what cannot be measured is NaN, and NaN is the lowest score
         warnings.simplefilter("ignore", RuntimeWarning)
         if measure == "gram_entropy":
-            return measures.gram_entropy(pictures)
+            return measures.gram_entropy(found.pictures)
         if measure == "differential_entropy":
-            return measures.differential_entropy(pictures)
+            return measures.differential_entropy(found.pictures)
         if measure in ("r_squared", "collapse_depth"):
-            curve = measures.r_squared(test, pictures, mean=train.mean(0))
+            curve = measures.r_squared(found.images, found.pictures, mean=found.mean)
             return curve if measure == "r_squared" else task.until(measures.collapse_depth(curve))
-        curves = measures.relative_entropy(test, pictures)
+        curves = measures.relative_entropy(found.images, found.pictures)
         if measure == "relative_entropy":
             return -curves.mean(1)
         return task.until(measures.cutoff(curves, rtol=rtol) + 1)
@@ -120,7 +158,7 @@ _FITS: dict[str, dict[str, Any]] = {
     "adam": {"solver": "adam", "steps": ADAM_STEPS},
 }
 PREDICTORS: dict[str, Predictor] = {
-    f"{name}_{solver}": Predictor(partial(_reconstruction, measure=name, **fit))
+    f"{name}_{solver}": Predictor(partial(_measured, measure=name), fit)
     for solver, fit in _FITS.items()
     for name in (*RECONSTRUCTED, *DEPTHS_REACHED)
 } | {name: Predictor(getattr(baselines, name)) for name in BASELINES}
@@ -129,7 +167,7 @@ PREDICTORS: dict[str, Predictor] = {
 def predict_point(
     point: PredictorPoint, *, data: Dataset, device: str = "cpu"
 ) -> dict[str, np.ndarray]:
-    """What one predictor says of one untrained network, cut off at every depth.
+    """What predictors say of one untrained network, cut off at every depth.
 
     Args:
         point: its settings.
@@ -137,13 +175,14 @@ def predict_point(
         device: "cpu" or "cuda".
 
     Returns:
-        `scores` (depth,) in float64, and `seconds` (), as in `Prediction`.
+        `scores` (predictor, depth) in float64, and `seconds` (predictor,), as in `Prediction`.
     """
     network = untrained(point, data.image_shape, len(data.classes)).to(device)
     images = data.floats("train", device=device)[: point.train_images]
     labels = data.train_labels[: point.train_images].to(device)
-    prediction = PREDICTORS[point.predictor](network, images, labels, seed=point.seed)
+    task = make_task(network, images, labels, point.seed)
+    found = [PREDICTORS[name].judge(task) for name in point.predictors]
     return {
-        "scores": prediction.scores.numpy(),
-        "seconds": np.array(prediction.seconds, np.float32),
+        "scores": torch.stack([prediction.scores for prediction in found]).numpy(),
+        "seconds": np.array([prediction.seconds for prediction in found], np.float32),
     }

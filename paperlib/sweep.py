@@ -18,7 +18,14 @@ import torch
 import xarray as xr
 
 from paperlib import paths, results
-from paperlib.config import CascadePoint, CascadeSweep, Sweep, TrainingPoint, TrainingSweep
+from paperlib.config import (
+    CascadePoint,
+    CascadeSweep,
+    PredictorSweep,
+    Sweep,
+    TrainingPoint,
+    TrainingSweep,
+)
 from paperlib.fitting import arithmetic_of
 from paperlib.plan import CURVES, Plan, forget_data, load_data, make_plan
 from paperlib.points import measure_together, shown_depths
@@ -180,6 +187,8 @@ def _collect(plan: Plan, points: Iterable[Any] | None = None) -> xr.Dataset:
     variables |= {name: (dims, first[name]) for name, dims in kind.shared.items()}
     if "depth" not in along:
         along["depth"] = np.arange(1, config.as_dict()["depth"] + 1)
+    if isinstance(config, PredictorSweep):
+        along["predictor"] = np.array(config.predictors)
     if isinstance(config, CascadeSweep):
         along["shown_depth"] = np.array(shown_depths(config.depth))
     about = json.dumps(plan.about(), sort_keys=True)

@@ -147,7 +147,7 @@ def test_the_last_axis_runs_fastest() -> None:
     points = list(TrainingSweep(sigma_w2=(1.0,), seeds=(0, 1), depths=(2, 3)).points())
     assert [(p.seed, p.depth) for p in points] == [(0, 2), (0, 3), (1, 2), (1, 3)]
     judged = list(PredictorSweep(sigma_w2=(1.0, 2.0), seeds=(0,), predictors=["snip"]).points())
-    assert [(p.sigma_w2, p.predictor) for p in judged] == [(1.0, "snip"), (2.0, "snip")]
+    assert [(p.sigma_w2, p.predictors) for p in judged] == [(1.0, ("snip",)), (2.0, ("snip",))]
 
 
 def test_an_unknown_predictor_is_named_with_the_right_one() -> None:

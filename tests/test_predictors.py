@@ -610,3 +610,16 @@ def test_an_activation_without_mean_field_is_refused() -> None:
         stage.activation = nn.Sigmoid()
     with pytest.raises(ValueError, match=r"mean field knows one of tanh.*; got Sigmoid"):
         predict("correlation_depth", net)
+
+
+def test_predictors_of_one_task_share_a_fit_and_are_each_charged_for_it(spied: Spied) -> None:
+    task = baselines.make_task(network(6, width=60), images(40), labels(40), 0)
+    names = ("r_squared_ridge", "gram_entropy_ridge", "collapse_depth_ridge", "r_squared_adam")
+    few = {"r_squared_adam": {"steps": 5}}
+    together = [PREDICTORS[name].judge(task, **few.get(name, {})) for name in names]
+    assert len(spied) == 2  # one by ridge, one by Adam
+    for name, prediction in zip(names, together, strict=True):
+        alone = predict(name, network(6, width=60), count=40)
+        torch.testing.assert_close(prediction.scores, alone, rtol=0, atol=0)
+    first, *reused, _ = together
+    assert all(prediction.seconds > 0.5 * first.seconds for prediction in reused)
