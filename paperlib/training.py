@@ -7,8 +7,8 @@ cannot be trained.
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from paperlib.config import TrainingPoint
 from paperlib.datasets import Dataset
 from paperlib.networks import Network, random_numbers, untrained
 
-CHECKS = 10  # of the accuracy, in equal parts of the budget, where training may stop early
+CHECKS = 10  # of the accuracy within the budget, where training may stop early
 EVALUATED = 1000  # images that pass through a network at a time
 
 _Forward = Callable[[Tensor], Tensor]
@@ -40,72 +40,42 @@ def train_points(
 
     Cross-entropy of the logits on grey images with values in [0, 1], each epoch in an order of its
     own; SGD without momentum, or Adam with its defaults, at the constant rate
-    `learning_rate` / depth ** `rate_exponent`. The accuracy on the test images is looked at ten
-    times; a network that has reached `threshold` (below 1) stops there. Several points are trained
-    together, each as if it were alone.
+    `learning_rate` / depth ** `rate_exponent`. With a `threshold` below 1 the accuracy on the test
+    images is looked at after every `steps` // 10 steps, at least one, and a network that has
+    reached it stops there. Several points are trained together, each as if it were alone.
 
     Args:
-        points: their settings, which may differ in variance and seed.
+        points: at least one; they may differ in variance and seed only.
         data: the points' data set.
         device: "cpu" or "cuda".
 
     Returns:
         For each point `accuracy` () on the test images, 0 if it diverged; `loss` (), the mean over
         the last tenth of the steps taken, NaN without steps, infinite if it diverged; `steps` ()
-        taken; `diverged` (), 1 if its loss or weights became infinite or NaN; `seconds` (), its
+        taken; `diverged` (), 1 if its loss or outputs became infinite or NaN; `seconds` (), its
         share of CPU time (of the clock on a GPU).
 
     Raises:
-        ValueError: points that differ in more, labels of one class only, or labels that do not
+        ValueError: points that are not as above, labels of one class only, or labels that do not
             number the classes.
 
     Source: arXiv:2406.12916, whose code applies softmax twice; this trains logits.
     """
-    first = points[0]
-    for point in points:
-        if replace(point, sigma_w2=first.sigma_w2, seed=first.seed) != first:
-            raise ValueError(
-                "points trained together may differ in sigma_w2 and seed only; "
-                f"got {first} and {point}"
-            )
-    images, labels = _examples(data, "train", first.train_images, device)
-    test, expected = _examples(data, "test", first.test_images, device)
-    if len(labels.unique()) < 2:
+    first = _first_of_equals(points)
+    train = _examples(data, "train", first.train_images, device)
+    test = _examples(data, "test", first.test_images, device)
+    if len(train.labels.unique()) < 2:
         raise ValueError(
-            f"training needs images of at least two classes; the {len(labels)} training images of "
-            f"{data.name} are all of class {data.classes[int(labels[0])]!r}"
+            f"training needs images of at least two classes; the {len(train.labels)} training "
+            f"images of {data.name} are all of class {data.classes[int(train.labels[0])]!r}"
         )
-    networks = [untrained(p, data.image_shape, len(data.classes)).to(device) for p in points]
+    with torch.random.fork_rng(devices=[]):  # which a layer draws from before it is initialised
+        networks = [untrained(p, data.image_shape, len(data.classes)).to(device) for p in points]
     clock = time.process_time if device == "cpu" else time.perf_counter
     begin = clock()
-    forward, parameters = _together(networks)
-    update = _optimiser(parameters, first)
-    batches = zip(*(_batches(len(labels), first.batch_size, p.seed) for p in points), strict=True)
-    ends: list[_End | None] = [None] * len(points)
-    losses: list[list[float]] = []
-    every = max(1, first.steps // CHECKS)
-    for step in range(1, first.steps + 1):
-        batch = torch.stack(next(batches)).to(device)
-        loss = _cross_entropies(forward(images[batch]), labels[batch])
-        losses.append(loss.tolist())
-        update.zero_grad()
-        loss.sum().backward()
-        update.step()
-        found: list[float | None] = [None] * len(points)
-        if first.threshold < 1 and step % every == 0:
-            found = list(_accuracies(forward, test, expected, len(points)))
-        for i, (value, accuracy) in enumerate(zip(losses[-1], found, strict=True)):
-            if ends[i] is None and not math.isfinite(value):
-                ends[i] = _End(step, math.nan)
-            elif ends[i] is None and accuracy is not None and accuracy >= first.threshold:
-                ends[i] = _End(step, accuracy)
-        if None not in ends:
-            break
-    if None in ends:
-        final = _accuracies(forward, test, expected, len(points))
-        ends = [end or _End(len(losses), a) for end, a in zip(ends, final, strict=True)]
+    ends, losses = _train(networks, points, train, test)
     seconds = (clock() - begin) / len(points)
-    return [_arrays(end, [row[i] for row in losses], seconds) for i, end in enumerate(ends) if end]
+    return [_arrays(end, [row[i] for row in losses], seconds) for i, end in enumerate(ends)]
 
 
 def learning_rate(point: TrainingPoint) -> float:
@@ -113,11 +83,61 @@ def learning_rate(point: TrainingPoint) -> float:
     return point.learning_rate / point.depth**point.rate_exponent
 
 
+class _Examples(NamedTuple):
+    """Images (n, *image_shape) and labels (n,), on one device."""
+
+    images: Tensor
+    labels: Tensor
+
+
 class _End(NamedTuple):
     """Where a network stopped: after how many steps, with which accuracy (NaN: it diverged)."""
 
     steps: int
     accuracy: float
+
+
+def _first_of_equals(points: Sequence[TrainingPoint]) -> TrainingPoint:
+    """The first of points that can be trained together."""
+    settings = set(TrainingPoint.names()) - {"sigma_w2", "seed"}
+    differ = sorted(n for n in settings if len({getattr(point, n) for point in points}) > 1)
+    if not points or differ:
+        found = f"these differ in {', '.join(differ)}" if differ else "got none"
+        raise ValueError(
+            f"expected at least one point, and several to differ in sigma_w2 and seed only; {found}"
+        )
+    return points[0]
+
+
+def _train(
+    networks: list[Network], points: Sequence[TrainingPoint], train: _Examples, test: _Examples
+) -> tuple[list[_End], list[list[float]]]:
+    """Where each network stops, and for every step the loss of each."""
+    first, count = points[0], len(points)
+    forward, parameters = _together(networks)
+    update = _optimiser(parameters, first)
+    orders = (_batches(len(train.labels), first.batch_size, point.seed) for point in points)
+    every = max(1, first.steps // CHECKS)
+    ends: dict[int, _End] = {}  # an end that was found earlier stands
+    losses: list[list[float]] = []
+    for step, batches in enumerate(islice(zip(*orders, strict=True), first.steps), start=1):
+        batch = torch.stack(batches).to(train.labels.device)
+        loss = _cross_entropies(forward(train.images[batch]), train.labels[batch])
+        losses.append(loss.tolist())
+        update.zero_grad()
+        loss.sum().backward()
+        update.step()
+        broken = (i for i, value in enumerate(losses[-1]) if not math.isfinite(value))
+        ends = {i: _End(step, math.nan) for i in broken} | ends
+        if first.threshold < 1 and step % every == 0:
+            found = enumerate(_accuracies(forward, test, count))
+            ends = {i: _End(step, a) for i, a in found if a >= first.threshold} | ends
+        if len(ends) == count:
+            break
+    if len(ends) < count:
+        final = enumerate(_accuracies(forward, test, count))
+        ends = {i: _End(len(losses), accuracy) for i, accuracy in final} | ends
+    return [ends[i] for i in range(count)], losses
 
 
 def _arrays(end: _End, losses: list[float], seconds: float) -> dict[str, np.ndarray]:
@@ -133,7 +153,7 @@ def _arrays(end: _End, losses: list[float], seconds: float) -> dict[str, np.ndar
     }
 
 
-def _examples(data: Dataset, split: str, limit: int, device: str) -> tuple[Tensor, Tensor]:
+def _examples(data: Dataset, split: str, limit: int, device: str) -> _Examples:
     """At most `limit` images of a split as floats, and their labels, checked."""
     labels = (data.train_labels if split == "train" else data.test_labels)[:limit]
     low, high = int(labels.min()), int(labels.max())
@@ -142,7 +162,7 @@ def _examples(data: Dataset, split: str, limit: int, device: str) -> tuple[Tenso
             f"the {split} labels of {data.name} must number its {len(data.classes)} classes from "
             f"0 to {len(data.classes) - 1}, got {low} … {high}"
         )
-    return data.floats(split, device=device)[:limit], labels.to(device)
+    return _Examples(data.floats(split, device=device)[:limit], labels.to(device))
 
 
 def _together(networks: list[Network]) -> tuple[_Forward, list[Tensor]]:
@@ -179,10 +199,10 @@ def _cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _accuracies(forward: _Forward, images: Tensor, labels: Tensor, count: int) -> list[float]:
+def _accuracies(forward: _Forward, examples: _Examples, count: int) -> list[float]:
     """The accuracy of each network; NaN where an output is no finite number."""
-    right = torch.zeros(count, device=images.device)
-    for some, theirs in zip(images.split(EVALUATED), labels.split(EVALUATED), strict=True):
-        logits = forward(some.expand(count, *some.shape))
-        right += (logits.argmax(-1) == theirs).sum(-1) + 0 * logits.sum((-1, -2))
-    return (right / len(labels)).tolist()
+    right = torch.zeros(count, dtype=torch.float64, device=examples.labels.device)
+    for images, labels in zip(*(e.split(EVALUATED) for e in examples), strict=True):
+        logits = forward(images.expand(count, *images.shape))
+        right += (logits.argmax(-1) == labels).sum(-1) + 0 * logits.sum((-1, -2))
+    return (right / len(examples.labels)).tolist()

@@ -1,0 +1,258 @@
+"""How well predictors of trainability agree with networks that were really trained.
+
+    table = scoreboard(predictions, trained)  # a row per predictor
+    wrong = mistakes(predictions, trained)  # where each one errs
+
+`predictions` holds `scores` (sigma_w2, seed, predictor, depth) of untrained networks, finite and
+higher where a network would rather train, with depth = 1 … the deepest, and `seconds` (sigma_w2,
+seed, predictor). `trained` holds `accuracy`, `seconds` and `finished` (sigma_w2, seed, depth), as a
+sweep of trainings returns them; points that are not finished are left out of everything.
+
+A network trains if its accuracy reaches `trained_threshold`. A predictor says so of each network
+whose score reaches a threshold of the predictor's own: one number for all variances and depths, the
+one that is wrong least often on the other seeds (on the same seed where there is one only). The
+scores of two predictors have no unit in common, so every predictor is given this one number, also
+those whose score is 1 - depth/end: they are right if networks train down to a fixed multiple of
+their end. What a predictor knows beforehand, such as the 6 in 6 ξ_c, is not rewarded.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+import xarray as xr
+from numpy.typing import ArrayLike
+from sklearn.metrics import roc_auc_score
+
+LEARNT = 0.1  # of the way from chance to perfection: less may be luck, or a frequent class
+_Row = dict[str, float]
+_COLUMN = ("sigma_w2", "seed")  # one untrained network predicts all depths
+
+
+def trained_threshold(accuracy: ArrayLike, *, classes: int) -> float:
+    """The accuracy from which a network counts as trained: halfway from chance to the best.
+
+    Args:
+        accuracy: of every network of a grid, any shape; NaN where it is not known.
+        classes: of the data set; chance is 1/classes.
+
+    Raises:
+        ValueError: fewer than two classes, no accuracy that is known, or none that shows that a
+            network has learnt anything.
+    """
+    if classes < 2:
+        raise ValueError(f"classes must be >= 2, got {classes}")
+    values, chance = np.asarray(accuracy, float), 1 / classes
+    if np.isnan(values).all():
+        raise ValueError("no accuracy is known: no training of this grid is finished")
+    best = float(np.nanmax(values))
+    if best < chance + LEARNT * (1 - chance):
+        raise ValueError(
+            f"no network has learnt anything: the best accuracy is {best:.3g}, chance is "
+            f"{chance:.3g}; train for more steps or at another rate"
+        )
+    return (chance + best) / 2
+
+
+def trainable_depth(accuracy: ArrayLike, depths: ArrayLike, threshold: float) -> np.ndarray:
+    """The deepest depth of the grid that trains; 0 if none does, NaN if none is known.
+
+    Shallower networks may have failed: a training fails by chance, in its rate or its order, but
+    none reaches the threshold by chance, so one that does shows that its depth can be trained.
+    Where the deepest network of all trains, the value is censored: the true depth is that or more.
+
+    Args:
+        accuracy: (..., depth), or a predictor's scores; NaN where it is not known.
+        depths: (depth,), each at least 1.
+        threshold: what an accuracy must reach; see `trained_threshold`.
+
+    Returns:
+        (...), one depth for each column.
+
+    Raises:
+        ValueError: shapes that do not match, or a depth below 1.
+    """
+    values, along = np.asarray(accuracy, float), np.asarray(depths)
+    if along.ndim != 1 or values.shape[-1:] != along.shape:
+        raise ValueError(
+            f"the last axis of accuracy must be depth; got {values.shape} and {along.shape} depths"
+        )
+    if not (along >= 1).all():
+        raise ValueError(f"depths must be >= 1, got {along.tolist()}")
+    deepest = np.where(values >= threshold, along, 0).max(-1)
+    return np.where(np.isnan(values).all(-1), np.nan, deepest)
+
+
+def roc_auc(scores: ArrayLike, trains: ArrayLike) -> float:
+    """The chance that a network that trains has the higher score of two; ties count one half.
+
+    NaN where all networks train, or none: there is nothing to tell apart.
+
+    Args:
+        scores: (networks,), finite.
+        trains: (networks,), true or false.
+    """
+    labels = np.asarray(trains, bool)
+    if labels.all() or not labels.any():
+        return np.nan
+    ranks = scipy.stats.rankdata(np.asarray(scores, float))  # differences of scores may overflow
+    return float(roc_auc_score(labels, ranks))
+
+
+def best_threshold(scores: ArrayLike, trains: ArrayLike) -> float:
+    """The threshold at which "it trains if its score reaches it" is wrong least often.
+
+    It lies halfway between two neighbouring scores, or is infinite if all networks train or none
+    does; of several that are as good it is the middle one, and the higher of two.
+
+    Args:
+        scores: (networks,), finite.
+        trains: (networks,), true or false.
+    """
+    values, labels = np.asarray(scores, float), np.asarray(trains, bool)
+    distinct = np.unique(values)
+    between = distinct[:-1] / 2 + distinct[1:] / 2  # their sum may overflow
+    candidates = np.concatenate([[-np.inf], between, [np.inf]])
+    wrong = ((values >= candidates[:, np.newaxis]) != labels).sum(1)
+    best = candidates[wrong == wrong.min()]
+    return float(best[len(best) // 2])
+
+
+def rank_correlation(predicted: ArrayLike, measured: ArrayLike) -> float:
+    """Spearman's correlation; 0 if all predictions are equal, since they order nothing.
+
+    NaN if all measured values are equal: there is no order to predict.
+    """
+    first, second = np.asarray(predicted, float), np.asarray(measured, float)
+    if np.ptp(second) == 0:
+        return np.nan
+    return float(scipy.stats.spearmanr(first, second).statistic) if np.ptp(first) else 0.0
+
+
+def scoreboard(predictions: xr.Dataset, trained: xr.Dataset, *, classes: int = 10) -> pd.DataFrame:
+    """Each predictor's agreement with the trainings and its cost, the highest AUC first.
+
+    Args:
+        predictions, trained: of the same variances and seeds; see the module.
+        classes: of the data set, for `trained_threshold`.
+
+    Returns:
+        By predictor: `auc`, the ROC-AUC of "this network trains" over all variances and depths,
+        the mean over seeds, and `auc_std`, its standard deviation (n - 1); `spearman`, the
+        rank correlation over variances between predicted and measured `trainable_depth`, and
+        `depth_error`, their mean absolute difference in depth, both on the depths of the grid and
+        means over seeds; `seconds` for one untrained network at all its depths; `saving`, the
+        seconds of training the grid over those of predicting it. NaN where a measure is not
+        defined; see `roc_auc` and `rank_correlation`.
+
+    Raises:
+        KeyError: a variable is missing.
+        ValueError: other dims, grids that differ, scores that are not finite, or no training that
+            is finished and has learnt anything.
+    """
+    scores, trains = _compared(predictions, trained, classes)
+    rows = [
+        {"predictor": name, **agreement}
+        for name, theirs in zip(scores["predictor"].values, scores.values, strict=True)
+        for agreement in _agreements(theirs, trains.values, trains["depth"].values)
+    ]
+    by_predictor = pd.DataFrame(rows).groupby("predictor", sort=False)
+    table = by_predictor.mean()
+    table.insert(1, "auc_std", by_predictor["auc"].std())
+    seconds = predictions["seconds"].where(trains.notnull().any("depth"))
+    table["seconds"] = seconds.mean(_COLUMN).to_series()
+    training = float(trained["seconds"].where(trains.notnull()).sum())
+    table["saving"] = training / seconds.sum(_COLUMN).to_series()
+    return table.sort_values("auc", ascending=False, kind="stable")
+
+
+def mistakes(predictions: xr.Dataset, trained: xr.Dataset, *, classes: int = 10) -> xr.DataArray:
+    """The share of seeds in which a predictor is wrong, with a sign, (predictor, sigma_w2, depth).
+
+    Above 0 where it says that networks train that do not, below 0 where it misses ones that do;
+    one of each cancel. NaN where no training is finished; a variance without any is left out.
+    Arguments and errors as in `scoreboard`.
+    """
+    scores, trains = _compared(predictions, trained, classes)
+    says = np.stack([_verdicts(theirs, trains.values) for theirs in scores.values])
+    return (scores.copy(data=says) - trains).mean("seed").rename("mistakes")
+
+
+def _agreements(scores: np.ndarray, trains: np.ndarray, depths: np.ndarray) -> Iterator[_Row]:
+    """For each seed what one predictor's scores (sigma_w2, seed, depth) are worth."""
+    says = _verdicts(scores, trains)
+    for seed in range(trains.shape[1]):
+        known = ~np.isnan(trains[:, seed])
+        columns = known.any(-1)
+        measured = trainable_depth(trains[columns, seed], depths, 1)
+        predicted = trainable_depth(says[columns, seed], depths, 1)
+        yield {
+            "auc": roc_auc(scores[:, seed][known], trains[:, seed][known]),
+            "spearman": rank_correlation(predicted, measured),
+            "depth_error": float(np.abs(predicted - measured).mean()),
+        }
+
+
+def _verdicts(scores: np.ndarray, trains: np.ndarray) -> np.ndarray:
+    """What one predictor says of each network, as `trains` tells what is true.
+
+    Args:
+        scores: (sigma_w2, seed, depth).
+        trains: the same; 1 or 0, NaN where a training is not finished.
+    """
+    known, says = ~np.isnan(trains), np.empty_like(trains)
+    seeds = np.arange(trains.shape[1])
+    for seed in seeds:
+        others = seeds != seed if len(seeds) > 1 else seeds == seed
+        fitted = known & others[:, np.newaxis]
+        says[:, seed] = scores[:, seed] >= best_threshold(scores[fitted], trains[fitted])
+    return np.where(known, says, np.nan)
+
+
+def _compared(
+    predictions: xr.Dataset, trained: xr.Dataset, classes: int
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Scores (predictor, sigma_w2, seed, depth), and which networks train (sigma_w2, seed, depth).
+
+    The latter is 1 or 0, NaN where a training is not finished; seeds and variances of which none is
+    finished are left out, and depths that were not trained.
+    """
+    _check_dims("predictions", predictions["scores"], (*_COLUMN, "predictor", "depth"))
+    _check_dims("predictions", predictions["seconds"], (*_COLUMN, "predictor"))
+    for name in ("accuracy", "seconds", "finished"):
+        _check_dims("trained", trained[name], (*_COLUMN, "depth"))
+    _check_grids(predictions, trained)
+    accuracy = trained["accuracy"].where(trained["finished"] == 1).transpose(*_COLUMN, "depth")
+    for axis in _COLUMN:
+        accuracy = accuracy.dropna(axis, how="all")
+    threshold = trained_threshold(accuracy, classes=classes)
+    trains = (accuracy >= threshold).where(accuracy.notnull())
+    grid = {axis: trains[axis] for axis in trains.dims}
+    scores = predictions["scores"].sel(grid).transpose("predictor", *trains.dims).astype(float)
+    broken = ~np.isfinite(scores.values).reshape(len(scores), -1).all(1)
+    if broken.any():
+        names = ", ".join(map(str, scores["predictor"].values[broken]))
+        raise ValueError(f"scores must be finite; some of {names} are not")
+    return scores, trains
+
+
+def _check_dims(owner: str, array: xr.DataArray, expected: Sequence[str]) -> None:
+    if set(array.dims) != set(expected):
+        raise ValueError(
+            f"{array.name} of {owner} must have the dims {', '.join(expected)}; "
+            f"got {', '.join(map(str, array.dims))}"
+        )
+
+
+def _check_grids(predictions: xr.Dataset, trained: xr.Dataset) -> None:
+    for axis in _COLUMN:
+        here, there = (set(d[axis].values.tolist()) for d in (predictions, trained))
+        if here != there:
+            raise ValueError(
+                f"predictions and trainings must have the same {axis}; only predicted: "
+                f"{sorted(here - there)}, only trained: {sorted(there - here)}; choose with .sel"
+            )
+    missing = set(trained["depth"].values.tolist()) - set(predictions["depth"].values.tolist())
+    if missing:
+        raise ValueError(f"every trained depth needs a prediction; {sorted(missing)} have none")
