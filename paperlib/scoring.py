@@ -13,7 +13,7 @@ whose score reaches a threshold of the predictor's own: one number for all varia
 one that is wrong least often on the other seeds (on the same seed where there is one only). The
 scores of two predictors have no unit in common, so every predictor is given this one number, also
 those whose score is 1 - depth/end: they are right if networks train down to a fixed multiple of
-their end. What a predictor knows beforehand, such as the 6 in 6 ξ_c, is not rewarded.
+their end. Only `unfitted_error` takes such predictors at their word, the 6 in 6 ξ_c included.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,8 +25,14 @@ import xarray as xr
 from numpy.typing import ArrayLike
 from sklearn.metrics import roc_auc_score
 
+from paperlib.config import DEPTHS_REACHED, SOLVERS
+
 LEARNT = 0.1  # of the way from chance to perfection: less may be luck, or a frequent class
 _Row = dict[str, float]
+OF_DEPTH = (  # predictors whose scores are above 0 just down to a depth of their own
+    *(f"{name}_{solver}" for name in DEPTHS_REACHED for solver in SOLVERS),
+    "correlation_depth",
+)
 _COLUMN = ("sigma_w2", "seed")  # one untrained network predicts all depths
 
 
@@ -142,8 +148,9 @@ def scoreboard(predictions: xr.Dataset, trained: xr.Dataset, *, classes: int = 1
         the mean over seeds, and `auc_std`, its standard deviation (n - 1); `spearman`, the
         rank correlation over variances between predicted and measured `trainable_depth`, and
         `depth_error`, their mean absolute difference in depth, both on the depths of the grid and
-        means over seeds; `seconds` for one untrained network at all its depths; `saving`, the
-        seconds of training the grid over those of predicting it. NaN where a measure is not
+        means over seeds; `unfitted_error`, the same without any fitted threshold, for predictors
+        that state a depth themselves (`OF_DEPTH`); `seconds` for one untrained network at all its
+        depths; `saving`, the seconds of training the grid over those of predicting it. NaN where a measure is not
         defined; see `roc_auc` and `rank_correlation`.
 
     Raises:
@@ -160,6 +167,7 @@ def scoreboard(predictions: xr.Dataset, trained: xr.Dataset, *, classes: int = 1
     by_predictor = pd.DataFrame(rows).groupby("predictor", sort=False)
     table = by_predictor.mean()
     table.insert(1, "auc_std", by_predictor["auc"].std())
+    table.loc[~table.index.isin(OF_DEPTH), "unfitted_error"] = np.nan
     seconds = predictions["seconds"].where(trains.notnull().any("depth"))
     table["seconds"] = seconds.mean(_COLUMN).to_series()
     training = float(trained["seconds"].where(trains.notnull()).sum())
@@ -187,10 +195,13 @@ def _agreements(scores: np.ndarray, trains: np.ndarray, depths: np.ndarray) -> I
         columns = known.any(-1)
         measured = trainable_depth(trains[columns, seed], depths, 1)
         predicted = trainable_depth(says[columns, seed], depths, 1)
+        positive = np.where(known, scores[:, seed] > 0, np.nan)
+        unfitted = trainable_depth(positive[columns], depths, 1)
         yield {
             "auc": roc_auc(scores[:, seed][known], trains[:, seed][known]),
             "spearman": rank_correlation(predicted, measured),
             "depth_error": float(np.abs(predicted - measured).mean()),
+            "unfitted_error": float(np.abs(unfitted - measured).mean()),
         }
 
 

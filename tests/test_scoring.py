@@ -238,7 +238,8 @@ def test_equal_predictions_correlate_with_nothing_and_equal_measurements_cannot(
 
 def test_a_perfect_predictor_scores_in_full() -> None:
     found = row(TRAINS)
-    assert list(found.index) == ["auc", "auc_std", "spearman", "depth_error", "seconds", "saving"]
+    agreement = ["auc", "auc_std", "spearman", "depth_error", "unfitted_error"]
+    assert list(found.index) == [*agreement, "seconds", "saving"]
     assert found["auc":"depth_error"].tolist() == pytest.approx([1, 0, 1, 0])
 
 
@@ -310,6 +311,19 @@ def test_a_predicted_depth_may_be_a_multiple_of_the_true_one() -> None:
     accuracy = np.where(np.array(DEPTHS) <= ends / 7, 0.9, 0.1)
     scores = 1 - np.array(DEPTHS) / ends
     assert row(scores, accuracy)["auc":"depth_error"].tolist() == pytest.approx([1, 0, 1, 0])
+
+
+def test_predictors_that_state_a_depth_are_also_taken_at_their_word() -> None:
+    # the scores 1 - depth/end are above 0 just above the end; measured are 2, 8 and 4
+    ends = np.array([3.0, 99.0, 2.0])[:, np.newaxis, np.newaxis] + np.zeros((3, 2, 1))
+    accuracy = np.where(np.array(DEPTHS) <= np.array([[[2]], [[8]], [[4]]]), 0.9, 0.1)
+    scores = 1 - np.array(DEPTHS) / ends
+    table = scoreboard(
+        predictions(correlation_depth=scores, other=scores),
+        trainings(accuracy * np.ones((3, 2, 3))),
+    )
+    assert table.loc["correlation_depth", "unfitted_error"] == pytest.approx((0 + 0 + 4) / 3)
+    assert np.isnan(table.loc["other", "unfitted_error"])
 
 
 def test_the_best_predictor_comes_first() -> None:
