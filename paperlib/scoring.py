@@ -150,8 +150,8 @@ def scoreboard(predictions: xr.Dataset, trained: xr.Dataset, *, classes: int = 1
         `depth_error`, their mean absolute difference in depth, both on the depths of the grid and
         means over seeds; `unfitted_error`, the same without any fitted threshold, for predictors
         that state a depth themselves (`OF_DEPTH`); `seconds` for one untrained network at all its
-        depths; `saving`, the seconds of training the grid over those of predicting it. NaN where a measure is not
-        defined; see `roc_auc` and `rank_correlation`.
+        depths; `saving`, the seconds of training the grid over those of predicting it. NaN where a
+        measure is not defined; see `roc_auc` and `rank_correlation`.
 
     Raises:
         KeyError: a variable is missing.

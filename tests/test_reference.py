@@ -1,13 +1,17 @@
 """What the shipped results must show: the paper's figures, and what this package claims beyond."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from scipy.stats import spearmanr
 
-from paperlib import collapse_depth, paths
+from paperlib import collapse_depth, critical_sigma_w2, paths
 from paperlib.plots import PUBLISHED_DEPTHS
+from paperlib.config import BASELINES
+from paperlib.plots_trainability import threshold_of
 from paperlib.results import load_result, provenance
+from paperlib.scoring import scoreboard, trainable_depth
 
 
 def shipped(name: str) -> xr.Dataset:
@@ -88,3 +92,48 @@ def test_the_closed_form_separates_three_phases_at_depth_60(ridge: xr.Dataset) -
     assert 1.5 <= best <= 1.9
     for outside in (1.0, 3.0):
         assert float(at.max()) >= 3 * float(at.sel(sigma_w2=outside))
+
+
+# --- trainability ---
+
+
+@pytest.fixture(scope="module", params=["mnist", "cifar10"])
+def trained(request: pytest.FixtureRequest) -> xr.Dataset:
+    return shipped(f"trainability_{request.param}.nc")
+
+
+@pytest.fixture(scope="module", params=["mnist", "cifar10"])
+def table(request: pytest.FixtureRequest) -> pd.DataFrame:
+    predictions = shipped(f"predictors_{request.param}.nc")
+    return scoreboard(predictions, shipped(f"trainability_{request.param}.nc"))
+
+
+def test_the_grid_of_trainings_is_whole_and_states_its_budget(trained: xr.Dataset) -> None:
+    assert bool((trained["finished"] == 1).all())
+    assert trained.sizes["sigma_w2"] >= 12
+    assert trained.sizes["depth"] >= 8
+    assert trained.sizes["seed"] >= 2
+    assert (trained.depth[0], trained.depth[-1] >= 100) == (5, True)
+    config = provenance(trained)["config"]
+    assert config["width"] >= 300
+    assert config["steps"] <= 2000
+
+
+def test_critical_networks_train_deepest_and_not_every_deep_network_trains(
+    trained: xr.Dataset,
+) -> None:
+    threshold = threshold_of(trained)
+    depths = trainable_depth(trained["accuracy"], trained.depth, threshold).mean(1)
+    critical = int(np.abs(trained.sigma_w2.values - critical_sigma_w2(0.05)).argmin())
+    assert depths[critical] > depths[critical - 1]
+    assert depths[critical] > depths[critical + 1]
+    assert not (trained["accuracy"].isel(depth=-1) >= threshold).all()
+
+
+def test_the_image_that_is_left_tells_what_trains(table: pd.DataFrame) -> None:
+    ours = table.loc[[name for name in table.index if name not in BASELINES]]
+    assert ours["auc"].max() >= 0.95
+
+
+def test_predicting_the_grid_costs_at_most_a_hundredth_of_training_it(table: pd.DataFrame) -> None:
+    assert table.loc["r_squared_ridge", "saving"] >= 100
