@@ -196,7 +196,8 @@ def snip(task: Task, *, batch_size: int = 128) -> Tensor:
         weights += stage
         gradients = torch.autograd.grad(loss, [*weights, readout], retain_graph=True)
         pairs = zip([*weights, readout], gradients, strict=True)
-        scores.append(torch.stack([(w * g).abs().sum(dtype=torch.float64) for w, g in pairs]).sum())
+        sums = [(w.detach() * g).abs().sum(dtype=torch.float64) for w, g in pairs]
+        scores.append(torch.stack(sums).sum())
     return torch.stack(scores)
 
 
