@@ -99,7 +99,7 @@ class Trainability(Checked):
     activation: str = option("tanh", choices=ACTIVATIONS)
     seeds: int = option(3, low=1, high=10_000)
     resolution: float = option(1e-3, above=0.0)
-    train_images: int = option(2000, low=2)
+    train_images: int = option(1000, low=2)
     test_images: int = option(100, low=2)
     start_from: str = "cifar10_mlp.nc"
     trained_shape: str = option("wide", choices=SHAPES)
@@ -112,7 +112,7 @@ class Trainability(Checked):
     optimiser: str = option("sgd", choices=OPTIMISERS)
     learning_rate: float = option(0.3, above=0.0)
     rate_exponent: float = option(1.0, low=0.0, high=4.0)
-    steps: int = option(700, low=1)
+    steps: int = option(600, low=1)
     stop_at: float = option(1.0, above=0.0, high=1.0)
     search_from: float = option(0.0, low=0.0)
     trained: str = "trainability_cifar10.nc"
