@@ -14,10 +14,12 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from paperlib.config import SOLVERS
-from paperlib.fitting import Progress, fit_adam, fit_ridge
-from paperlib.inverses import activation_of, inverse_of
+from paperlib.fitting import Progress, default_resolution, fit_adam, fit_ridge
+from paperlib.inverses import bounds_of, inverse_of
+from paperlib.linear import Inverse
 from paperlib.paths import write_whole
 
+WORKSPACE = 2**26  # numbers at a level that are held at once: 256 MiB in float32
 FORMAT = 1  # of saved cascades
 _HEADER = ("format", "shapes", "network", "inverses")  # what a file says besides its solver
 
@@ -35,7 +37,7 @@ class Cascade:
     def __init__(self, stages: Sequence[nn.Module], shapes: Sequence[Sequence[int]]) -> None:
         self._stages = list(stages)
         self._shapes = [tuple(shape) for shape in shapes]  # of the images, then of every level
-        self._inverses: list[Any] = []
+        self._inverses: list[Inverse] = []
         self._solver: dict[str, Any] = {}
 
     @classmethod
@@ -88,7 +90,7 @@ class Cascade:
         *,
         solver: str = "ridge",
         seed: int = 0,
-        resolution: float = 1e-3,
+        resolution: float | None = None,
         affine: bool = True,
         arithmetic: str = "auto",
         steps: int | None = None,
@@ -101,7 +103,8 @@ class Cascade:
             images: (n, *image_shape), n >= 2, values in [0, 1].
             solver: "ridge", in closed form, or "adam", as published.
             seed: of the inverses' initial weights and of the order of batches (adam).
-            resolution: ridge only; λ in squared activation units, see `fitting.fit_ridge`.
+            resolution: ridge only; λ in squared activation units, see `fitting.fit_ridge`. None is
+                1e-3, and 3e-6 for networks with convolutions.
             affine: ridge only; False gives inverses the published activation (tanh and erf nets).
             arithmetic: ridge only; of the second moments, see `fitting.fit_ridge`.
             steps: adam only; batches, None is one epoch.
@@ -118,6 +121,7 @@ class Cascade:
             raise ValueError(f"solver must be one of {', '.join(SOLVERS)}; got {solver!r}")
         if len(images) < 2:
             raise ValueError(f"a fit needs at least 2 images, got {len(images)}")
+        resolution = default_resolution(self._stages) if resolution is None else resolution
         if not isinstance(resolution, int | float) or not resolution > 0:
             raise ValueError(f"resolution must be a number > 0, got {resolution!r}")
         for name, value in (("steps", steps), ("batch_size", batch_size)):
@@ -125,9 +129,7 @@ class Cascade:
                 raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
         images = self._checked(images)
         images = images.to(torch.promote_types(images.dtype, torch.float32))
-        inverses = self._new_inverses(
-            affine=solver == "ridge" and affine, seed=seed if solver == "adam" else None
-        )
+        inverses = self._new_inverses(solver, affine=affine, seed=seed)
         for inverse in inverses:
             inverse.to(images.device, images.dtype)
         walkers = [_Stage(stage) for stage in self._stages]
@@ -276,7 +278,7 @@ class Cascade:
             raise ValueError(f"{path} belongs to a network with other weights; fit a new cascade")
         cascade._solver = {k: v for k, v in about.items() if k not in _HEADER}
         cascade._inverses = cascade._new_inverses(
-            affine=cascade._solver.get("affine", False), seed=None
+            cascade._solver["solver"], affine=cascade._solver.get("affine", False)
         )
         for level, inverse in enumerate(cascade._inverses, start=1):
             for name, parameter in inverse.named_parameters():
@@ -285,29 +287,30 @@ class Cascade:
                 )
         return cascade
 
-    def _new_inverses(self, *, affine: bool, seed: int | None) -> list[Any]:
+    def _new_inverses(self, solver: str, *, affine: bool, seed: int | None = None) -> list[Inverse]:
         """Untrained inverses; the published ones end in what bounded their stage's input.
 
-        Without a seed their weights are left as the memory is: a closed form overwrites them.
+        Only what Adam starts from is drawn; a closed form and a file overwrite what memory holds.
         """
-        bounds = [activation_of(stage) for stage in self._stages]
-        bounds = [bounds[0], *bounds[:-1]]  # the pixels: as the first stage, as published
-        where = torch.device("meta" if seed is None else "cpu")
-        with torch.random.fork_rng(devices=[]), where:
+        bounds = bounds_of(self._stages)[:-1]
+        published = solver == "adam"
+        drawn = published and seed is not None
+        with torch.random.fork_rng(devices=[]), torch.device("cpu" if drawn else "meta"):
             torch.default_generator.manual_seed(seed or 0)
             inverses = [
                 inverse_of(
-                    stage,
+                    _Stage(stage),
                     f"stage {level}",
                     output_shape=outputs,
                     input_shape=inputs,
-                    activation=None if affine else bound,
+                    activation=None if affine and not published else bound,
+                    published=published,
                 )
                 for level, (stage, bound, (inputs, outputs)) in enumerate(
                     zip(self._stages, bounds, pairwise(self._shapes), strict=True), start=1
                 )
             ]
-        return inverses if seed is not None else [i.to_empty(device="cpu") for i in inverses]
+        return inverses if drawn else [inverse.to_empty(device="cpu") for inverse in inverses]
 
     @property
     def _affine(self) -> bool:
@@ -330,32 +333,76 @@ class Cascade:
     @property
     def _inverse_weight(self) -> Tensor:
         """A parameter of the inverses, for their device and precision."""
-        return next(self._inverses[0].parameters())
+        weights = (p for inverse in self._inverses for p in inverse.parameters())
+        return next(weights, torch.empty(0))
 
     def _descend(self, activations: dict[int, Tensor]) -> dict[int, Tensor]:
-        """Images from every level, each inverse applied once to the stack of all deeper ones."""
+        """Images from every level, each inverse applied once to the stack of all deeper ones.
+
+        Where the stack would outgrow WORKSPACE, it goes down to the images in parts.
+        """
         deepest_first = sorted(activations, reverse=True)
         stack = activations[deepest_first[0]][:0]
+        pictures: list[Tensor] = []
         for level in range(deepest_first[0], 0, -1):
             if level in activations:
                 stack = torch.cat([stack, activations[level]])
-            stack = self._inverses[level - 1](stack)
-        batches = stack.split([len(activations[level]) for level in deepest_first])
+            if len(stack) * torch.Size(self._shapes[level - 1]).numel() > WORKSPACE:
+                pictures += [self._chain(part, level) for part in stack.split(self._fitting(level))]
+                stack = stack.new_empty(0, *self._shapes[level - 1])
+            else:
+                stack = self._inverses[level - 1](stack)
+        batches = torch.cat([*pictures, stack]).split([len(activations[x]) for x in deepest_first])
         return dict(zip(deepest_first, batches, strict=True))
 
+    def _chain(self, codes: Tensor, level: int) -> Tensor:
+        """The images of activations at one level."""
+        for inverse in reversed(self._inverses[:level]):
+            codes = inverse(codes)
+        return codes
+
     def _compose(self, activations: dict[int, Tensor]) -> dict[int, Tensor]:
-        """Images from every level by C^l = C^(l-1) ∘ c_l, one matrix updated once per stage."""
-        first = self._inverses[0].linear
-        weight, offset = first.weight, first.bias
-        pictures: dict[int, Tensor] = {}
-        for level in range(1, max(activations) + 1):
-            if level > 1:
-                linear = self._inverses[level - 1].linear
-                weight, offset = weight @ linear.weight, offset + weight @ linear.bias
+        """Images from every level by C^l = C^(l-1) ∘ c_l, one matrix updated once per stage.
+
+        The matrix leads to the narrowest level that all codes pass, perhaps the images themselves;
+        from there the images come back stage by stage.
+        """
+        numbers = [torch.Size(shape).numel() for shape in self._shapes[: min(activations) + 1]]
+        base = numbers.index(min(numbers))
+        shape = self._shapes[base]
+        rows = torch.eye(numbers[base]).to(self._inverse_weight).unflatten(1, shape)
+        parts = [
+            self._composed(part, base, activations)
+            for part in rows.split(self._fitting(max(activations)))
+        ]
+        return {
+            level: self._chain(
+                torch.cat([part[level] for part in parts], 1).unflatten(1, shape), base
+            )
+            for level in activations
+        }
+
+    def _composed(
+        self, rows: Tensor, base: int, activations: dict[int, Tensor]
+    ) -> dict[int, Tensor]:
+        """The numbers at level `base` that these rows of its identity stand for, from every
+        level."""
+        offset = rows.new_zeros(len(rows))
+        found: dict[int, Tensor] = {}
+        for level in range(base, max(activations) + 1):
+            if level > base:
+                inverse = self._inverses[level - 1]
+                nothing = rows.new_zeros(1, *self._shapes[level])
+                offset = offset + rows.flatten(1) @ inverse(nothing).flatten()
+                rows = inverse.adjoint(rows)
             if level in activations:
-                flat = torch.addmm(offset, activations[level].flatten(1), weight.T)
-                pictures[level] = flat.unflatten(1, self.image_shape)
-        return pictures
+                codes = activations[level].flatten(1)
+                found[level] = torch.addmm(offset, codes, rows.flatten(1).T)
+        return found
+
+    def _fitting(self, level: int) -> int:
+        """How many rows of any shape up to a level fit into WORKSPACE; one at least."""
+        return max(1, WORKSPACE // max(torch.Size(s).numel() for s in self._shapes[: level + 1]))
 
     def _checked(self, images: Tensor) -> Tensor:
         if tuple(images.shape[1:]) != self.image_shape:

@@ -20,6 +20,9 @@ from typing import Any, ClassVar, Self, get_args
 
 ACTIVATIONS = ("tanh", "erf", "relu", "gelu", "linear")
 SHAPES = ("wide", "shrinking")
+ARCHITECTURES = ("mlp", "cnn", "resnet")
+RESOLUTION = {"mlp": 1e-3, "cnn": 3e-6, "resnet": 3e-6}  # λ that puts the walls where published
+RTOL = {"mlp": 0.005, "cnn": 0.01, "resnet": 0.01}  # as published
 SOLVERS = ("ridge", "adam")
 OPTIMISERS = ("sgd", "adam")
 RECONSTRUCTED = ("r_squared", "gram_entropy", "differential_entropy", "relative_entropy")
@@ -166,10 +169,11 @@ class _Experiment(Checked):
 
     dataset: str = "mnist"
     fallback: bool = False  # take an offline data set where this one cannot be had
-    architecture: str = option("mlp", choices=("mlp",))
-    shape: str = option("wide", choices=SHAPES)
+    architecture: str = option("mlp", choices=ARCHITECTURES)
+    shape: str = option("wide", choices=SHAPES)  # MLPs only
     activation: str = option("tanh", choices=ACTIVATIONS)
-    width: int = option(0, low=0, high=100_000)  # 0: as many neurons as pixels
+    width: int = option(0, low=0, high=100_000)  # MLPs only; 0: as many neurons as pixels
+    channels: int = option(64, low=1, high=100_000)  # convolutional networks only
     sigma_b2: float = option(0.05, low=0.0)
     train_images: int = option(2000, low=2)
     test_images: int = option(100, low=2)
@@ -183,9 +187,11 @@ class _Experiment(Checked):
     def unread(self) -> tuple[str, ...]:
         """The settings that do not change the numbers, given the data's checksum.
 
-        The data set's name and fall-back only say where the data came from.
+        The data set's name and fall-back only say where the data came from, and no network reads
+        the options of another architecture.
         """
-        return ("dataset", "fallback")
+        other = ("channels",) if self.architecture == "mlp" else ("shape", "width")
+        return ("dataset", "fallback", *other)
 
     def identifying(self) -> dict[str, Any]:
         """The settings that do: two experiments that agree in them share their points."""
@@ -223,10 +229,16 @@ class _CascadeExperiment(_Experiment):
 
     depth: int = option(60, low=1, high=10_000)
     solver: str = option("ridge", choices=SOLVERS)
-    resolution: float = option(1e-3, above=0.0)  # ridge only: what lies below its root is lost
+    resolution: float = option(0.0, low=0.0)  # ridge only: what lies below its root is lost
     steps: int = option(0, low=0)  # adam only: 0 is one epoch
     batch_size: int = option(64, low=1)  # adam only
-    rtol: float = option(0.005, above=0.0)  # the published cutoff's tolerance
+    rtol: float = option(0.0, low=0.0)  # the published cutoff's tolerance
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, defaults in (("resolution", RESOLUTION), ("rtol", RTOL)):
+            if not getattr(self, name):  # 0 stands for the architecture's own
+                object.__setattr__(self, name, defaults[self.architecture])
 
     def unread(self) -> tuple[str, ...]:
         other = {"ridge": ("steps", "batch_size"), "adam": ("resolution",)}[self.solver]

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
-from paperlib.inverses import is_bounded
+from paperlib.config import RESOLUTION
+from paperlib.inverses import has_unit
+from paperlib.regression import CHUNK, Moments
 
-CHUNK = 4096  # samples that pass through a stage at a time
 EXACT_BELOW = 1e-4  # a finer resolution than this needs float64 moments
 OVERFLOW = 1e15  # activations whose squares can still be summed in float32
 STACK_ON_GPU = 32  # equal stages trained in one program
@@ -31,7 +32,7 @@ def fit_ridge(
     inverses: Sequence[Any],
     images: Tensor,
     *,
-    resolution: float = 1e-3,
+    resolution: float = RESOLUTION["mlp"],
     arithmetic: str = "auto",
     progress: Progress | None = None,
 ) -> None:
@@ -39,12 +40,12 @@ def fit_ridge(
 
     The penalty is `resolution` per sample: components of a stage's output that vary by less than
     its square root count as lost. Its unit is 1 for bounded activations, the squared range of a
-    tanh; an unbounded activation has no unit of its own, so there it is the output's mean square,
-    and rescaling a layer of a ReLU network changes no picture.
+    tanh, and in residual blocks of them; an unbounded activation has no unit of its own, so there
+    it is the output's mean square, and rescaling a layer of a ReLU network changes no picture.
 
     Args:
         stages: the network's stages, L of them.
-        inverses: one per stage; each states its `regression` and takes the solution by `assign`.
+        inverses: one per stage; see `linear.Inverse.solve`.
         images: (n, *image_shape), floating point; float64 images are solved in float64.
         resolution: λ > 0.
         arithmetic: of the second moments: "float32", "float64", "int8" (activations rounded to
@@ -57,69 +58,26 @@ def fit_ridge(
     Raises:
         ValueError: activations that overflow, with the stage's number; an unknown arithmetic.
     """
+    unit = True  # of the images, whose values lie in [0, 1]
     for stage, problem in zip(stages, _walk(stages, inverses, images), strict=True):
         inputs, outputs, inverse = problem
-        bounded = is_bounded(stage)
-        moments = _moments_for(images, resolution, arithmetic, bounded=bounded)
-        for ins, outs in zip(inputs.split(CHUNK), outputs.split(CHUNK), strict=True):
-            moments.update(*inverse.regression(outs, ins))
-        inverse.assign(*moments.solve(resolution if bounded else resolution * moments.square()))
+        unit = has_unit(stage, before=unit)
+        moments = _moments_for(images, resolution, arithmetic, bounded=unit)
+        scale = 1.0 if unit else _mean_square(outputs)
+        inverse.solve(outputs, inputs, moments, resolution=resolution * scale)
         if progress:
             progress(1)
 
 
-class Moments:
-    """Streaming second moments of features and targets, and the ridge regression they determine.
+def _mean_square(values: Tensor) -> float:
+    return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2 / values.numel()
 
-    Chunks are centred before their products are taken and merged exactly (Chan, Golub & LeVeque
-    1979), so nothing cancels, and memory does not grow with the number of samples.
-    """
 
-    def __init__(self, dtype: torch.dtype = torch.float32, *, rounding: float = 0.0) -> None:
-        self.dtype = dtype
-        self.rounding = rounding  # the variance that rounding to int8 may add, 0: no rounding
-        self.count = 0
-
-    def update(self, features: Tensor, targets: Tensor) -> None:
-        """Nothing; takes in a chunk of samples: features (n, p), targets (n, q)."""
-        x, y = features.to(self.dtype), targets.to(self.dtype)
-        n, mean_x, mean_y = len(x), x.mean(0), y.mean(0)
-        x, y = x - mean_x, y - mean_y
-        coarsest = max(float(x.abs().max()), float(y.abs().max())) / 127
-        if coarsest**2 / 12 < self.rounding:
-            scatter, cross = _rounded_products(x, y)
-        else:
-            scatter, cross = _gram(x), y.T @ x
-        if self.count == 0:
-            self.scatter, self.cross, self.mean_x, self.mean_y = scatter, cross, mean_x, mean_y
-        else:
-            shift_x, shift_y = mean_x - self.mean_x, mean_y - self.mean_y
-            weight = self.count * n / (self.count + n)
-            self.scatter += scatter.addr_(shift_x, shift_x, alpha=weight)
-            self.cross += cross.addr_(shift_y, shift_x, alpha=weight)
-            self.mean_x = self.mean_x + shift_x * (n / (self.count + n))
-            self.mean_y = self.mean_y + shift_y * (n / (self.count + n))
-        self.count += n
-
-    def square(self) -> float:
-        """The features' mean square, over samples and features."""
-        return float((self.scatter.diagonal() / self.count + self.mean_x.square()).mean())
-
-    def solve(self, resolution: float) -> tuple[Tensor, Tensor]:
-        """Weight (q, p) and bias (q,) that minimise mean |y - Wx - b|² + resolution·|W|².
-
-        By Cholesky; where rounding has made the matrix indefinite, by its eigenvalues in float64,
-        with those below rounding left out (the solution of least norm).
-        """
-        covariance = self.scatter / self.count
-        covariance.diagonal().add_(resolution)
-        factor, failed = torch.linalg.cholesky_ex(covariance)
-        cross = self.cross / self.count
-        if failed:
-            weight = _eigen_solve(covariance.double(), cross.double()).to(self.dtype)
-        else:
-            weight = torch.cholesky_solve(cross.T, factor).T
-        return weight, self.mean_y - weight @ self.mean_x
+def default_resolution(stages: Iterable[nn.Module]) -> float:
+    """λ for a network: that of a CNN where it has convolutions, else that of an MLP."""
+    layers = (layer for stage in stages for layer in stage.modules())
+    convolutional = any(isinstance(layer, nn.Conv2d) for layer in layers)
+    return RESOLUTION["cnn" if convolutional else "mlp"]
 
 
 def arithmetic_of(images: Tensor, resolution: float) -> str:
@@ -139,40 +97,6 @@ def _moments_for(images: Tensor, resolution: float, arithmetic: str, *, bounded:
     rounding = resolution / 20 if arithmetic == "int8" and bounded else 0.0
     dtype = torch.float64 if arithmetic == "float64" else torch.float32
     return Moments(dtype, rounding=rounding)
-
-
-def _rounded_products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """x.T @ x and y.T @ x of columns rounded to 1/127 of their range, summed in whole numbers."""
-    (coded_x, unit_x), (coded_y, unit_y) = _rounded(x), _rounded(y)
-    scatter = torch._int_mm(coded_x.T.contiguous(), coded_x).to(x.dtype)
-    cross = torch._int_mm(coded_y.T.contiguous(), coded_x).to(x.dtype)
-    return scatter.mul_(unit_x).mul_(unit_x[:, None]), cross.mul_(unit_x).mul_(unit_y[:, None])
-
-
-def _rounded(values: Tensor) -> tuple[Tensor, Tensor]:
-    unit = values.abs().amax(0).clamp_min(torch.finfo(values.dtype).tiny) / 127
-    return (values / unit).round_().to(torch.int8), unit
-
-
-def _gram(x: Tensor, levels: int = 2) -> Tensor:
-    """x.T @ x by halves, the lower one mirrored: 5/8 of the products of the full matrix."""
-    half = x.shape[1] // 2
-    if levels == 0 or half < 64:
-        return x.T @ x
-    left, right = x[:, :half], x[:, half:]
-    gram = x.new_empty(x.shape[1], x.shape[1])
-    gram[:half, :half] = _gram(left, levels - 1)
-    gram[half:, half:] = _gram(right, levels - 1)
-    gram[:half, half:] = left.T @ right
-    gram[half:, :half] = gram[:half, half:].T
-    return gram
-
-
-def _eigen_solve(covariance: Tensor, cross: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(covariance)
-    floor = values[-1] * len(values) * torch.finfo(torch.float32).eps
-    reciprocal = torch.where(values > floor, 1 / values, 0)
-    return (cross @ vectors) * reciprocal @ vectors.T
 
 
 def fit_adam(
@@ -209,7 +133,9 @@ def fit_adam(
     batches = list(where.to(images.device).split([len(batch) for batch in batches]))
     stack = STACK_ON_GPU if images.is_cuda else STACK_ON_CPU
     for group in _stacks(_walk(stages, inverses, images[used.to(images.device)]), stack):
-        if len(group) == 1:
+        if not any(True for _ in group[0][2].parameters()):
+            pass  # it only reshapes
+        elif len(group) == 1:
             _train_alone(group[0], batches)
         else:
             _train_stack(group, batches)
@@ -239,7 +165,8 @@ def _walk(
     inputs = images
     for level, (stage, inverse) in enumerate(zip(stages, inverses, strict=True), start=1):
         outputs = torch.cat([stage(chunk) for chunk in inputs.split(CHUNK)])
-        if not (outputs.abs() < OVERFLOW).all():  # NaN compares false
+        low, high = outputs.aminmax()
+        if not (low > -OVERFLOW and high < OVERFLOW):  # NaN compares false
             raise ValueError(
                 f"the activations after stage {level} overflow (beyond {OVERFLOW:g}, or NaN); "
                 "use a smaller sigma_w2, fewer stages or a bounded activation"
@@ -257,7 +184,7 @@ def _stacks(problems: Iterable[_Problem], size: int) -> Iterator[list[_Problem]]
 
     def kind(item: tuple[int, _Problem]) -> tuple[Any, ...]:
         number, (inputs, outputs, inverse) = item
-        return number // size, inputs.shape, outputs.shape, type(inverse)
+        return number // size, inputs.shape, outputs.shape, repr(inverse)
 
     for _, run in groupby(numbered, kind):
         yield [problem for _, problem in run]

@@ -1,110 +1,90 @@
-"""The inverse of each kind of stage: a small module from a stage's output back to its input."""
+"""What a stage is: its layers, what bounds its output, and which inverse it has."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from paperlib.networks import Erf
+from paperlib.convolutions import Chain, CircularInverse, ConvolutionInverse
+from paperlib.linear import Inverse, LinearInverse, Reshape
+from paperlib.networks import Erf, ResidualBlock
+from paperlib.windows import window_of
 
-_ACTIVATIONS = (nn.Tanh, Erf, nn.ReLU, nn.GELU, nn.Sigmoid, nn.SiLU, nn.ELU, nn.LeakyReLU)
-_PASSIVE = (nn.Flatten, nn.Identity, nn.Dropout, nn.Sequential, *_ACTIVATIONS)
-
-
-class LinearInverse(nn.Module):
-    """From the output of a stage with one Linear layer to its input: Linear, then activation.
-
-    Args:
-        output_shape: of one sample of the stage's output, e.g. (784,).
-        input_shape: of one sample of the stage's input, e.g. (1, 28, 28).
-        activation: what bounded the stage's input; None makes the inverse affine.
-    """
-
-    def __init__(
-        self,
-        output_shape: Sequence[int],
-        input_shape: Sequence[int],
-        activation: nn.Module | None = None,
-    ) -> None:
-        super().__init__()
-        self.input_shape = tuple(input_shape)
-        self.linear = nn.Linear(math.prod(output_shape), math.prod(input_shape))
-        self.activation = activation
-
-    @property
-    def affine(self) -> bool:
-        """Whether the inverse is one matrix and one offset, so that a cascade composes."""
-        return self.activation is None
-
-    def forward(self, codes: Tensor) -> Tensor:
-        """The stage's inputs (batch, *input_shape) for its outputs (batch, *output_shape)."""
-        flat = self.linear(codes.flatten(1))
-        if self.activation is not None:
-            flat = self.activation(flat)
-        return flat.unflatten(1, self.input_shape)
-
-    def regression(self, outputs: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """The least-squares problem behind the fit: features (n, p) and targets (n, q)."""
-        targets = inputs.flatten(1)
-        return outputs.flatten(1), targets if self.affine else _before(self.activation, targets)
-
-    def differentiate(self, codes: Tensor, inputs: Tensor) -> None:
-        """Nothing; sets the gradients of the mean squared error of a batch of codes.
-
-        By hand for the published inverse, into the same memory every time: autograd takes an
-        eighth longer for a step, and a step is all there is to training one layer.
-        """
-        if not (self.activation is None or isinstance(self.activation, nn.Tanh)):
-            self.zero_grad()
-            nn.functional.mse_loss(self(codes), inputs).backward()
-            return
-        weight, bias = self.linear.weight, self.linear.bias
-        for parameter in (weight, bias):
-            if parameter.grad is None:
-                parameter.grad = torch.empty_like(parameter)
-        with torch.no_grad():
-            codes = codes.flatten(1)
-            outputs = torch.addmm(bias, codes, weight.T)
-            if self.activation is not None:
-                outputs.tanh_()
-            slopes = (outputs - inputs.flatten(1)).mul_(2 / outputs.numel())
-            if self.activation is not None:
-                slopes.addcmul_(slopes * outputs, outputs, value=-1)  # tanh' = 1 - tanh²
-            torch.mm(slopes.T, codes, out=weight.grad)
-            torch.sum(slopes, 0, out=bias.grad)
-
-    @torch.no_grad()
-    def assign(self, weight: Tensor, bias: Tensor) -> None:
-        """Nothing; takes the solution of `regression`, weight (q, p) and bias (q,), as its own."""
-        self.linear.weight.copy_(weight)
-        self.linear.bias.copy_(bias)
+_BOUNDED = (nn.Tanh, Erf, nn.Sigmoid)
+_ACTIVATIONS = (*_BOUNDED, nn.ReLU, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)  # affine at each position, in evaluation mode
+_RESHAPING = (nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout, nn.Sequential)  # an empty one
+_POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
+SHIFT_TOLERANCE = 1e-3  # of what a stage makes of a shifted input, relative to its variation
 
 
-def _before(activation: nn.Module | None, values: Tensor) -> Tensor:
-    """What the activation maps to `values`; saturated ones are taken from just inside its range."""
-    inside = 1 - 1e-3
-    if isinstance(activation, nn.Tanh):
-        return torch.atanh(values.clamp(-inside, inside))
-    if isinstance(activation, Erf):
-        return torch.erfinv(values.clamp(-inside, inside))
-    raise ValueError(
-        f"the closed form needs an activation with an inverse (tanh or erf), got {activation}; "
-        "use affine=True or solver='adam'"
-    )
+def layers_of(stage: nn.Module) -> list[nn.Module]:
+    """The modules without parts of their own, in order."""
+    return [module for module in stage.modules() if not any(module.children())]
+
+
+def _weighted(stage: nn.Module) -> list[nn.Module]:
+    """The layers that are neither pointwise nor only arrange anew."""
+    passive = (*_RESHAPING, *_ACTIVATIONS, *_NORMS)
+    return [layer for layer in layers_of(stage) if not isinstance(layer, passive)]
 
 
 def activation_of(stage: nn.Module) -> nn.Module | None:
     """The activation that a stage ends in, None where another layer follows its last one."""
-    layers = [module for module in stage.modules() if not any(module.children())]
-    working = [m for m in layers if not isinstance(m, nn.Flatten | nn.Identity | nn.Dropout)]
-    ends_in = working[-1] if working else None
+    working = [layer for layer in layers_of(stage) if not isinstance(layer, _RESHAPING)]
+    ends_in = working[-1] if working and not _residual(stage) else None
     return ends_in if isinstance(ends_in, _ACTIVATIONS) else None
 
 
-def is_bounded(stage: nn.Module) -> bool:
-    """Whether a stage's output has a natural unit: its last activation is tanh, erf or sigmoid."""
-    return isinstance(activation_of(stage), nn.Tanh | Erf | nn.Sigmoid)
+def bounds_of(stages: Sequence[nn.Module]) -> list[nn.Module | None]:
+    """What bounds the values at every level, None where nothing does.
+
+    A stage's activation bounds its output; a stage that only pools or reshapes passes on what
+    bounds its input. The images count as bounded by the first stage's activation, as published.
+    """
+    found = [activation_of(stage) for stage in stages if not _passes_on(stage)]
+    bounds = found[:1] or [None]
+    for stage in stages:
+        bounds.append(bounds[-1] if _passes_on(stage) else activation_of(stage))
+    return bounds
+
+
+def has_unit(stage: nn.Module, *, before: bool) -> bool:
+    """Whether a stage's output has a natural unit: its last activation, or the one inside a
+    residual block, is tanh, erf or sigmoid. Pooling and reshaping keep the unit `before`."""
+    if _passes_on(stage):
+        return before
+    if _residual(stage):
+        return any(isinstance(layer, _BOUNDED) for layer in layers_of(stage))
+    return isinstance(activation_of(stage), _BOUNDED)
+
+
+def _passes_on(stage: nn.Module) -> bool:
+    return all(isinstance(layer, (*_RESHAPING, *_POOLING)) for layer in layers_of(stage))
+
+
+def _residual(stage: nn.Module) -> ResidualBlock | None:
+    return next((part for part in stage.modules() if isinstance(part, ResidualBlock)), None)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A stage that waits for its inverse, and what is known of it."""
+
+    stage: nn.Module
+    output_shape: tuple[int, ...]  # of one sample, as the input's
+    input_shape: tuple[int, ...]
+    activation: nn.Module | None
+    published: bool
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        return layers_of(self.stage)
+
+    @property
+    def weighted(self) -> list[nn.Module]:
+        return _weighted(self.stage)
 
 
 def inverse_of(
@@ -114,23 +94,125 @@ def inverse_of(
     output_shape: Sequence[int],
     input_shape: Sequence[int],
     activation: nn.Module | None,
-) -> LinearInverse:
-    """An untrained inverse of one stage.
+    published: bool = False,
+) -> Inverse:
+    """An untrained inverse of one stage: what the first of RULES makes that knows the stage.
 
     Args:
         stage: the module to invert.
         name: what the error calls it.
         output_shape, input_shape: of one sample, without the batch.
         activation: what bounded the stage's input; None makes the inverse affine.
+        published: the form that was published, to be trained by Adam; otherwise the one for the
+            closed form.
 
     Raises:
         ValueError: no inverse is known for this kind of stage; names the stage and the module.
     """
-    layers = [module for module in stage.modules() if not isinstance(module, _PASSIVE)]
-    if len(layers) == 1 and isinstance(layers[0], nn.Linear):
-        return LinearInverse(output_shape, input_shape, activation)
-    kinds = ", ".join(type(layer).__name__ for layer in layers) or "no layer with weights"
+    case = _Case(stage, tuple(output_shape), tuple(input_shape), activation, published)
+    for rule in RULES:
+        found = rule(case)
+        if found is not None:
+            return found
+    kinds = ", ".join(type(layer).__name__ for layer in case.weighted) or "no layer with weights"
     raise ValueError(
-        f"no inverse is known for {name}, which holds {kinds}; "
-        "a stage must hold exactly one Linear layer beside activations and Flatten"
+        f"no inverse is known for {name}, which holds {kinds} and maps the shape "
+        f"{case.input_shape} to {case.output_shape}; a stage must hold one Linear, convolution or "
+        "pooling beside activations, paddings and Flatten, be a ResidualBlock of convolutions, or "
+        "commute with cyclic shifts of the image"
     )
+
+
+def _reshape(case: _Case) -> Inverse | None:
+    """For a stage that only arranges its input anew."""
+    same = torch.Size(case.input_shape).numel() == torch.Size(case.output_shape).numel()
+    arranging = (*_RESHAPING, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+    if same and all(isinstance(layer, arranging) for layer in case.layers):
+        return Reshape(case.output_shape, case.input_shape)
+    return None
+
+
+def _linear(case: _Case) -> Inverse | None:
+    """For a stage with one Linear layer."""
+    if len(case.weighted) == 1 and isinstance(case.weighted[0], nn.Linear):
+        return LinearInverse(case.output_shape, case.input_shape, case.activation)
+    return None
+
+
+def _published_block(case: _Case) -> Inverse | None:
+    """For a residual block: as published, the inverses of its convolutions without the skip."""
+    block = _residual(case.stage) if case.published else None
+    if block is None:
+        return None
+    inner = next((layer for layer in layers_of(block) if isinstance(layer, _BOUNDED)), None)
+    shape, inverses = case.input_shape, []
+    for part in _by_convolution(block):
+        after = tuple(part(_example(part, shape)).shape[1:])
+        window = window_of(_weighted(part), output_shape=after, input_shape=shape)
+        if window is None:
+            return None
+        inverses.append(ConvolutionInverse(window, after, shape, inner, published=True))
+        shape = after
+    return Chain(inverses[::-1])
+
+
+def _by_convolution(block: nn.Module) -> list[nn.Sequential]:
+    """The layers of a block, cut before every convolution but the first."""
+    parts: list[list[nn.Module]] = [[]]
+    for layer in layers_of(block):
+        if isinstance(layer, nn.Conv2d) and any(isinstance(x, nn.Conv2d) for x in parts[-1]):
+            parts.append([])
+        parts[-1].append(layer)
+    return [nn.Sequential(*part) for part in parts]
+
+
+def _circular(case: _Case) -> Inverse | None:
+    """For a stage that commutes with cyclic shifts, whatever it holds; closed form only."""
+    if case.published or len(case.input_shape) != 3:
+        return None
+    if case.output_shape[1:] != case.input_shape[1:] or not _commutes_with_shifts(case):
+        return None
+    return CircularInverse(case.output_shape, case.input_shape, case.activation)
+
+
+@torch.no_grad()
+def _commutes_with_shifts(case: _Case) -> bool:
+    """Whether an example that is shifted cyclically gives the shifted output."""
+    example = _example(case.stage, case.input_shape)
+    shifted = case.stage(example.roll((1, 1), (2, 3)))
+    expected = case.stage(example).roll((1, 1), (2, 3))
+    variation = (expected - expected.mean((2, 3), keepdim=True)).abs().max()
+    return bool((shifted - expected).abs().max() <= SHIFT_TOLERANCE * variation)
+
+
+def _example(stage: nn.Module, shape: Sequence[int]) -> Tensor:
+    """One random input (1, *shape) where the stage's weights are."""
+    generator = torch.Generator().manual_seed(0)
+    example = torch.randn(1, *shape, generator=generator, device="cpu")
+    return example.to(next(stage.parameters(), example))
+
+
+def _convolution(case: _Case) -> Inverse | None:
+    """For a stage with one convolution or pooling, or several one after the other."""
+    inner = [part for part in case.stage.modules() if any(part.children())][1:]
+    in_order = all(isinstance(part, nn.Sequential | ResidualBlock) for part in inner)
+    if {len(case.input_shape), len(case.output_shape)} != {3}:
+        return None
+    if not in_order and len(case.weighted) > 1:
+        return None
+    window = window_of(case.weighted, output_shape=case.output_shape, input_shape=case.input_shape)
+    if window is None:
+        return None
+    return ConvolutionInverse(
+        window, case.output_shape, case.input_shape, case.activation, published=case.published
+    )
+
+
+# Asked in this order; a new kind of stage needs one more.
+RULES: list[Callable[[_Case], Inverse | None]] = [
+    _reshape,
+    _linear,
+    _published_block,
+    _circular,
+    _convolution,
+]

@@ -192,6 +192,71 @@ def fixed_point_correlation(sigma_w2: float, sigma_b2: float, *, activation: str
     return 1 - _fixed_point_distance(float(sigma_w2), q, SMOOTH[activation][0])
 
 
+def propagate(
+    sigma_w2: float,
+    sigma_b2: float,
+    *,
+    depth: int,
+    mean_square: float,
+    signal: float,
+    activation: str = "tanh",
+    residual: bool = False,
+) -> tuple[Array, Array]:
+    """Mean square of the activations before and after each of `depth` stages, and their signal.
+
+    The signal is the part of the mean square that two inputs do not share, half the mean square of
+    their difference; so their correlation is 1 − signal / mean square. A stage is one layer, or
+    with `residual` x + W₂ φ(W₁ x + b₁) + b₂, both weights drawn with σ_w² and both biases with
+    σ_b². Convolutions follow the same equations away from the border (Xiao et al. 2018).
+
+    Args:
+        sigma_w2: weight variance σ_w² >= 0 (per fan-in).
+        sigma_b2: bias variance σ_b² >= 0.
+        depth: number of stages, at least 1.
+        mean_square: of the values that enter the first stage, > 0.
+        signal: in them, between 0 and their mean square.
+        activation: tanh, erf or gelu.
+        residual: whether the stages are residual blocks.
+
+    Returns:
+        two arrays (depth + 1,), without a unit.
+
+    Raises:
+        ValueError: an argument is not valid; the message names it.
+
+    Source: arXiv:1611.01232, equations 3 and 4; residual: Yang & Schoenholz, arXiv:1712.08969,
+    section 4.2.
+    """
+    sigma_w2, sigma_b2 = _variance("sigma_w2", sigma_w2), _variance("sigma_b2", sigma_b2)
+    mean_square, signal = _variance("mean_square", mean_square), _variance("signal", signal)
+    if activation not in SMOOTH:
+        raise ValueError(f"activation must be one of {', '.join(SMOOTH)}, got {activation!r}")
+    if depth < 1 or not 0 <= signal <= mean_square or not mean_square:
+        raise ValueError(
+            "depth must be >= 1, and 0 <= signal <= mean_square > 0; "
+            f"got depth {depth!r}, signal {signal!r}, mean_square {mean_square!r}"
+        )
+    phi, slope = SMOOTH[activation]
+    points = [(mean_square, signal)]
+    for _ in range(depth):
+        q = sigma_w2 * mean_square + sigma_b2
+        distance = sigma_w2 * signal / q if q else 0.0
+        after = _mean_square(phi, q)
+        if distance < CRITICAL_TOLERANCE:  # to first order: rounding would hide the difference
+            differing = q * distance * _mean_square(slope, q)
+        else:
+            first, second = _pair(q, distance)
+            differing = _mean_2d((phi(first) - phi(second)) ** 2) / 2
+        if residual:
+            mean_square += sigma_w2 * after + sigma_b2
+            signal += sigma_w2 * differing
+        else:
+            mean_square, signal = after, differing
+        points.append((mean_square, signal))
+    squares, signals = np.array(points).T
+    return squares, signals
+
+
 def _homogeneous_variance(gain: float, sigma_b2: float) -> float:
     """Fixed point of q = gain · q + σ_b², as `fixed_point_variance` documents it."""
     if gain == 1 and sigma_b2 == 0:

@@ -2,7 +2,8 @@
 
 import zlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -31,6 +32,17 @@ class Scale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.factor * x
+
+
+class ResidualBlock(nn.Module):
+    """x + body(x)."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
 
 
 class Network(nn.Module):
@@ -101,8 +113,7 @@ def mlp(
     """
     pixels = _pixels(image_shape)
     for name, value in (("depth", depth), ("classes", classes), ("width", width or pixels)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
+        _check_count(name, value)
     if shape == "wide":
         widths = [pixels] + [width or pixels] * depth
         head: nn.Module = nn.Sequential(
@@ -124,6 +135,65 @@ def mlp(
     return Network(nn.Sequential(*stages), head, image_shape=image_shape)
 
 
+def cnn(
+    image_shape: Sequence[int],
+    *,
+    depth: int,
+    channels: int = 128,
+    activation: str = "tanh",
+    classes: int = 10,
+) -> Network:
+    """A convolutional network of `depth` stages (3×3 convolution, activation), and its head.
+
+    Before them a stem of three stages: a convolution from the image's channels, and two of stride 2
+    that halve its sides (28 → 14 → 7), rounded up. The stem pads with zeros, the `depth` stages
+    circularly, so that they commute with shifts of the image. The head is a convolution, the
+    average over the image, and a Linear layer.
+
+    Args:
+        image_shape: (channels, height, width), any size from one pixel on.
+        depth: number of stages after the stem, at least 1.
+        channels: of every convolution, at least 1.
+        activation: tanh, erf, relu, gelu or linear.
+        classes: number of logits.
+
+    Raises:
+        ValueError: an argument out of range; the message names it.
+
+    Source: arXiv:2406.12916, whose code convolves 7×7 to 5×5 and then pads circularly.
+    """
+    stage = partial(_convolution_stage, channels, channels, activation, padding_mode="circular")
+    return _convolutional(stage, image_shape, depth, channels, activation, classes)
+
+
+def resnet(
+    image_shape: Sequence[int],
+    *,
+    depth: int,
+    channels: int = 32,
+    activation: str = "tanh",
+    classes: int = 10,
+) -> Network:
+    """A residual network of `depth` stages x + [convolution, activation, convolution](x).
+
+    The stem, the circular padding and the head are those of `cnn`.
+
+    Args:
+        image_shape: (channels, height, width), any size from one pixel on.
+        depth: number of residual blocks, two convolutions each, at least 1.
+        channels: of every convolution, at least 1.
+        activation: tanh, erf, relu, gelu or linear.
+        classes: number of logits.
+
+    Raises:
+        ValueError: an argument out of range; the message names it.
+
+    Source: arXiv:2406.12916.
+    """
+    block = partial(_residual_block, channels, activation)
+    return _convolutional(block, image_shape, depth, channels, activation, classes)
+
+
 def untrained(point: Any, image_shape: Sequence[int], classes: int) -> Network:
     """The network that a point of an experiment describes, for grey images, initialised.
 
@@ -132,14 +202,13 @@ def untrained(point: Any, image_shape: Sequence[int], classes: int) -> Network:
         image_shape: of the data set; colour becomes one channel.
         classes: number of logits.
     """
-    network = mlp(
-        (1, *image_shape[1:]),
-        depth=point.depth,
-        width=point.width or None,
-        shape=point.shape,
-        activation=point.activation,
-        classes=classes,
-    )
+    shared = {"depth": point.depth, "activation": point.activation, "classes": classes}
+    grey = (1, *image_shape[1:])
+    if point.architecture == "mlp":
+        network = mlp(grey, width=point.width or None, shape=point.shape, **shared)
+    else:
+        build = {"cnn": cnn, "resnet": resnet}[point.architecture]
+        network = build(grey, channels=point.channels, **shared)
     initialise(network, sigma_w2=point.sigma_w2, sigma_b2=point.sigma_b2, seed=point.seed)
     return network
 
@@ -152,6 +221,11 @@ def _pixels(image_shape: Sequence[int]) -> int:
     return image_shape[0] * image_shape[1] * image_shape[2]
 
 
+def _check_count(name: str, value: int) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
+
+
 def _linear_stage(fan_in: int, fan_out: int, activation: str, *, flatten: bool) -> nn.Sequential:
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     if flatten:
@@ -159,6 +233,49 @@ def _linear_stage(fan_in: int, fan_out: int, activation: str, *, flatten: bool) 
     modules["linear"] = nn.Linear(fan_in, fan_out)
     modules["activation"] = activation_module(activation)
     return nn.Sequential(modules)
+
+
+def _convolutional(
+    stage: Callable[[], nn.Module],
+    image_shape: Sequence[int],
+    depth: int,
+    channels: int,
+    activation: str,
+    classes: int,
+) -> Network:
+    """The network with `depth` such stages between the published stem and head."""
+    _pixels(image_shape)
+    for name, value in (("depth", depth), ("channels", channels), ("classes", classes)):
+        _check_count(name, value)
+    stem = [
+        _convolution_stage(image_shape[0], channels, activation),
+        _convolution_stage(channels, channels, activation, stride=2),
+        _convolution_stage(channels, channels, activation, stride=2),
+    ]
+    head = nn.Sequential(
+        _convolution_stage(channels, channels, activation, padding_mode="circular"),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(channels, classes),
+    )
+    stages = nn.Sequential(*stem, *(stage() for _ in range(depth)))
+    return Network(stages, head, image_shape=image_shape, stem=len(stem))
+
+
+def _convolution_stage(
+    channels_in: int, channels_out: int, activation: str, **options: Any
+) -> nn.Sequential:
+    modules: OrderedDict[str, nn.Module] = OrderedDict()
+    modules["convolution"] = nn.Conv2d(channels_in, channels_out, 3, padding=1, **options)
+    modules["activation"] = activation_module(activation)
+    return nn.Sequential(modules)
+
+
+def _residual_block(channels: int, activation: str) -> ResidualBlock:
+    first, second = (
+        nn.Conv2d(channels, channels, 3, padding=1, padding_mode="circular") for _ in range(2)
+    )
+    return ResidualBlock(nn.Sequential(first, activation_module(activation), second))
 
 
 @torch.no_grad()

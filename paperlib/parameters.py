@@ -90,7 +90,7 @@ class Trainability(Checked):
     profile: str = option("quick", choices=PROFILES)
     dataset: str = "cifar10"
     fallback: bool = False
-    depth: int = option(100, low=1, high=10_000)
+    depth: int = option(60, low=1, high=10_000)
     width: int = option(0, low=0, high=100_000)
     sigma_w2_min: float = option(0.3, above=0.0)
     sigma_w2_max: float = option(4.1, above=0.0, high=1e6)

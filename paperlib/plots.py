@@ -18,13 +18,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from paperlib.config import CascadePoint
+from paperlib.config import RESOLUTION
 from paperlib.meanfield import correlation_depth, critical_sigma_w2
 from paperlib.measures import collapse_depth
 from paperlib.results import provenance
 
 PUBLISHED_DEPTHS = {0.6: 16, 1.1: 38, 1.4: 87, 1.5: 120}
-RESOLUTION = CascadePoint().resolution  # the stated default
 STYLE = Path(__file__).with_name("paper.mplstyle")
 SEQUENTIAL, SEQUENTIAL_REVERSED = "viridis", "viridis_r"
 
@@ -145,7 +144,8 @@ def resolution_calibration(calibration: xr.Dataset, adam: xr.Dataset) -> Figure:
             ylabel="collapse depth (R² < 0.02)",
             title="What the resolution does",
         )
-        axis.axvline(RESOLUTION, color="0.8", lw=4, zorder=0)
+        default = RESOLUTION[provenance(calibration)["config"]["architecture"]]
+        axis.axvline(default, color="0.8", lw=4, zorder=0)
         axis.legend(title=VARIANCE + "\n" + "\n".join(lines), title_fontsize=7)
         sign(figure, f"{network_of(calibration)}  ·  {seeds_of(calibration)}", calibration)
     return figure
@@ -175,8 +175,10 @@ def check_comparable(result: xr.Dataset, other: xr.Dataset) -> None:
     """
     first, second = (provenance(r) for r in (result, other))
     same = {"data": [about["data"]["checksum"][:12] for about in (first, second)]}
-    for name in ("architecture", "shape", "width", "activation", "sigma_b2"):
-        same[name] = [about["config"][name] for about in (first, second)]
+    mlps = first["config"]["architecture"] == "mlp"
+    size = ("shape", "width") if mlps else ("channels",)
+    for name in ("architecture", *size, "activation", "sigma_b2"):
+        same[name] = [about["config"].get(name) for about in (first, second)]
     different = [f"{name} ({a} and {b})" for name, (a, b) in same.items() if a != b]
     if different:
         raise ValueError(f"these results cannot be compared, they differ in {', '.join(different)}")
@@ -234,12 +236,16 @@ def describe(result: xr.Dataset) -> str:
 
 
 def network_of(result: xr.Dataset) -> str:
+    """A result's data and network in words."""
     about = provenance(result)
     config = about["config"]
     width = f"width {config['width'] or about['data']['pixels']}"
-    shape = width if config["shape"] == "wide" else "shrinking"
+    size = width if config["shape"] == "wide" else "shrinking"
+    if config["architecture"] != "mlp":
+        size = f"{config['channels']} channels"
+    kind = {"mlp": "MLP", "cnn": "CNN", "resnet": "ResNet"}[config["architecture"]]
     return (
-        f"{about['data']['name']}  ·  MLP, {shape}, {config['activation']}, "
+        f"{about['data']['name']}  ·  {kind}, {size}, {config['activation']}, "
         f"σ_b² = {config['sigma_b2']:g}"
     )
 
@@ -250,6 +256,7 @@ def solver_name(result: xr.Dataset) -> str:
 
 
 def solver_of(result: xr.Dataset) -> str:
+    """What fitted a result's cascades, in words."""
     about = provenance(result)
     config, images = about["config"], about["data"]["train_images"]
     if config["solver"] == "ridge":
@@ -259,6 +266,7 @@ def solver_of(result: xr.Dataset) -> str:
 
 
 def seeds_of(result: xr.Dataset) -> str:
+    """How many seeds a result has, in words."""
     count = result.sizes["seed"]
     return f"{count} seed{'s' if count > 1 else ''}"
 

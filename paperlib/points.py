@@ -69,7 +69,8 @@ def _measure_cascade(point: CascadePoint, data: Dataset, device: str) -> dict[st
         steps=point.steps or None,
         batch_size=point.batch_size,
     )
-    pictures = cascade.reconstruct(test)
+    beyond_stem = range(network.stem + 1, cascade.depth + 1)
+    pictures = cascade.reconstruct(test, levels=beyond_stem)
     shown = pictures[[level - 1 for level in shown_depths(point.depth)], 0]
     return {
         **_curves(test, pictures, mean=train.mean(0), rtol=point.rtol),

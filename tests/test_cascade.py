@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from paperlib import Cascade, initialise, load_dataset, mlp, r_squared
-from paperlib.networks import Network
+from paperlib import cascade as cascades
+from paperlib.networks import Network, cnn, resnet
 
 SHAPE = (1, 6, 6)
 
@@ -25,6 +26,47 @@ def network(depth: int = 5, **options: object) -> Network:
 @pytest.fixture(params=["ridge", "adam"])
 def cascade(request: pytest.FixtureRequest) -> Cascade:
     return Cascade.for_network(network(), images(1)).fit(images(300), solver=request.param)
+
+
+def convolutional(build=cnn, depth: int = 3, shape: tuple[int, ...] = (1, 12, 12)) -> Network:
+    made = build(shape, depth=depth, channels=6)
+    initialise(made, sigma_w2=1.1, sigma_b2=2e-5, seed=0)
+    return made
+
+
+def pooled() -> nn.Sequential:
+    """As VGG16 is built: convolutions, a maximum over windows, flattened, fully connected."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Sequential(nn.Conv2d(1, 5, 3, padding=1), nn.ReLU(inplace=True)),
+        nn.MaxPool2d(2),
+        nn.Sequential(nn.Conv2d(5, 6, 3, padding=1), nn.ReLU(inplace=True)),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Sequential(nn.Linear(54, 20), nn.ReLU(inplace=True), nn.Dropout()),
+    )
+
+
+SPATIAL = {
+    "cnn": convolutional,
+    "resnet": lambda: convolutional(resnet),
+    "pooled": pooled,
+}
+
+
+@pytest.fixture(
+    params=[(name, solver) for name in SPATIAL for solver in ("ridge", "adam")], ids=str
+)
+def spatial(request: pytest.FixtureRequest) -> Cascade:
+    """A cascade of a network with convolutions."""
+    name, solver = request.param
+    made = SPATIAL[name]()
+    return Cascade.for_network(made, pictures(1)).fit(pictures(150), solver=solver)
+
+
+def pictures(count: int, seed: int = 0, size: int = 12) -> torch.Tensor:
+    coarse = torch.rand(count, 1, 3, 3, generator=torch.Generator().manual_seed(seed))
+    return nn.functional.interpolate(coarse, (size, size), mode="bilinear")
 
 
 def one_by_one(cascade: Cascade, stages: nn.Sequential, pictures: torch.Tensor, level: int):
@@ -57,6 +99,101 @@ def test_composed_and_step_by_step_reconstructions_agree() -> None:
     composed, descended = deep._compose(activations), deep._descend(activations)
     for level in range(1, 61):
         torch.testing.assert_close(composed[level], descended[level], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [2, 300])  # composed or not
+def test_every_level_of_a_convolutional_network_is_the_chain_of_inverses(
+    spatial: Cascade, count: int
+) -> None:
+    whole = spatial.reconstruct(pictures(count, seed=1))
+    assert whole.shape == (6, count, 1, 12, 12)
+    stages = [stage.eval() for stage in spatial._stages]
+    for level in range(1, 7):
+        chained = one_by_one(spatial, stages, pictures(count, seed=1), level)
+        torch.testing.assert_close(whole[level - 1], chained, rtol=0, atol=1e-4)
+    some = spatial.reconstruct(pictures(count, seed=1), levels=[5, 1])
+    torch.testing.assert_close(some, whole[[4, 0]], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("solver", "least"), [("ridge", 0.95), ("adam", 0.5)])
+@pytest.mark.parametrize("name", SPATIAL)
+def test_a_convolutional_reconstruction_resembles_its_image(
+    name: str, solver: str, least: float
+) -> None:
+    made, test = SPATIAL[name](), pictures(99, seed=1)
+    first = list(getattr(made, "stages", made))[:1]
+    fitted = Cascade.for_network(first, test[:1]).fit(pictures(300), solver=solver, steps=600)
+    assert float(r_squared(test, fitted.reconstruct(test)[0])) > least
+
+
+@pytest.mark.parametrize("count", [3, 400])  # composed or not
+def test_a_small_workspace_changes_no_picture(
+    spatial: Cascade, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = spatial.reconstruct(pictures(count))
+    monkeypatch.setattr(cascades, "WORKSPACE", 5000)
+    torch.testing.assert_close(spatial.reconstruct(pictures(count)), whole, rtol=0, atol=1e-5)
+
+
+def test_a_saved_convolutional_cascade_comes_back_the_same(
+    spatial: Cascade, tmp_path: Path
+) -> None:
+    spatial.save(tmp_path / "a.safetensors")
+    loaded = Cascade.load(tmp_path / "a.safetensors", nn.ModuleList(spatial._stages))
+    assert torch.equal(loaded.reconstruct(pictures(5)), spatial.reconstruct(pictures(5)))
+
+
+def test_channels_of_a_convolutional_level_are_read_out_alone(spatial: Cascade) -> None:
+    test, level = pictures(3), 3
+    whole = spatial.reconstruct(test, levels=level)[0]
+    every = spatial.from_channel(test, level, range(6))
+    torch.testing.assert_close(every, whole, rtol=0, atol=1e-5)
+    if spatial._affine:  # Adam has seen three batches
+        assert not torch.allclose(spatial.from_channel(test, level, 2), whole, atol=1e-3)
+    target = torch.zeros(2, *spatial._shapes[-1])
+    assert spatial.ideal_input(target).shape == (2, 1, 12, 12)
+
+
+@pytest.mark.parametrize("build", [cnn, resnet])
+def test_a_collapsed_convolutional_cascade_returns_the_mean_image(build) -> None:
+    made = convolutional(build, depth=20)
+    initialise(made, sigma_w2=0.01, sigma_b2=2e-5, seed=0)
+    train, test = pictures(200), pictures(50, seed=1)
+    fitted = Cascade.for_network(made, train[:1]).fit(train, resolution=1e-3)
+    curve = r_squared(test, fitted.reconstruct(test), mean=train.mean(0))
+    assert float(curve[-1]) == pytest.approx(0, abs=1e-3)
+    lost = fitted.reconstruct(test)[-1]
+    torch.testing.assert_close(lost, train.mean(0).expand_as(lost), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("solver", ["ridge", "adam"])
+@pytest.mark.parametrize("build", [cnn, resnet])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 2, 3), (3, 5, 1)], ids=str)
+def test_tiny_images_and_single_channels_are_inverted(build, shape, solver: str) -> None:
+    made = build(shape, depth=2, channels=1)
+    initialise(made, sigma_w2=1.1, sigma_b2=2e-5, seed=0)
+    train = torch.rand(40, *shape, generator=torch.Generator().manual_seed(0))
+    fitted = Cascade.for_network(made, train[:1]).fit(train, solver=solver)
+    alone = fitted.reconstruct(train[:1])
+    assert alone.shape == (5, 1, *shape)
+    assert alone.isfinite().all()
+
+
+def test_convolutions_have_a_finer_default_resolution() -> None:
+    train = pictures(60)
+    for made, expected in ((convolutional(), 3e-6), (mlp((1, 12, 12), depth=2), 1e-3)):
+        fitted = Cascade.for_network(made, train[:1]).fit(train)
+        assert fitted._solver["resolution"] == expected
+
+
+def test_convolutions_in_float64_are_solved_in_float64() -> None:
+    train, curves = pictures(200).double(), []
+    fitted = Cascade.for_network(convolutional(depth=1).double(), train[:1])
+    for resolution in (1e-12, 1e-6):
+        back = fitted.fit(train, resolution=resolution).reconstruct(train)
+        assert back.dtype == torch.float64
+        curves.append(r_squared(train, back))
+    assert curves[0][0] > curves[1][0]
 
 
 def test_chosen_levels_come_in_the_order_asked_for(cascade: Cascade) -> None:

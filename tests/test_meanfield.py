@@ -11,6 +11,7 @@ from paperlib.meanfield import (
     critical_sigma_w2,
     fixed_point_correlation,
     fixed_point_variance,
+    propagate,
     susceptibility,
 )
 
@@ -259,6 +260,94 @@ def test_a_chaotic_tanh_network_without_bias_makes_inputs_orthogonal():
 def test_a_network_without_weights_forgets_at_once(activation):
     assert fixed_point_variance(0, 0.05, activation=activation) == 0.05
     assert correlation_depth(0, 0.05, activation=activation) == 0
+
+
+# --- stage by stage
+
+
+def wide_network(sigma_w2, sigma_b2, *, depth, residual, seed, width=800):
+    """Mean square and signal of two correlated inputs in one random network, stage by stage."""
+    rng = np.random.default_rng(seed)
+    shared, own = rng.standard_normal((width, 1)), rng.standard_normal((width, 2))
+    x = 0.5 * (math.sqrt(0.7) * shared + math.sqrt(0.3) * own)
+
+    def layer(values):
+        weights = rng.normal(0, math.sqrt(sigma_w2 / width), (width, width))
+        return weights @ values + rng.normal(0, math.sqrt(sigma_b2), (width, 1))
+
+    points = [((x**2).mean(), ((x[:, 0] - x[:, 1]) ** 2).mean() / 2)]
+    for _ in range(depth):
+        x = x + layer(np.tanh(layer(x))) if residual else np.tanh(layer(x))
+        points.append(((x**2).mean(), ((x[:, 0] - x[:, 1]) ** 2).mean() / 2))
+    return np.array(points).T
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize(("sigma_w2", "sigma_b2"), [(0.8, 2e-5), (1.05, 2e-5), (2.0, 0.05)])
+def test_propagation_agrees_with_a_wide_random_network(sigma_w2, sigma_b2, residual):
+    depth = 12
+    networks = [
+        wide_network(sigma_w2, sigma_b2, depth=depth, residual=residual, seed=seed)
+        for seed in range(5)
+    ]
+    squares, signals = np.mean(networks, axis=0)
+    found = propagate(
+        sigma_w2, sigma_b2, depth=depth, mean_square=squares[0], signal=signals[0],
+        residual=residual,
+    )  # fmt: skip
+    np.testing.assert_allclose(found[0], squares, rtol=0.1)
+    np.testing.assert_allclose(found[1], signals, rtol=0.2)
+
+
+def test_propagation_agrees_with_monte_carlo_integrals():
+    rng, size = np.random.default_rng(0), 4_000_000
+    z1, z2 = rng.standard_normal((2, size))
+    square, signal, sigma_w2, sigma_b2 = 0.4, 0.1, 1.7, 0.05
+    q = sigma_w2 * square + sigma_b2
+    c = 1 - sigma_w2 * signal / q
+    first = np.tanh(math.sqrt(q) * z1)
+    second = np.tanh(math.sqrt(q) * (c * z1 + math.sqrt(1 - c * c) * z2))
+    after, differing = np.mean(first**2), np.mean((first - second) ** 2) / 2
+    start = {"depth": 1, "mean_square": square, "signal": signal}
+    squares, signals = propagate(sigma_w2, sigma_b2, **start)
+    assert squares[1] == pytest.approx(after, rel=2e-3)
+    assert signals[1] == pytest.approx(differing, rel=2e-3)
+    squares, signals = propagate(sigma_w2, sigma_b2, residual=True, **start)
+    assert squares[1] == pytest.approx(square + sigma_w2 * after + sigma_b2, rel=2e-3)
+    assert signals[1] == pytest.approx(signal + sigma_w2 * differing, rel=2e-3)
+
+
+def test_propagation_ends_at_the_fixed_points():
+    squares, signals = propagate(3.0, 0.05, depth=300, mean_square=0.3, signal=0.01)
+    q = 3.0 * squares[-1] + 0.05
+    assert q == pytest.approx(fixed_point_variance(3.0, 0.05), rel=1e-6)
+    c = 1 - 3.0 * signals[-1] / q
+    assert c == pytest.approx(fixed_point_correlation(3.0, 0.05), abs=1e-6)
+
+
+def test_a_signal_in_the_ordered_phase_falls_by_the_susceptibility_at_every_layer():
+    _, signals = propagate(0.8, 2e-5, depth=400, mean_square=0.1, signal=0.05)
+    assert signals[-1] / signals[-2] == pytest.approx(susceptibility(0.8, 2e-5), rel=1e-6)
+
+
+def test_a_residual_network_never_loses_its_signal_and_grows_linearly():
+    squares, signals = propagate(2.0, 0.1, depth=3000, mean_square=0.1, signal=0.01, residual=True)
+    assert bool((np.diff(signals) > 0).all())
+    # deep down every tanh is saturated: σ_w² + σ_b² a block (Yang & Schoenholz)
+    assert squares[-1] - squares[-2] == pytest.approx(2.1, rel=0.05)
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    ({"depth": 0}, "depth must be >= 1"),
+    ({"signal": 0.3}, "0 <= signal <= mean_square"),
+    ({"mean_square": 0, "signal": 0}, "mean_square > 0"),
+    ({"mean_square": math.inf}, "mean_square must be a finite number >= 0"),
+    ({"activation": "relu"}, "activation must be one of tanh, erf, gelu, got 'relu'"),
+])  # fmt: skip
+def test_a_propagation_that_makes_no_sense_is_refused(wrong, message):
+    arguments = {"depth": 3, "mean_square": 0.2, "signal": 0.1, **wrong}
+    with pytest.raises(ValueError, match=message):
+        propagate(1.0, 0.05, **arguments)
 
 
 # --- arguments

@@ -5,7 +5,15 @@ import torch
 from torch import nn
 
 from paperlib.meanfield import fixed_point_variance
-from paperlib.networks import LOGIT_SCALE, activation_module, initialise, mlp
+from paperlib.networks import (
+    LOGIT_SCALE,
+    ResidualBlock,
+    activation_module,
+    cnn,
+    initialise,
+    mlp,
+    resnet,
+)
 
 SHAPE = (1, 6, 5)
 
@@ -90,6 +98,83 @@ def test_wide_networks_follow_the_mean_field_variance() -> None:
         before = network.stages[-1].linear(network.stages[:-1](torch.rand(50, 1, 30, 30)))
     expected = fixed_point_variance(2.5, 0.05)
     assert float(before.square().mean()) == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("build", [cnn, resnet])
+def test_a_convolutional_network_has_a_stem_of_three_stages(build) -> None:
+    network = build((1, 28, 28), depth=2, channels=5)
+    activation, sizes = torch.rand(3, 1, 28, 28), []
+    for stage in network.stages:
+        activation = stage(activation)
+        sizes.append(tuple(activation.shape[1:]))
+    assert sizes == [(5, 28, 28), (5, 14, 14), (5, 7, 7), (5, 7, 7), (5, 7, 7)]
+    assert network.stem == 3
+    assert network(torch.rand(3, 1, 28, 28)).shape == (3, 10)
+
+
+@pytest.mark.parametrize("build", [cnn, resnet])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 2, 1), (1, 5, 3), (3, 32, 32)])
+@pytest.mark.parametrize("channels", [1, 4])
+def test_convolutional_networks_take_images_of_any_size(build, shape, channels: int) -> None:
+    network = build(shape, depth=2, channels=channels, classes=3)
+    assert network(torch.rand(1, *shape)).shape == (1, 3)
+    assert network.image_shape == shape
+
+
+@pytest.mark.parametrize("build", [cnn, resnet])
+@pytest.mark.parametrize("activation", ["tanh", "erf", "relu", "gelu", "linear"])
+def test_stages_after_the_stem_and_the_logits_commute_with_shifts(build, activation: str) -> None:
+    network = build((1, 20, 20), depth=2, channels=4, activation=activation)
+    initialise(network, sigma_w2=1.5, sigma_b2=0.1, seed=0)
+    codes = torch.rand(2, 4, 5, 5)
+    deeper, shifted = network.stages[3:], codes.roll((1, 2), (2, 3))
+    torch.testing.assert_close(deeper(shifted), deeper(codes).roll((1, 2), (2, 3)))
+    torch.testing.assert_close(network.head(shifted), network.head(codes))
+
+
+def test_a_residual_block_adds_its_body() -> None:
+    network = resnet((1, 9, 9), depth=1, channels=3)
+    block, codes = network.stages[3], torch.rand(2, 3, 3, 3)
+    assert isinstance(block, ResidualBlock)
+    first, activation, second = block.body
+    torch.testing.assert_close(block(codes), codes + second(activation(first(codes))))
+
+
+def test_all_convolutions_of_a_network_have_the_asked_for_variance() -> None:
+    network = resnet((1, 28, 28), depth=2, channels=32)
+    initialise(network, sigma_w2=1.3, sigma_b2=2e-5, seed=0)
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    assert len(convolutions) == 3 + 4 + 1
+    for convolution in convolutions:
+        n = convolution.weight.numel()
+        expected = 1.3 / (convolution.in_channels * 9)
+        found = float(convolution.weight.detach().var())
+        assert found == pytest.approx(expected, rel=5 * (2 / n) ** 0.5)
+
+
+def test_wide_convolutional_networks_follow_the_mean_field_variance_of_full_connections() -> None:
+    network = cnn((1, 28, 28), depth=20, channels=128)
+    initialise(network, sigma_w2=2.5, sigma_b2=0.05, seed=0)
+    with torch.no_grad():
+        before = network.stages[-1].convolution(network.stages[:-1](torch.rand(20, 1, 28, 28)))
+    assert float(before.square().mean()) == pytest.approx(fixed_point_variance(2.5, 0.05), rel=0.05)
+
+
+@pytest.mark.parametrize("build", [cnn, resnet])
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"depth": 0}, "depth must be a whole number >= 1, got 0"),
+    ({"depth": 2, "channels": 0}, "channels must be a whole number >= 1, got 0"),
+    ({"depth": 2, "channels": 2.5}, "channels must be a whole number >= 1, got 2.5"),
+    ({"depth": 2, "classes": 0}, "classes must be"),
+    ({"depth": 2, "activation": "tan"}, "activation must be one of .*; got 'tan'"),
+])  # fmt: skip
+def test_a_bad_argument_of_a_convolutional_network_is_named(
+    build, arguments: dict, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(SHAPE, **arguments)
+    with pytest.raises(ValueError, match=r"image_shape must be .* got \(28, 0, 28\)"):
+        build((28, 0, 28), depth=1)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

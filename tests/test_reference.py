@@ -7,8 +7,8 @@ import xarray as xr
 from scipy.stats import spearmanr
 
 from paperlib import collapse_depth, critical_sigma_w2, paths
-from paperlib.plots import PUBLISHED_DEPTHS
 from paperlib.config import BASELINES
+from paperlib.plots import PUBLISHED_DEPTHS
 from paperlib.plots_trainability import threshold_of
 from paperlib.results import load_result, provenance
 from paperlib.scoring import scoreboard, trainable_depth

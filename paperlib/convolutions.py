@@ -1,0 +1,280 @@
+"""The inverses of stages on images: transposed convolutions, circular ones, and chains of them.
+
+Fitted in closed form, they are affine with one offset per channel *and position*, so that every one
+maps the mean activation to the mean activation, and a cascade without signal returns the mean
+image.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paperlib.linear import Inverse
+from paperlib.regression import CHUNK, Moments, Spectra
+from paperlib.windows import Window
+
+SAMPLES = 20_000  # neighbourhoods of which a regression is made
+FIELDS = 128  # images that pass through a Fourier transform at a time
+
+
+class ConvolutionInverse(Inverse):
+    """From the outputs of a convolution or pooling to its inputs: a transposed convolution, cut to
+    the input's size, then the activation.
+
+    As published it has the stage's own kernel and one bias per channel. For the closed form the
+    kernel grows to whole blocks of stride × stride pixels, each predicted from the same outputs,
+    and there is one bias per channel and position.
+
+    Args:
+        window: of the stage.
+        output_shape, input_shape: of one sample, (channels, height, width).
+        activation: what bounded the stage's input; None makes the inverse affine.
+        published: which of the two forms.
+    """
+
+    def __init__(
+        self,
+        window: Window,
+        output_shape: Sequence[int],
+        input_shape: Sequence[int],
+        activation: nn.Module | None = None,
+        *,
+        published: bool = False,
+    ) -> None:
+        super().__init__(activation)
+        self.window = window if published else window.in_blocks()
+        self.input_shape = tuple(input_shape)
+        self.transposed = nn.ConvTranspose2d(
+            output_shape[0],
+            input_shape[0],
+            self.window.kernel,
+            stride=self.window.stride,
+            dilation=self.window.dilation,
+            bias=published,
+        )
+        self.bias = None if published else nn.Parameter(torch.zeros(*input_shape))
+        full = [
+            s * (n - 1) + d * (k - 1) + 1
+            for n, k, s, d in zip(output_shape[1:], *self.window[:3], strict=True)
+        ]
+        (height, width), (top, left) = self.input_shape[1:], self.window.offset
+        self.margins = (-left, width + left - full[1], -top, height + top - full[0])
+
+    def extra_repr(self) -> str:
+        """What the layers inside do not say."""
+        return f"margins={self.margins}"
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """The stage's inputs (batch, *input_shape) for its outputs (batch, *output_shape)."""
+        pixels = nn.functional.pad(self.transposed(codes), self.margins)
+        return self.activated(pixels if self.bias is None else pixels + self.bias)
+
+    def adjoint(self, rows: Tensor) -> Tensor:
+        """rows @ weight, for rows (k, *input shape) of a matrix: (k, *output shape)."""
+        rows = nn.functional.pad(rows, [-margin for margin in self.margins])
+        _, stride, dilation, _ = self.window
+        return nn.functional.conv2d(rows, self.transposed.weight, stride=stride, dilation=dilation)
+
+    def solve(
+        self, outputs: Tensor, inputs: Tensor, moments: Moments, *, resolution: float
+    ) -> None:
+        """Nothing; takes the regression of blocks of pixels on neighbourhoods of outputs.
+
+        Its samples are 20,000 pairs of an image and a block, or all that there are, the same at
+        every call. See `Inverse.solve`.
+        """
+        inputs = self.before_activation(inputs)
+        code, pixel = outputs.mean(0), inputs.mean(0)
+        for image, row, column in self._samples(len(inputs), outputs.device):
+            seen = self._seen(row, 0), self._seen(column, 1)
+            block = self._block(row, 0), self._block(column, 1)
+            moments.update(
+                _gather(outputs, image, *seen, mean=code),
+                _gather(inputs, image, *block, mean=pixel),
+            )
+        self.assign(moments.solve(resolution)[0], code, pixel)
+
+    @torch.no_grad()
+    def assign(self, weight: Tensor, code: Tensor, pixel: Tensor) -> None:
+        """Nothing; takes the solution as its own, with the offsets that map mean to mean.
+
+        Args:
+            weight: (block height · block width · channels, reach · reach · channels).
+            code, pixel: mean output and input, (channels, height, width).
+        """
+        (height, width), (tall, wide) = self.window.kernel, self.window.stride
+        channels, features = self.transposed.weight.shape[1::-1]
+        parts = weight.view(tall, wide, channels, height // tall, width // wide, features)
+        kernel = parts.permute(5, 2, 3, 0, 4, 1).reshape(features, channels, height, width)
+        self.transposed.weight.copy_(kernel)
+        if self.bias is not None:
+            self.bias.copy_(pixel - nn.functional.pad(self.transposed(code[None]), self.margins)[0])
+
+    def _samples(self, images: int, device: torch.device) -> Iterator[tuple[Tensor, ...]]:
+        """Numbers of images, and of rows and columns of blocks; spread evenly over all pairs."""
+        rows, columns = (self._blocks(axis, device) for axis in (0, 1))
+        pairs = images * len(rows) * len(columns)
+        chosen = torch.arange(min(pairs, SAMPLES), dtype=torch.float64)
+        if pairs > SAMPLES:
+            generator = torch.Generator().manual_seed(0)
+            jitter = torch.rand(SAMPLES, generator=generator, dtype=torch.float64)
+            chosen = (chosen + jitter) * (pairs / SAMPLES)
+        for pair in chosen.long().to(device).split(CHUNK):
+            image, place = pair // (len(rows) * len(columns)), pair % (len(rows) * len(columns))
+            yield image, rows[place // len(columns)], columns[place % len(columns)]
+
+    def _blocks(self, axis: int, device: torch.device) -> Tensor:
+        """Numbers of the blocks along an axis that lie within the image; all if none does."""
+        size, stride = self.input_shape[1 + axis], self.window.stride[axis]
+        offset = self.window.offset[axis]
+        first, end = -(-offset // stride), (size + offset) // stride
+        if end <= first:
+            first, end = offset // stride, (size - 1 + offset) // stride + 1
+        return torch.arange(first, end, device=device)
+
+    def _block(self, numbers: Tensor, axis: int) -> Tensor:
+        """The positions of the pixels in blocks, (n, stride)."""
+        stride, offset = self.window.stride[axis], self.window.offset[axis]
+        steps = torch.arange(stride, device=numbers.device)
+        return stride * numbers[:, None] - offset + steps
+
+    def _seen(self, numbers: Tensor, axis: int) -> Tensor:
+        """The positions of the outputs that blocks are predicted from, (n, reach)."""
+        reach = self.window.kernel[axis] // self.window.stride[axis]
+        return numbers[:, None] - torch.arange(reach, device=numbers.device)
+
+
+def _gather(
+    fields: Tensor, image: Tensor, rows: Tensor, columns: Tensor, *, mean: Tensor
+) -> Tensor:
+    """Deviations from the mean at rows × columns of images, (n, rows · columns · channels).
+
+    Args:
+        fields: (images, channels, height, width).
+        image: (n,).
+        rows, columns: (n, a) and (n, b); beyond the border every deviation is zero.
+        mean: (channels, height, width).
+    """
+    height, width = fields.shape[2:]
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[
+        :, None, :
+    ]
+    rows, columns = rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]
+    values = fields.permute(0, 2, 3, 1)[image[:, None, None], rows, columns]
+    deviations = values - mean.permute(1, 2, 0)[rows, columns]
+    return (deviations * inside[..., None]).flatten(1)
+
+
+class CircularInverse(Inverse):
+    """From the outputs to the inputs of a stage that commutes with cyclic shifts of the image: one
+    circular convolution whose kernel covers the whole image, then the activation.
+
+    In closed form it is the Wiener filter. It needs no more samples than a small kernel, since
+    every frequency is a regression of its own, and loses less: R² at depth 30 of a CNN with 64
+    channels on MNIST is 0.85 at σ_w² = 1.0 and 0.56 at 1.5 (λ = 1e-5), by 3×3 kernels 0.72 and
+    0.37.
+
+    A residual block of circular convolutions is such a stage too. With 32 channels at σ_w² = 1.0,
+    R² after 1, 3 and 5 blocks is 0.95, 0.94 and 0.91. The published pair of transposed convolutions
+    reaches 0.91, 0.82 and 0.71 (600 batches of 100 by Adam, the stem inverted alike). The fixed
+    point iteration x ← y − f(x) diverges, as the block is no contraction: 0.3, −10 and −33 after
+    five steps. The block's inner activations as further features bring 0.73 instead of 0.71 after
+    20 blocks, and an inverse that no longer composes.
+
+    Args:
+        output_shape, input_shape: of one sample, (channels, height, width) of one size.
+        activation: what bounded the stage's input; None makes the inverse affine.
+    """
+
+    def __init__(
+        self,
+        output_shape: Sequence[int],
+        input_shape: Sequence[int],
+        activation: nn.Module | None = None,
+    ) -> None:
+        super().__init__(activation)
+        self.size = (input_shape[1], input_shape[2])
+        self.convolution = nn.Conv2d(
+            output_shape[0],
+            input_shape[0],
+            self.size,
+            padding="same",
+            padding_mode="circular",
+            bias=False,
+        )
+        self.bias = nn.Parameter(torch.zeros(*input_shape))
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """The stage's inputs (batch, *input_shape) for its outputs (batch, *output_shape)."""
+        return self.activated(_filtered(codes, self._gain(), self.size) + self.bias)
+
+    def adjoint(self, rows: Tensor) -> Tensor:
+        """rows @ weight, for rows (k, *input shape) of a matrix: (k, *output shape)."""
+        return _filtered(rows, self._gain().conj().transpose(0, 1), self.size)
+
+    def solve(
+        self, outputs: Tensor, inputs: Tensor, moments: Moments, *, resolution: float
+    ) -> None:
+        """Nothing; takes the regression over all positions of all samples, see `Inverse.solve`."""
+        inputs = self.before_activation(inputs)
+        code, pixel = outputs.mean(0), inputs.mean(0)
+        spectra = Spectra(moments.dtype)
+        for outs, ins in zip(outputs.split(FIELDS), inputs.split(FIELDS), strict=True):
+            spectra.update(outs - code, ins - pixel)
+        self.assign(spectra.solve(resolution), code, pixel)
+
+    @torch.no_grad()
+    def assign(self, gain: Tensor, code: Tensor, pixel: Tensor) -> None:
+        """Nothing; takes the solution as its own, with the offsets that map mean to mean.
+
+        Args:
+            gain: per frequency, as `Spectra.solve` returns it.
+            code, pixel: mean output and input, (channels, height, width).
+        """
+        kernel = torch.fft.irfft2(gain.conj(), s=self.size)
+        self.convolution.weight.copy_(kernel.roll(self._centre, (2, 3)))
+        self.bias.copy_(pixel - _filtered(code[None], self._gain(), self.size)[0])
+
+    def _gain(self) -> Tensor:
+        """What the convolution multiplies each frequency by: (inputs, outputs, h, w/2 + 1)."""
+        back = [-steps for steps in self._centre]
+        return torch.fft.rfft2(self.convolution.weight.roll(back, (2, 3))).conj()
+
+    @property
+    def _centre(self) -> list[int]:
+        """The place in the kernel that meets a pixel's own position."""
+        return [(n - 1) // 2 for n in self.size]
+
+
+def _filtered(fields: Tensor, gain: Tensor, size: tuple[int, int]) -> Tensor:
+    """Fields (n, p, h, w) times a gain (q, p, h, w/2 + 1) at each frequency: (n, q, h, w)."""
+    spectra = torch.fft.rfft2(fields).permute(2, 3, 0, 1)
+    filtered = spectra @ gain.permute(2, 3, 1, 0)
+    return torch.fft.irfft2(filtered.permute(2, 3, 0, 1), s=size)
+
+
+class Chain(Inverse):
+    """Several inverses as one, first to last: what was published for a residual block, whose
+    inverse is that of its convolutions without the skip."""
+
+    def __init__(self, inverses: Sequence[Inverse]) -> None:
+        super().__init__()
+        self.inverses = nn.Sequential(*inverses)
+
+    @property
+    def affine(self) -> bool:
+        """Whether all parts are."""
+        return all(inverse.affine for inverse in self.inverses)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """The stage's inputs (batch, *input_shape) for its outputs (batch, *output_shape)."""
+        return self.inverses(codes)
+
+    def adjoint(self, rows: Tensor) -> Tensor:
+        """rows @ weight, for rows (k, *input shape) of a matrix: (k, *output shape)."""
+        parts: list[Any] = list(self.inverses)
+        for inverse in reversed(parts):
+            rows = inverse.adjoint(rows)
+        return rows

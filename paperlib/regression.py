@@ -1,0 +1,131 @@
+"""Ridge regression from second moments that are summed chunk by chunk."""
+
+import torch
+from torch import Tensor
+
+CHUNK = 4096  # samples that are taken in at a time
+
+
+class Moments:
+    """Streaming second moments of features and targets, and the ridge regression they determine.
+
+    Chunks are centred before their products are taken and merged exactly (Chan, Golub & LeVeque
+    1979), so nothing cancels, and memory does not grow with the number of samples.
+    """
+
+    def __init__(self, dtype: torch.dtype = torch.float32, *, rounding: float = 0.0) -> None:
+        self.dtype = dtype
+        self.rounding = rounding  # the variance that rounding to int8 may add, 0: no rounding
+        self.count = 0
+
+    def update(self, features: Tensor, targets: Tensor) -> None:
+        """Nothing; takes in a chunk of samples: features (n, p), targets (n, q)."""
+        x, y = features.to(self.dtype), targets.to(self.dtype)
+        n, mean_x, mean_y = len(x), x.mean(0), y.mean(0)
+        x, y = x - mean_x, y - mean_y
+        units = [_unit(values) for values in (x, y)] if self.rounding else []
+        if units and float(torch.cat(units).max()) ** 2 / 12 < self.rounding:
+            scatter, cross = _rounded_products(x, y, *units)
+        else:
+            scatter, cross = _gram(x), y.T @ x
+        if self.count == 0:
+            self.scatter, self.cross, self.mean_x, self.mean_y = scatter, cross, mean_x, mean_y
+        else:
+            shift_x, shift_y = mean_x - self.mean_x, mean_y - self.mean_y
+            weight = self.count * n / (self.count + n)
+            self.scatter += scatter.addr_(shift_x, shift_x, alpha=weight)
+            self.cross += cross.addr_(shift_y, shift_x, alpha=weight)
+            self.mean_x = self.mean_x + shift_x * (n / (self.count + n))
+            self.mean_y = self.mean_y + shift_y * (n / (self.count + n))
+        self.count += n
+
+    def solve(self, resolution: float) -> tuple[Tensor, Tensor]:
+        """Weight (q, p) and bias (q,) that minimise mean |y - Wx - b|² + resolution·|W|²."""
+        weight = _ridge(self.scatter / self.count, self.cross / self.count, resolution)
+        return weight, self.mean_y - weight @ self.mean_x
+
+
+class Spectra:
+    """The same for periodic fields and a map that commutes with their shifts: one Moments per
+    frequency, without centring.
+
+    Such a map is diagonal in Fourier space, so that the regression on *all* h·w positions at once
+    falls apart into h·w small ones, and costs less than one on 3×3 neighbourhoods.
+    """
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        self.dtype = dtype
+        self.count = 0
+
+    def update(self, features: Tensor, targets: Tensor) -> None:
+        """Nothing; takes in a chunk of samples: features (n, p, h, w), targets (n, q, h, w)."""
+        x, y = (_frequencies(fields.to(self.dtype)) for fields in (features, targets))
+        scatter, cross = x @ x.mH, y @ x.mH
+        if self.count == 0:
+            self.scatter, self.cross = scatter, cross
+        else:
+            self.scatter += scatter
+            self.cross += cross
+        self.count += len(features)
+
+    def solve(self, resolution: float) -> Tensor:
+        """The gain (q, p, h, w/2 + 1), complex, of the circular convolution W that minimises
+        mean |y - Wx|² + resolution·|W|², the mean over samples and positions."""
+        gain = _ridge(self.scatter / self.count, self.cross / self.count, resolution)
+        return gain.permute(2, 3, 0, 1)
+
+
+def _frequencies(fields: Tensor) -> Tensor:
+    """(n, channels, h, w) as (h, w/2 + 1, channels, n), of unchanged mean square."""
+    return torch.fft.rfft2(fields, norm="ortho").permute(2, 3, 1, 0).contiguous()
+
+
+def _ridge(covariance: Tensor, cross: Tensor, resolution: float) -> Tensor:
+    """cross @ (covariance + resolution)⁻¹; the covariance is overwritten.
+
+    By Cholesky; where rounding has made a matrix indefinite, by its eigenvalues in float64, with
+    those below rounding left out (the solution of least norm).
+    """
+    covariance.diagonal(dim1=-2, dim2=-1).add_(resolution)
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    if failed.any():
+        exact = torch.promote_types(covariance.dtype, torch.float64)
+        return _eigen_solve(covariance.to(exact), cross.to(exact)).to(cross.dtype)
+    # two triangular solves from the right: a third faster than cholesky_solve
+    half = torch.linalg.solve_triangular(factor.mH, cross, upper=True, left=False)
+    return torch.linalg.solve_triangular(factor, half, upper=False, left=False)
+
+
+def _eigen_solve(covariance: Tensor, cross: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(covariance)
+    floor = values[..., -1:] * values.shape[-1] * torch.finfo(torch.float32).eps
+    reciprocal = torch.where(values > floor, 1 / values, 0)
+    return (cross @ vectors) * reciprocal[..., None, :] @ vectors.mH
+
+
+def _unit(values: Tensor) -> Tensor:
+    """1/127 of each column's range, by which it is rounded to int8."""
+    return values.abs().amax(0).clamp_min_(torch.finfo(values.dtype).tiny) / 127
+
+
+def _rounded_products(x: Tensor, y: Tensor, unit_x: Tensor, unit_y: Tensor) -> tuple[Tensor, ...]:
+    """x.T @ x and y.T @ x of columns rounded to whole units, summed in whole numbers."""
+    coded_x, coded_y = ((v / u).round_().to(torch.int8) for v, u in ((x, unit_x), (y, unit_y)))
+    # in one product: torch 2.13 reads a single row at the wrong stride
+    both = torch.cat([coded_x, coded_y], 1).T.contiguous()
+    scatter, cross = torch._int_mm(both, coded_x).to(x.dtype).split([x.shape[1], y.shape[1]])
+    return scatter.mul_(unit_x).mul_(unit_x[:, None]), cross.mul_(unit_x).mul_(unit_y[:, None])
+
+
+def _gram(x: Tensor, levels: int = 2) -> Tensor:
+    """x.T @ x by halves, the lower one mirrored: 5/8 of the products of the full matrix."""
+    half = x.shape[1] // 2
+    if levels == 0 or half < 64:
+        return x.T @ x
+    left, right = x[:, :half], x[:, half:]
+    gram = x.new_empty(x.shape[1], x.shape[1])
+    gram[:half, :half] = _gram(left, levels - 1)
+    gram[half:, half:] = _gram(right, levels - 1)
+    gram[:half, half:] = left.T @ right
+    gram[half:, :half] = gram[:half, half:].T
+    return gram
