@@ -113,6 +113,7 @@ class Trainability(Checked):
     learning_rate: float = option(0.3, above=0.0)
     rate_exponent: float = option(1.0, low=0.0, high=4.0)
     steps: int = option(600, low=1)
+    judged_images: int = option(2000, low=2)
     stop_at: float = option(1.0, above=0.0, high=1.0)
     search_from: float = option(0.0, low=0.0)
     trained: str = "trainability_cifar10.nc"
@@ -166,6 +167,7 @@ class Trainability(Checked):
             rate_exponent=self.rate_exponent,
             steps=self.steps,
             threshold=self.stop_at,
+            test_images=self.judged_images,
         )
 
 

@@ -54,7 +54,7 @@ def trainability(trained: xr.Dataset, predicted: xr.Dataset) -> Figure:
         right.set(title=f"Trained to {threshold:.0%} accuracy, and predicted", xlabel=VARIANCE)
         right.set_xlim(*edges(trained.sigma_w2.values)[[0, -1]])
         right.set_ylim(0, 1.05 * edges(trained.depth.values)[-1])
-        right.legend(loc="upper right", fontsize=6)
+        right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=4, fontsize=6)
         sign(figure, describe_training(trained), trained)
     return figure
 

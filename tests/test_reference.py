@@ -8,6 +8,8 @@ from scipy.stats import spearmanr
 
 from paperlib import collapse_depth, critical_sigma_w2, paths
 from paperlib.config import BASELINES
+from paperlib.parameters import Trainability
+from paperlib.plan import make_plan
 from paperlib.plots import PUBLISHED_DEPTHS
 from paperlib.plots_trainability import threshold_of
 from paperlib.results import load_result, provenance
@@ -137,3 +139,14 @@ def test_the_image_that_is_left_tells_what_trains(table: pd.DataFrame) -> None:
 
 def test_predicting_the_grid_costs_at_most_a_hundredth_of_training_it(table: pd.DataFrame) -> None:
     assert table.loc["r_squared_ridge", "saving"] >= 100
+
+
+def test_notebook_02_computes_nothing_that_ships() -> None:
+    config = Trainability()
+    for sweep, name in (
+        (config.sweep(), config.start_from),
+        (config.prediction(), config.predicted),
+        (config.training(), config.trained),
+    ):
+        shipped(name)
+        assert not make_plan(sweep, name).missing
