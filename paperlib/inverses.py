@@ -117,19 +117,21 @@ def inverse_of(
     kinds = ", ".join(type(layer).__name__ for layer in case.weighted) or "no layer with weights"
     raise ValueError(
         f"no inverse is known for {name}, which holds {kinds} and maps the shape "
-        f"{case.input_shape} to {case.output_shape}; a stage must hold one Linear, convolution or "
-        "pooling beside activations, paddings and Flatten, be a ResidualBlock of convolutions, or "
-        "commute with cyclic shifts of the image"
+        f"{case.input_shape} to {case.output_shape}; a stage must hold one Linear, or "
+        "convolutions, poolings and paddings one after the other, beside activations, or commute "
+        "with cyclic shifts of the image; pooling and Flatten are stages of their own"
     )
 
 
+@torch.no_grad()
 def _reshape(case: _Case) -> Inverse | None:
-    """For a stage that only arranges its input anew."""
-    same = torch.Size(case.input_shape).numel() == torch.Size(case.output_shape).numel()
+    """For a stage that only arranges its input anew, as a pooling to the size there is does too."""
     arranging = (*_RESHAPING, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-    if same and all(isinstance(layer, arranging) for layer in case.layers):
-        return Reshape(case.output_shape, case.input_shape)
-    return None
+    if not all(isinstance(layer, arranging) for layer in case.layers):
+        return None
+    example = _example(case.stage, case.input_shape)
+    same = torch.equal(case.stage(example).flatten(), example.flatten())
+    return Reshape(case.output_shape, case.input_shape) if same else None
 
 
 def _linear(case: _Case) -> Inverse | None:

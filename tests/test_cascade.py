@@ -115,8 +115,9 @@ def test_every_level_of_a_convolutional_network_is_the_chain_of_inverses(
     torch.testing.assert_close(some, whole[[4, 0]], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize(("solver", "least"), [("ridge", 0.95), ("adam", 0.5)])
-@pytest.mark.parametrize("name", SPATIAL)
+@pytest.mark.parametrize(("name", "solver", "least"), [
+    *((name, "ridge", 0.95) for name in SPATIAL), ("cnn", "adam", 0.5)
+])  # fmt: skip
 def test_a_convolutional_reconstruction_resembles_its_image(
     name: str, solver: str, least: float
 ) -> None:

@@ -62,7 +62,7 @@ def test_a_residual_block_has_the_unit_of_its_activation_but_no_bound() -> None:
 
 
 @pytest.mark.parametrize("stage", [
-    nn.Flatten(), nn.Identity(), nn.Dropout(), nn.Sequential(nn.Identity(), nn.Flatten()),
+    nn.Flatten(), nn.Identity(), nn.Dropout().eval(), nn.Sequential(nn.Identity(), nn.Flatten()),
     nn.AdaptiveAvgPool2d((6, 5)), nn.Sequential(nn.AdaptiveAvgPool2d((6, 5)), nn.Flatten()),
 ], ids=str)  # fmt: skip
 @pytest.mark.parametrize("published", [True, False])
@@ -145,6 +145,7 @@ def test_a_stage_without_a_known_inverse_is_named(stage: nn.Module) -> None:
 @pytest.mark.parametrize(("stage", "kinds"), [
     (nn.Upsample(scale_factor=2), "Upsample"),
     (nn.AdaptiveAvgPool2d(4), "AdaptiveAvgPool2d"),
+    (nn.AdaptiveAvgPool2d((5, 6)), "AdaptiveAvgPool2d"),
     (nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(36, 4)), "Conv2d, Linear"),
     (nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten()), "Conv2d"),
 ])  # fmt: skip

@@ -97,6 +97,17 @@ def test_rounding_adds_the_variance_of_its_unit() -> None:
     assert float(added.mean()) == pytest.approx(float(expected.mean()), abs=3e-5)
 
 
+@pytest.mark.parametrize(("features", "targets"), [(1, 1), (1, 5), (40, 1), (300, 1), (17, 33)])
+def test_rounded_products_of_any_width_are_the_products(features: int, targets: int) -> None:
+    x = normal(500, features, dtype=torch.float32)
+    y = normal(500, targets, seed=1, dtype=torch.float32)
+    units = regression._unit(x), regression._unit(y)
+    for found, exact in zip(
+        regression._rounded_products(x, y, *units), (x.T @ x, y.T @ x), strict=True
+    ):
+        torch.testing.assert_close(found, exact, rtol=0, atol=3)  # of numbers of about 500
+
+
 def shifts(fields: torch.Tensor) -> torch.Tensor:
     """Every field seen from every position: (n · h · w, channels · h · w)."""
     n, channels, h, w = fields.shape
