@@ -33,7 +33,7 @@ from paperlib.measures import (
     r_squared,
     relative_entropy,
 )
-from paperlib.networks import Network, initialise, mlp
+from paperlib.networks import Network, cnn, initialise, mlp, resnet
 from paperlib.points import measure_point
 from paperlib.results import load_result
 from paperlib.sweep import run_search, run_sweep
@@ -50,6 +50,7 @@ __all__ = [
     "PredictorSweep",
     "TrainingPoint",
     "TrainingSweep",
+    "cnn",
     "collapse_depth",
     "correlation_depth",
     "critical_sigma_w2",
@@ -63,6 +64,7 @@ __all__ = [
     "mlp",
     "r_squared",
     "relative_entropy",
+    "resnet",
     "run_search",
     "run_sweep",
 ]
