@@ -112,35 +112,55 @@ def threshold_of(trained: xr.Dataset) -> float:
 def cost_against_auc(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """A figure of how well predictors do against what they cost, a panel for each data set.
 
+    Upwards, 1 - AUC falls on a logarithmic scale, so that the best can be told apart.
+
     Args:
         tables: by data set, from `scoring.scoreboard`. Predictors on the Pareto front, which none
             beats at less cost, are joined by a line.
     """
     with paper_style():
-        figure, axes = plt.subplots(1, len(tables), figsize=(5.2 * len(tables), 4.2), sharey=True)
+        figure, axes = plt.subplots(1, len(tables), figsize=(5.2 * len(tables), 5), sharey=True)
         for axis, (name, table) in zip(np.atleast_1d(axes), tables.items(), strict=True):
-            for predictor in map(str, table.index):
-                seconds, auc, spread = table.loc[predictor, ["seconds", "auc", "auc_std"]]
-                colour = "C0" if "_ridge" in predictor else "C1" if "_adam" in predictor else "0.4"
-                axis.errorbar(seconds, auc, yerr=spread, fmt="o", ms=4, color=colour)
-                axis.annotate(
-                    predictor.replace("_", " "),
-                    (seconds, auc),
-                    xytext=(4, 3),
-                    textcoords="offset points",
-                    fontsize=5.5,
-                    color=colour,
-                )
-            front = table.sort_values(["seconds", "auc"], ascending=[True, False])
-            front = front[front["auc"] > front["auc"].cummax().shift(fill_value=0)]
-            axis.plot(front["seconds"], front["auc"], color="0.7", lw=1, zorder=0)
+            _predictors(axis, table)
             axis.axhline(0.5, color="0.8", lw=0.8, ls=":")
             axis.set(
-                xscale="log", title=name, xlabel="CPU seconds to judge one network at all depths"
+                xscale="log",
+                yscale="log",
+                ylim=(1, 1e-3),
+                title=name,
+                xlabel="CPU seconds to judge one network at all depths",
             )
+            axis.set_yticks(
+                [1, 0.5, 0.1, 0.05, 0.01, 0.005], ["0", "0.5", "0.9", "0.95", "0.99", "0.995"]
+            )
+            axis.minorticks_off()
         np.atleast_1d(axes)[0].set_ylabel("ROC-AUC of “this network trains”")
         figure.suptitle("Predictors of trainability: agreement against cost", fontsize=9)
     return figure
+
+
+def _predictors(axis: Axes, table: pd.DataFrame) -> None:
+    """Nothing; draws a dot with its name for each predictor, left and right of it by turns."""
+    wrong = (1 - table["auc"]).clip(lower=2e-3)
+    for place, predictor in enumerate(map(str, table.index)):
+        seconds, spread = (float(table[c][predictor]) for c in ("seconds", "auc_std"))
+        height = float(wrong[predictor])
+        colour = "C0" if "_ridge" in predictor else "C1" if "_adam" in predictor else "0.4"
+        bar = [[min(spread, 0.5 * height)], [spread]]
+        axis.errorbar(seconds, height, yerr=bar, fmt="o", ms=4, color=colour, elinewidth=0.6)
+        left = bool(place % 2) and seconds > 0.1
+        axis.annotate(
+            predictor.replace("_", " "),
+            (seconds, height),
+            xytext=(-5 if left else 5, -2),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            fontsize=5.5,
+            color=colour,
+        )
+    front = table.sort_values(["seconds", "auc"], ascending=[True, False])
+    front = front[front["auc"] > front["auc"].cummax().shift(fill_value=0)]
+    axis.plot(front["seconds"], wrong[front.index], color="0.7", lw=1, zorder=0)
 
 
 def mistakes_maps(trained: xr.Dataset, wrong: xr.DataArray) -> Figure:

@@ -93,7 +93,7 @@ def test_the_front_joins_the_predictors_that_none_beats_at_less_cost() -> None:
     )
     figure = plots.cost_against_auc({"mnist": table, "cifar10": table})
     assert [axis.get_title(loc="left") for axis in figure.axes] == ["mnist", "cifar10"]
-    front = figure.axes[0].lines[-2]
+    front = figure.axes[0].lines[-2]  # the last line is that of a coin
     assert front.get_xdata().tolist() == [0.01, 0.1, 1.0]
     assert {text.get_text() for text in figure.axes[0].texts} == {
         "r squared ridge", "correlation depth", "snip", "random",
