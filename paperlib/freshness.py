@@ -37,7 +37,7 @@ def identity(notebook: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     package = Path(__file__).parent
     modules = [*sorted(package.glob("*.py")), *sorted(package.glob("*.mplstyle"))]
     return {
-        "parameters": dict(values),
+        "parameters": json.loads(json.dumps(dict(values))),
         "notebook": hashlib.sha256(json.dumps(code).encode()).hexdigest(),
         "package": hashlib.sha256(b"".join(path.read_bytes() for path in modules)).hexdigest(),
         "data": _data(values),

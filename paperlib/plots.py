@@ -219,7 +219,8 @@ def against_published(result: xr.Dataset) -> pd.DataFrame:
 
 def best_variances(result: xr.Dataset) -> pd.DataFrame:
     """A table: the σ_w² that keeps most at the last depth, and how much it and the ends keep."""
-    last = result[["r_squared", "gram_entropy"]].isel(depth=-1, drop=True).mean("seed").to_pandas()
+    measures = result[["r_squared", "gram_entropy"]].isel(depth=-1, drop=True).mean("seed")
+    last = measures.to_dataframe().astype(float)
     return pd.DataFrame(
         {
             "best σ_w²": last.idxmax(),

@@ -1,5 +1,6 @@
 """What a figure is made from, and when it changes."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +83,13 @@ def test_a_changed_result_that_a_figure_starts_from_changes_the_identity(
     (tmp_path / "data/reference/some.nc").write_bytes(b"a result")
     assert identity(start_from="some.nc") != before
     assert identity(start_from="some.nc") == identity(start_from="some.nc")
+
+
+def test_lists_are_the_same_before_and_after_a_note_and_their_files_are_watched(
+    tmp_path: Path,
+) -> None:
+    names = tuple(str(tmp_path / name) for name in ("a.nc", "b.nc"))
+    made = identity(trained=names, depths=(5, 10))
+    assert json.loads(json.dumps(made)) == made
+    Path(names[1]).write_bytes(b"x")
+    assert identity(trained=names, depths=(5, 10))["data"] != made["data"]

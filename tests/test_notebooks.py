@@ -327,6 +327,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(
         ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".ipynb_*")
     )
+    shutil.copytree(ROOT / "data/reference", tmp_path / "data/reference")
     monkeypatch.setenv("PAPERLIB_HOME", str(tmp_path))
     return tmp_path
 
@@ -401,8 +402,8 @@ def test_every_profile_is_valid_and_names_itself(name: str, profile: str) -> Non
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_quick_profile_is_the_notebooks_defaults_with_a_fallback(name: str) -> None:
-    defaults = {key: parameter.default for key, parameter in notebooks.parameters(name).items()}
-    assert notebooks.validated(name, "quick", {}) == defaults | {"fallback": True}
+    kind = getattr(parameters, read(name).metadata["paperlib"]["config"])
+    assert notebooks.validated(name, "quick", {}) == kind(fallback=True).as_dict()
 
 
 @pytest.mark.slow
