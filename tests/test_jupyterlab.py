@@ -42,6 +42,7 @@ pytestmark = [
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A project with notebook 01 set to the smoke profile, as a reader would; no outputs."""
+    shutil.copytree(ROOT / "data/reference", tmp_path / "project/data/reference")
     folder = tmp_path / "project" / "notebooks"
     shutil.copytree(ROOT / "notebooks" / "profiles", folder / "profiles")
     values = yaml.safe_load((folder / "profiles/smoke" / f"{NAME}.yaml").read_text())
