@@ -203,10 +203,19 @@ class _Experiment(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Point(_Experiment):
+    """One network of its own."""
+
+    sigma_w2: float = option(1.7, above=0.0)
+    seed: int = option(0, low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sweep(_Experiment):
     """A grid of points: every combination of the values along its axes."""
 
-    axes: ClassVar[Mapping[str, str]] = {}  # a point's setting: the field with its values here
+    # a point's setting: the field with its values here
+    axes: ClassVar[Mapping[str, str]] = {"sigma_w2": "sigma_w2", "seed": "seeds"}
     point: ClassVar[type[_Experiment]]
 
     sigma_w2: tuple[float, ...] = (1.0, 1.7, 3.0)
@@ -246,18 +255,14 @@ class _CascadeExperiment(_Experiment):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CascadePoint(_CascadeExperiment):
+class CascadePoint(_CascadeExperiment, _Point):
     """One network: its initialisation and the fit of its cascade."""
-
-    sigma_w2: float = option(1.7, above=0.0)
-    seed: int = option(0, low=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CascadeSweep(_CascadeExperiment, Sweep):
     """Cascades: every variance with every seed."""
 
-    axes: ClassVar[Mapping[str, str]] = {"sigma_w2": "sigma_w2", "seed": "seeds"}
     point: ClassVar[type[_Experiment]] = CascadePoint
 
 
@@ -280,23 +285,17 @@ class _TrainingExperiment(_Experiment):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingPoint(_TrainingExperiment):
+class TrainingPoint(_TrainingExperiment, _Point):
     """One classifier that is trained."""
 
     depth: int = option(30, low=1, high=10_000)
-    sigma_w2: float = option(1.7, above=0.0)
-    seed: int = option(0, low=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSweep(_TrainingExperiment, Sweep):
     """Classifiers: every variance with every seed and every depth."""
 
-    axes: ClassVar[Mapping[str, str]] = {
-        "sigma_w2": "sigma_w2",
-        "seed": "seeds",
-        "depth": "depths",
-    }
+    axes: ClassVar[Mapping[str, str]] = {**Sweep.axes, "depth": "depths"}
     point: ClassVar[type[_Experiment]] = TrainingPoint
 
     depths: tuple[int, ...] = (5, 10, 20, 40)
@@ -315,18 +314,14 @@ class _PredictorExperiment(_Experiment):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictorPoint(_PredictorExperiment):
+class PredictorPoint(_PredictorExperiment, _Point):
     """What predictors say of one untrained network."""
-
-    sigma_w2: float = option(1.7, above=0.0)
-    seed: int = option(0, low=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorSweep(_PredictorExperiment, Sweep):
     """Predictions: every variance with every seed."""
 
-    axes: ClassVar[Mapping[str, str]] = {"sigma_w2": "sigma_w2", "seed": "seeds"}
     point: ClassVar[type[_Experiment]] = PredictorPoint
 
 

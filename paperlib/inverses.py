@@ -9,13 +9,12 @@ from torch import Tensor, nn
 from paperlib.convolutions import Chain, CircularInverse, ConvolutionInverse
 from paperlib.linear import Inverse, LinearInverse, Reshape
 from paperlib.networks import Erf, ResidualBlock
-from paperlib.windows import window_of
+from paperlib.windows import ADAPTIVE_POOLS, POOLS, window_of
 
 _BOUNDED = (nn.Tanh, Erf, nn.Sigmoid)
 _ACTIVATIONS = (*_BOUNDED, nn.ReLU, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)  # affine at each position, in evaluation mode
 _RESHAPING = (nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout, nn.Sequential)  # an empty one
-_POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
 SHIFT_TOLERANCE = 1e-3  # of what a stage makes of a shifted input, relative to its variation
 
 
@@ -61,7 +60,9 @@ def has_unit(stage: nn.Module, *, before: bool) -> bool:
 
 
 def _passes_on(stage: nn.Module) -> bool:
-    return all(isinstance(layer, (*_RESHAPING, *_POOLING)) for layer in layers_of(stage))
+    return all(
+        isinstance(layer, (*_RESHAPING, *POOLS, *ADAPTIVE_POOLS)) for layer in layers_of(stage)
+    )
 
 
 def _residual(stage: nn.Module) -> ResidualBlock | None:
@@ -126,7 +127,7 @@ def inverse_of(
 @torch.no_grad()
 def _reshape(case: _Case) -> Inverse | None:
     """For a stage that only arranges its input anew, as a pooling to the size there is does too."""
-    arranging = (*_RESHAPING, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+    arranging = (*_RESHAPING, *ADAPTIVE_POOLS)
     if not all(isinstance(layer, arranging) for layer in case.layers):
         return None
     example = _example(case.stage, case.input_shape)

@@ -204,11 +204,12 @@ def untrained(point: Any, image_shape: Sequence[int], classes: int) -> Network:
     """
     shared = {"depth": point.depth, "activation": point.activation, "classes": classes}
     grey = (1, *image_shape[1:])
-    if point.architecture == "mlp":
-        network = mlp(grey, width=point.width or None, shape=point.shape, **shared)
-    else:
-        build = {"cnn": cnn, "resnet": resnet}[point.architecture]
-        network = build(grey, channels=point.channels, **shared)
+    with torch.random.fork_rng(devices=[]):  # which layers draw from before they are initialised
+        if point.architecture == "mlp":
+            network = mlp(grey, width=point.width or None, shape=point.shape, **shared)
+        else:
+            build = {"cnn": cnn, "resnet": resnet}[point.architecture]
+            network = build(grey, channels=point.channels, **shared)
     initialise(network, sigma_w2=point.sigma_w2, sigma_b2=point.sigma_b2, seed=point.seed)
     return network
 

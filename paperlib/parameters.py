@@ -20,8 +20,8 @@ from paperlib.config import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class PhaseDiagram(Checked):
-    """The parameters of a phase-diagram notebook, and the sweeps that they stand for."""
+class _CascadeGrid(Checked):
+    """What every notebook with a grid of cascades asks for."""
 
     profile: str = option("quick", choices=PROFILES)
     dataset: str = "mnist"
@@ -34,6 +34,33 @@ class PhaseDiagram(Checked):
     sigma_w2_step: float = option(0.45, above=0.0)
     sigma_b2: float = option(0.05, low=0.0)
     seeds: int = option(3, low=1, high=10_000)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        lowest, highest, step = self.sigma_w2_min, self.sigma_w2_max, self.sigma_w2_step
+        if highest < lowest:
+            raise ValueError(f"sigma_w2_max must be >= sigma_w2_min, got {highest} < {lowest}")
+        if (highest - lowest) / step > 100_000:
+            raise ValueError(f"sigma_w2_step must leave at most 100,000 values, got {step}")
+
+    def variances(self) -> tuple[float, ...]:
+        """The grid of σ_w² from the smallest up to the largest, in decimals as a person writes."""
+        lowest, highest, step = self.sigma_w2_min, self.sigma_w2_max, self.sigma_w2_step
+        count = math.floor((highest - lowest) / step + 1e-9) + 1
+        return tuple(round(lowest + i * step, 10) for i in range(count))
+
+    def _cascades(self, **changes: Any) -> CascadeSweep:
+        """The whole grid, its settings those of the same name here unless given."""
+        shared = set(self.names()) & set(CascadeSweep.names())
+        settings = {name: getattr(self, name) for name in shared}
+        whole = {"sigma_w2": self.variances(), "seeds": tuple(range(self.seeds))}
+        return CascadeSweep(**(settings | whole | changes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseDiagram(_CascadeGrid):
+    """The parameters of a phase-diagram notebook, and the sweeps that they stand for."""
+
     solver: str = option("ridge", choices=SOLVERS)
     resolution: float = option(1e-3, above=0.0)
     train_images: int = option(1000, low=2)
@@ -46,58 +73,39 @@ class PhaseDiagram(Checked):
     trained: str = "trainability_mnist.nc"
     predicted: str = "mnist_mlp_300.nc"
 
-    def variances(self) -> tuple[float, ...]:
-        """The grid of σ_w² from the smallest up to the largest."""
-        return evenly_spaced(self.sigma_w2_min, self.sigma_w2_max, self.sigma_w2_step)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.variances()  # which checks its limits
-
     def sweep(self) -> CascadeSweep:
         """The grid of points behind the phase diagram."""
-        return self._sweep(self.solver, self.variances(), tuple(range(self.seeds)))
+        return self._by(self.solver)
 
     def comparison(self) -> CascadeSweep:
         """A few points of the same grid, one seed each, by the other solver."""
         other = next(solver for solver in SOLVERS if solver != self.solver)
-        return self._sweep(other, self._few(4), (0,))
+        return self._by(other, sigma_w2=self._few(4), seeds=(0,))
 
     def resolutions(self) -> list[CascadeSweep]:
         """A few ridge points of the same grid, one seed each, at coarser and finer resolutions."""
         factors = (0.1, 1.0, 10.0)
-        few = self._sweep("ridge", self._few(4), (0,))
+        few = self._by("ridge", sigma_w2=self._few(4), seeds=(0,))
         return [replace(few, resolution=self.resolution * factor) for factor in factors]
 
     def _few(self, count: int) -> tuple[float, ...]:
         grid = self.variances()
         return tuple(grid[:: math.ceil(len(grid) / count)])
 
-    def _sweep(
-        self, solver: str, sigma_w2: tuple[float, ...], seeds: tuple[int, ...]
-    ) -> CascadeSweep:
-        shared = set(self.names()) & set(CascadeSweep.names()) - {"seeds"}
-        settings = {name: getattr(self, name) for name in shared} | {"solver": solver}
+    def _by(self, solver: str, **changes: Any) -> CascadeSweep:
         if solver == "adam":  # every batch of up to one epoch is new
-            settings["train_images"] = min(self.steps * 64, 60_000) or 60_000
-        return CascadeSweep(**settings, sigma_w2=sigma_w2, seeds=seeds)
+            changes["train_images"] = min(self.steps * 64, 60_000) or 60_000
+        return self._cascades(solver=solver, **changes)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trainability(Checked):
+class Trainability(_CascadeGrid):
     """The parameters of the trainability notebook: its heat maps, and the networks it trains."""
 
-    profile: str = option("quick", choices=PROFILES)
     dataset: str = "cifar10"
-    fallback: bool = False
     depth: int = option(60, low=1, high=10_000)
-    width: int = option(0, low=0, high=100_000)
-    sigma_w2_min: float = option(0.3, above=0.0)
     sigma_w2_max: float = option(4.1, above=0.0, high=1e6)
     sigma_w2_step: float = option(0.2, above=0.0)
-    sigma_b2: float = option(0.05, low=0.0)
-    activation: str = option("tanh", choices=ACTIVATIONS)
-    seeds: int = option(3, low=1, high=10_000)
     resolution: float = option(1e-3, above=0.0)
     train_images: int = option(1000, low=2)
     test_images: int = option(100, low=2)
@@ -124,39 +132,27 @@ class Trainability(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.variances()  # which checks its limits
         if self.search_from and self.stop_at == 1:
             raise ValueError("a search (search_from > 0) needs stop_at < 1, the accuracy it seeks")
 
-    def variances(self) -> tuple[float, ...]:
-        """The grid of σ_w² of the cascades from the smallest up to the largest."""
-        return evenly_spaced(self.sigma_w2_min, self.sigma_w2_max, self.sigma_w2_step)
-
     def sweep(self) -> CascadeSweep:
         """The cascades behind the heat maps."""
-        names = set(self.names()) & set(CascadeSweep.names()) - {"seeds", "steps"}
-        return CascadeSweep(
-            **{name: getattr(self, name) for name in names},
-            sigma_w2=self.variances(),
-            seeds=tuple(range(self.seeds)),
-        )
+        return self._cascades(steps=0)  # `steps` here are those of the trainings
 
     def prediction(self) -> CascadeSweep:
         """The cascades of the networks that are trained, to be compared with them."""
-        return replace(
-            self.sweep(),
-            shape=self.trained_shape,
-            width=0 if self.trained_shape == "shrinking" else self.trained_width,
-            depth=max(self.trained_depths),
-        )
+        return replace(self.sweep(), depth=max(self.trained_depths), **self._trained_size())
+
+    def _trained_size(self) -> dict[str, Any]:
+        width = 0 if self.trained_shape == "shrinking" else self.trained_width
+        return {"shape": self.trained_shape, "width": width}
 
     def training(self) -> TrainingSweep:
         """The networks that are trained."""
         return TrainingSweep(
             dataset=self.dataset,
             fallback=self.fallback,
-            shape=self.trained_shape,
-            width=0 if self.trained_shape == "shrinking" else self.trained_width,
+            **self._trained_size(),
             activation=self.activation,
             sigma_b2=self.sigma_b2,
             sigma_w2=self.trained_sigma_w2,
@@ -204,17 +200,3 @@ def column_of(sweep: Sweep, sigma_w2: float, **changes: Any) -> Any:
         deepest = max(changes.pop("depth"), min(sweep.depths))
         changes["depths"] = tuple(depth for depth in sweep.depths if depth <= deepest)
     return replace(sweep, sigma_w2=(sigma_w2,), seeds=sweep.seeds[:1], **changes)
-
-
-def evenly_spaced(lowest: float, highest: float, step: float) -> tuple[float, ...]:
-    """The grid of σ_w² from the lowest up to the highest, in decimals as a person writes.
-
-    Raises:
-        ValueError: limits the wrong way round, or more than 100,000 values.
-    """
-    if highest < lowest:
-        raise ValueError(f"sigma_w2_max must be >= sigma_w2_min, got {highest} < {lowest}")
-    if (highest - lowest) / step > 100_000:
-        raise ValueError(f"sigma_w2_step must leave at most 100,000 values, got {step}")
-    count = math.floor((highest - lowest) / step + 1e-9) + 1
-    return tuple(round(lowest + i * step, 10) for i in range(count))

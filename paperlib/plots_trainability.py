@@ -72,7 +72,7 @@ def describe_training(trained: xr.Dataset) -> str:
 
 
 def _accuracy_map(axis: Axes, trained: xr.Dataset) -> None:
-    accuracy = trained["accuracy"].where(trained["finished"] == 1).mean("seed")
+    accuracy = _accuracy(trained).mean("seed")
     axis.set_facecolor("0.85")  # where nothing was trained
     mesh = axis.pcolormesh(
         edges(trained.sigma_w2.values),
@@ -89,10 +89,9 @@ def _accuracy_map(axis: Axes, trained: xr.Dataset) -> None:
 
 def _measured_depths(axis: Axes, trained: xr.Dataset, threshold: float) -> None:
     """Nothing; draws the depths that train, an arrow up where no depth was too deep."""
-    accuracy = trained["accuracy"].where(trained["finished"] == 1)
     depths = xr.apply_ufunc(
         trainable_depth,
-        accuracy,
+        _accuracy(trained),
         trained.depth,
         threshold,
         input_core_dims=[["depth"], ["depth"], []],
@@ -105,8 +104,13 @@ def _measured_depths(axis: Axes, trained: xr.Dataset, threshold: float) -> None:
 
 def threshold_of(trained: xr.Dataset) -> float:
     """The accuracy from which a network of this result counts as trained."""
-    accuracy = trained["accuracy"].where(trained["finished"] == 1)
-    return trained_threshold(accuracy, classes=provenance(trained)["data"]["classes"])
+    classes = provenance(trained)["data"]["classes"]
+    return trained_threshold(_accuracy(trained), classes=classes)
+
+
+def _accuracy(trained: xr.Dataset) -> xr.DataArray:
+    """The accuracy of the networks that were trained, NaN elsewhere."""
+    return trained["accuracy"].where(trained["finished"] == 1)
 
 
 def cost_against_auc(tables: Mapping[str, pd.DataFrame]) -> Figure:

@@ -18,7 +18,6 @@ whose at most 100 held-out images may go back in O(depth²); O(depth²) for the 
 and κ, which share one forward pass and go back once from each depth.
 """
 
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from paperlib.cascade import Cascade
 from paperlib.config import BASELINES, DEPTHS_REACHED, RECONSTRUCTED, PredictorPoint
 from paperlib.datasets import Dataset
 from paperlib.networks import Network, untrained
+from paperlib.progress import clock_of
 
 ADAM_STEPS = 100  # of the inverses' fit, as in the notebooks' comparison of solvers
 MOST_HELD_OUT = 100  # images that reconstructions are measured on, as published
@@ -85,7 +85,7 @@ class Predictor:
     def judge(self, task: Task, **options: Any) -> Prediction:
         """The same of a task that several predictors may judge; each is charged for its whole fit,
         which is computed once."""
-        clock = time.process_time if task.images.device.type == "cpu" else time.perf_counter
+        clock = clock_of(task.images.device.type)
         begin, before = clock(), 0.0
         with torch.enable_grad():
             if self.fit is None:

@@ -2,10 +2,16 @@
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
 LOG_INTERVAL = 30.0  # seconds between lines in a log; bars freeze there
+
+
+def clock_of(device: str) -> Callable[[], float]:
+    """What times a computation: CPU seconds, for the machine may be shared; on a GPU the clock."""
+    return time.process_time if device == "cpu" else time.perf_counter
 
 
 class Progress:

@@ -5,7 +5,6 @@ cannot be trained.
 """
 
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -19,6 +18,7 @@ from torch.func import functional_call, stack_module_state
 from paperlib.config import TrainingPoint
 from paperlib.datasets import Dataset
 from paperlib.networks import Network, random_numbers, untrained
+from paperlib.progress import clock_of
 
 CHECKS = 10  # of the accuracy within the budget, where training may stop early
 EVALUATED = 1000  # images that pass through a network at a time
@@ -69,9 +69,8 @@ def train_points(
             f"training needs images of at least two classes; the {len(train.labels)} training "
             f"images of {data.name} are all of class {data.classes[int(train.labels[0])]!r}"
         )
-    with torch.random.fork_rng(devices=[]):  # which a layer draws from before it is initialised
-        networks = [untrained(p, data.image_shape, len(data.classes)).to(device) for p in points]
-    clock = time.process_time if device == "cpu" else time.perf_counter
+    networks = [untrained(p, data.image_shape, len(data.classes)).to(device) for p in points]
+    clock = clock_of(device)
     begin = clock()
     ends, losses = _train(networks, points, train, test)
     seconds = (clock() - begin) / len(points)

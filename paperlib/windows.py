@@ -14,8 +14,8 @@ _PADDINGS = (
     nn.ReflectionPad2d,
     nn.ReplicationPad2d,
 )
-_POOLS = (nn.MaxPool2d, nn.AvgPool2d)
-_ADAPTIVE = (nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
+POOLS = (nn.MaxPool2d, nn.AvgPool2d)
+ADAPTIVE_POOLS = (nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
 
 
 class Window(NamedTuple):
@@ -72,12 +72,12 @@ def window_of(
         if isinstance(layer, _PADDINGS):
             left, _, top, _ = layer.padding
             windows.append(_ONE_TO_ONE._replace(offset=(top, left)))
-        elif isinstance(layer, _ADAPTIVE):
+        elif isinstance(layer, ADAPTIVE_POOLS):
             found = _evenly(input_shape, output_shape)
             if found is None or len(layers) > 1:
                 return None
             windows.append(found)
-        elif isinstance(layer, (nn.Conv2d, *_POOLS)):
+        elif isinstance(layer, (nn.Conv2d, *POOLS)):
             windows.append(_window_of_layer(layer))
         else:
             return None
