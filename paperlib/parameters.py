@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from paperlib.config import (
     ACTIVATIONS,
@@ -27,7 +27,6 @@ class _CascadeGrid(Checked):
     dataset: str = "mnist"
     fallback: bool = False
     depth: int = option(24, low=1, high=10_000)
-    width: int = option(0, low=0, high=100_000)
     activation: str = option("tanh", choices=ACTIVATIONS)
     sigma_w2_min: float = option(0.3, above=0.0)
     sigma_w2_max: float = option(3.9, above=0.0, high=1e6)
@@ -58,8 +57,11 @@ class _CascadeGrid(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PhaseDiagram(_CascadeGrid):
-    """The parameters of a phase-diagram notebook, and the sweeps that they stand for."""
+class _ComparedGrid(_CascadeGrid):
+    """What phase diagrams ask for: a grid by one solver, and part of it by the other."""
+
+    batch_size: ClassVar[int] = 64  # of Adam, as published
+    compared: ClassVar[int] = 4  # variances of the comparison
 
     solver: str = option("ridge", choices=SOLVERS)
     resolution: float = option(1e-3, above=0.0)
@@ -69,9 +71,6 @@ class PhaseDiagram(_CascadeGrid):
     jobs: int = option(0, low=0)
     start_from: str = ""
     compare_with: str = ""
-    calibration: str = ""
-    trained: str = "trainability_mnist.nc"
-    predicted: str = "mnist_mlp_300.nc"
 
     def sweep(self) -> CascadeSweep:
         """The grid of points behind the phase diagram."""
@@ -80,13 +79,7 @@ class PhaseDiagram(_CascadeGrid):
     def comparison(self) -> CascadeSweep:
         """A few points of the same grid, one seed each, by the other solver."""
         other = next(solver for solver in SOLVERS if solver != self.solver)
-        return self._by(other, sigma_w2=self._few(4), seeds=(0,))
-
-    def resolutions(self) -> list[CascadeSweep]:
-        """A few ridge points of the same grid, one seed each, at coarser and finer resolutions."""
-        factors = (0.1, 1.0, 10.0)
-        few = self._by("ridge", sigma_w2=self._few(4), seeds=(0,))
-        return [replace(few, resolution=self.resolution * factor) for factor in factors]
+        return self._by(other, sigma_w2=self._few(self.compared), seeds=(0,))
 
     def _few(self, count: int) -> tuple[float, ...]:
         grid = self.variances()
@@ -94,8 +87,68 @@ class PhaseDiagram(_CascadeGrid):
 
     def _by(self, solver: str, **changes: Any) -> CascadeSweep:
         if solver == "adam":  # every batch of up to one epoch is new
-            changes["train_images"] = min(self.steps * 64, 60_000) or 60_000
-        return self._cascades(solver=solver, **changes)
+            changes["train_images"] = min(self.steps * self.batch_size, 60_000) or 60_000
+        return self._cascades(solver=solver, batch_size=self.batch_size, **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseDiagram(_ComparedGrid):
+    """The parameters of the MLP's phase diagram, and the sweeps that they stand for."""
+
+    width: int = option(0, low=0, high=100_000)
+    calibration: str = ""
+    trained: str = "trainability_mnist.nc"
+    predicted: str = "mnist_mlp_300.nc"
+
+    def resolutions(self) -> list[CascadeSweep]:
+        """A few ridge points of the same grid, one seed each, at coarser and finer resolutions."""
+        factors = (0.1, 1.0, 10.0)
+        few = self._by("ridge", sigma_w2=self._few(4), seeds=(0,))
+        return [replace(few, resolution=self.resolution * factor) for factor in factors]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ConvolutionalGrid(_ComparedGrid):
+    """What the phase diagrams of convolutional networks ask for."""
+
+    architecture: ClassVar[str]
+    batch_size: ClassVar[int] = 100  # of Adam, as published
+    compared: ClassVar[int] = 2
+
+    depth: int = option(30, low=1, high=10_000)
+    channels: int = option(32, low=1, high=100_000)
+    sigma_b2: float = option(2e-5, low=0.0)
+    resolution: float = option(3e-6, above=0.0)
+    train_images: int = option(400, low=2)
+    steps: int = option(30, low=0)
+
+    def _cascades(self, **changes: Any) -> CascadeSweep:
+        return super()._cascades(architecture=self.architecture, **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CnnPhaseDiagram(_ConvolutionalGrid):
+    """The parameters of the convolutional network's phase diagram."""
+
+    architecture: ClassVar[str] = "cnn"
+
+    sigma_w2_min: float = option(0.5, above=0.0)
+    sigma_w2_max: float = option(2.3, above=0.0, high=1e6)
+    sigma_w2_step: float = option(0.2, above=0.0)
+    trained: str = "trainability_cnn.nc"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResnetDepth(_ConvolutionalGrid):
+    """The parameters of the residual network's depth plot."""
+
+    architecture: ClassVar[str] = "resnet"
+
+    dataset: str = "fashion_mnist"
+    sigma_w2_min: float = option(0.1, above=0.0)
+    sigma_w2_max: float = option(4.9, above=0.0, high=1e6)
+    sigma_w2_step: float = option(0.6, above=0.0)
+    trained: str = "trainability_resnet.nc"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +157,7 @@ class Trainability(_CascadeGrid):
 
     dataset: str = "cifar10"
     depth: int = option(60, low=1, high=10_000)
+    width: int = option(0, low=0, high=100_000)
     sigma_w2_max: float = option(4.1, above=0.0, high=1e6)
     sigma_w2_step: float = option(0.2, above=0.0)
     resolution: float = option(1e-3, above=0.0)

@@ -7,6 +7,7 @@ which a curve collapses, and the mean-field curves that are drawn over them.
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,11 +20,13 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from paperlib.config import RESOLUTION
-from paperlib.meanfield import correlation_depth, critical_sigma_w2
+from paperlib.meanfield import SMOOTH, correlation_depth, critical_sigma_w2, propagate
 from paperlib.measures import collapse_depth
 from paperlib.results import provenance
+from paperlib.scoring import wall
 
 PUBLISHED_DEPTHS = {0.6: 16, 1.1: 38, 1.4: 87, 1.5: 120}
+PUBLISHED_WALLS = {"cnn": {30: 0.65, 50: 0.78, 100: 0.87, 400: 0.97}, "resnet": {50: 0.95}}
 STYLE = Path(__file__).with_name("paper.mplstyle")
 SEQUENTIAL, SEQUENTIAL_REVERSED = "viridis", "viridis_r"
 
@@ -217,6 +220,45 @@ def against_published(result: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("σ_w²")
 
 
+def walls(result: xr.Dataset) -> pd.DataFrame:
+    """A table: by depth, the published σ_w² below which nothing comes back, and this result's.
+
+    Of the mean over seeds, where R² rises to 0.02 and the differential entropy to -13; `none` where
+    they are above that at the smallest σ_w² of the grid. The published walls were read by eye off
+    the figures of arXiv:2406.12916 (of the ResNet, where its ragged wall ends).
+    """
+    rows = {}
+    for depth, published in PUBLISHED_WALLS[provenance(result)["config"]["architecture"]].items():
+        if depth <= result.sizes["depth"]:
+            at = result.sel(depth=depth).mean("seed")
+            rows[depth] = [
+                published,
+                *(
+                    wall(at[name].values, result.sigma_w2.values, threshold)
+                    for name, threshold in (("r_squared", 0.02), ("differential_entropy", -13))
+                ),
+            ]
+    columns = ["published", "here: R² = 0.02", "here: −13 nats"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)
+    return table.rename_axis("depth").round(3).astype(object).where(table.notna(), "none")
+
+
+def same_points(result: xr.Dataset, other: xr.Dataset) -> pd.DataFrame:
+    """A table: R² of two solvers for the networks that both have, at a few depths of both.
+
+    Raises:
+        ValueError: different data or networks.
+    """
+    check_comparable(result, other)
+    both = xr.align(result, other, join="inner", exclude=("shown_depth",))
+    deepest = both[0].sizes["depth"]
+    depths = sorted({1, *(max(1, round(deepest * part)) for part in (0.25, 0.5, 1.0))})
+    values = xr.concat([r["r_squared"].sel(depth=depths).mean("seed") for r in both], "solver")
+    named = values.assign_coords(solver=[solver_name(r) for r in both])
+    table = named.to_series().unstack(["depth", "solver"]).round(3)
+    return table.rename_axis("σ_w²").sort_index(axis=1)
+
+
 def best_variances(result: xr.Dataset) -> pd.DataFrame:
     """A table: the σ_w² that keeps most at the last depth, and how much it and the ends keep."""
     measures = result[["r_squared", "gram_entropy"]].isel(depth=-1, drop=True).mean("seed")
@@ -290,11 +332,12 @@ def sign(figure: Figure, title: str, result: xr.Dataset) -> None:
 def _heat_maps(panel: Figure | SubFigure, result: xr.Dataset) -> None:
     axes = panel.subplots(1, 4, sharey=True)
     for axis, measure in zip(axes, _PANELS, strict=True):
-        _heat_map(axis, result, measure)
+        heat_map(axis, result, measure)
     axes[0].set_ylabel("depth")
 
 
-def _heat_map(axis: Axes, result: xr.Dataset, measure: str) -> None:
+def heat_map(axis: Axes, result: xr.Dataset, measure: str) -> None:
+    """Nothing; draws one measure over σ_w² × depth, mean over seeds, with mean field over it."""
     title, unit, colours, lowest, highest = _PANELS[measure]
     values = result[measure].mean("seed").values.T
     mesh = axis.pcolormesh(
@@ -321,17 +364,70 @@ def edges(centres: np.ndarray) -> np.ndarray:
 
 
 def draw_theory(axis: Axes, result: xr.Dataset, *, colour: str) -> None:
-    """Nothing; draws ξ_c, 6 ξ_c, and the critical line where it lies inside the grid."""
+    """Nothing; draws what mean field says of the network.
+
+    ξ_c, 6 ξ_c, and the critical line where it lies inside the grid; of a residual network, which
+    has no fixed point, the depth at which two images have become twice as parallel.
+    """
     config = provenance(result)["config"]
     ends = edges(result.sigma_w2.values)[[0, -1]]
-    grid = np.linspace(max(ends[0], 1e-3), ends[1], 200)
-    lengths = np.array([_correlation_depth(s, config) for s in grid])
-    axis.plot(grid, lengths, color=colour, lw=1, ls="--", label=r"$\xi_c$ (mean field)")
-    axis.plot(grid, 6 * lengths, color=colour, lw=1, label=r"$6\,\xi_c$ (mean field)")
-    critical = critical_sigma_w2(config["sigma_b2"], activation=config["activation"])
-    if ends[0] <= critical <= ends[1]:
-        axis.axvline(critical, color=colour, lw=0.8, ls=":", label=f"critical: {critical:.2f}")
+    if config["architecture"] == "resnet":
+        grid = np.linspace(max(ends[0], 1e-3), ends[1], 50)
+        brightness = float(((result["original"] / 255) ** 2).mean())
+        halved = [_merging_depth(s, brightness, result.sizes["depth"], config) for s in grid]
+        axis.plot(grid, halved, color=colour, lw=1, label="mean field: 1 − c halved")
+    else:
+        grid = np.linspace(max(ends[0], 1e-3), ends[1], 200)
+        lengths = np.array([_correlation_depth(s, config) for s in grid])
+        axis.plot(grid, lengths, color=colour, lw=1, ls="--", label=r"$\xi_c$ (mean field)")
+        axis.plot(grid, 6 * lengths, color=colour, lw=1, label=r"$6\,\xi_c$ (mean field)")
+        critical = critical_sigma_w2(config["sigma_b2"], activation=config["activation"])
+        if ends[0] <= critical <= ends[1]:
+            axis.axvline(critical, color=colour, lw=0.8, ls=":", label=f"critical: {critical:.2f}")
     axis.set_xlim(*ends)
+
+
+def _merging_depth(
+    sigma_w2: float, brightness: float, depth: int, config: Mapping[str, Any]
+) -> float:
+    """The first residual block after which 1 − c of two images is half of what entered the first.
+
+    NaN where it is not within the depth, or where mean field has no answer. The images have
+    nothing in common at the input; the stem is three ordinary layers.
+    """
+    if config["activation"] not in SMOOTH:
+        return np.nan
+    sigma_b2, activation = config["sigma_b2"], config["activation"]
+    squares, signals = _propagated(sigma_w2, sigma_b2, 3, brightness, brightness, activation, False)
+    squares, signals = _propagated(
+        sigma_w2, sigma_b2, depth, squares[-1], signals[-1], activation, True
+    )
+    apart = np.array(signals) / np.array(squares)
+    below = np.flatnonzero(apart <= apart[0] / 2)
+    return float(below[0]) if len(below) else np.nan
+
+
+@lru_cache(maxsize=500)
+def _propagated(
+    sigma_w2: float,
+    sigma_b2: float,
+    depth: int,
+    mean_square: float,
+    signal: float,
+    activation: str,
+    residual: bool,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """`meanfield.propagate`, kept for the figure's other panels."""
+    squares, signals = propagate(
+        sigma_w2,
+        sigma_b2,
+        depth=depth,
+        mean_square=mean_square,
+        signal=signal,
+        activation=activation,
+        residual=residual,
+    )
+    return tuple(map(float, squares)), tuple(map(float, signals))
 
 
 def _correlation_depth(sigma_w2: float, config: Mapping[str, Any]) -> float:
@@ -411,11 +507,18 @@ def _examples(panel: SubFigure, result: xr.Dataset) -> None:
 
 
 def _phases(result: xr.Dataset) -> list[tuple[str, float]]:
-    """A variance of the grid for each phase that it holds: below, at and above the critical one."""
+    """A variance of the grid for each phase that it holds: below, at and above the critical one.
+
+    Residual networks have no critical variance: the smallest, the middle and the largest.
+    """
     config = provenance(result)["config"]
-    critical = critical_sigma_w2(config["sigma_b2"], activation=config["activation"])
-    wanted = {"ordered": 0.6 * critical, "critical": critical, "chaotic": 1.7 * critical}
     grid = result.sigma_w2.values[result["finished"].values[:, 0] == 1]
+    if config["architecture"] == "resnet":
+        middle = float(grid[len(grid) // 2])
+        wanted = {"small": float(grid[0]), "middle": middle, "large": float(grid[-1])}
+    else:
+        critical = critical_sigma_w2(config["sigma_b2"], activation=config["activation"])
+        wanted = {"ordered": 0.6 * critical, "critical": critical, "chaotic": 1.7 * critical}
     found: dict[float, str] = {}
     for phase, target in wanted.items():
         found.setdefault(float(grid[np.abs(grid - target).argmin()]), phase)

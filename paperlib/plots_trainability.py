@@ -10,12 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paperlib.plots import (
+    PUBLISHED_WALLS,
     SEQUENTIAL,
     VARIANCE,
     check_comparable,
+    collapse_depths,
     depth_lines,
+    describe,
     draw_theory,
     edges,
+    heat_map,
     mean_with_bars,
     network_of,
     paper_style,
@@ -23,7 +27,7 @@ from paperlib.plots import (
     sign,
 )
 from paperlib.results import provenance
-from paperlib.scoring import trainable_depth, trained_threshold
+from paperlib.scoring import trainable_depth, trained_threshold, wall
 
 
 def trainability(trained: xr.Dataset, predicted: xr.Dataset) -> Figure:
@@ -57,6 +61,84 @@ def trainability(trained: xr.Dataset, predicted: xr.Dataset) -> Figure:
         right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=4, fontsize=6)
         sign(figure, describe_training(trained), trained)
     return figure
+
+
+def wall_and_training(result: xr.Dataset, trained: xr.Dataset) -> Figure:
+    """A figure of where images are lost in a phase diagram, and above it which networks train.
+
+    The published measure and R², each with the depth from which the image is lost and the
+    published wall; above each, a bar for each trained depth: the brighter, the better it trains.
+
+    Args:
+        result: cascades, from `run_sweep`.
+        trained: trainings of the same kind of network, of any depth and size; their title says of
+            which.
+
+    Source: arXiv:2406.12916, the figures of the CNN and of the ResNet.
+    """
+    published = PUBLISHED_WALLS.get(provenance(result)["config"]["architecture"], {})
+    depth = result.sizes["depth"]
+    known = {d: s for d, s in published.items() if d <= depth}
+    bars = trained.sizes["depth"]
+    with paper_style():
+        figure = plt.figure(figsize=(10.5, 3.6 + 0.22 * bars))
+        grid = figure.add_gridspec(2, 2, height_ratios=(0.3 * bars, 4))
+        for column, measure in enumerate(("differential_entropy", "r_squared")):
+            below = figure.add_subplot(grid[1, column])
+            heat_map(below, result, measure)
+            depths = collapse_depths(result).mean("seed")
+            seen = depths.where(depths <= depth)
+            below.plot(seen.sigma_w2, seen, color="C1", lw=1.2, label="collapse depth (R² < 0.02)")
+            below.plot([*known.values()], [*known], "o", color="C1", mec="white", label="published")
+            for level in trained.depth.values[trained.depth.values <= depth]:
+                below.axhline(level, color="white", lw=0.6, ls=":")
+            below.set_ylabel("depth")
+            above = figure.add_subplot(grid[0, column], sharex=below)
+            _training_bars(above, trained)
+        below.legend(loc="upper right", fontsize=6, labelcolor="white")
+        title = f"{describe(result)}\nbars: {describe_training(trained)}"
+        sign(figure, title, result)
+    return figure
+
+
+def trained_walls(trained: xr.Dataset) -> pd.DataFrame:
+    """A table: by trained depth, between which σ_w² networks train, and how well at best.
+
+    Trained is what comes halfway from chance to the best accuracy of the grid, mean over seeds;
+    `none` where the grid's first or last variance trains still, or no network of that depth does.
+    """
+    threshold, grid = threshold_of(trained), trained.sigma_w2.values
+    accuracy = _accuracy(trained).mean("seed")
+    rows = {}
+    for depth in trained.depth.values:
+        values = accuracy.sel(depth=depth).values
+        ends = (wall(values, grid, threshold), -wall(values[::-1], -grid[::-1], threshold))
+        rows[depth] = [*ends, np.nanmax(values)]
+    columns = ["trains from σ_w²", "to σ_w²", "best accuracy"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("depth")
+    return table.round(3).astype(object).where(table.notna(), "none")
+
+
+def _training_bars(axis: Axes, trained: xr.Dataset) -> None:
+    """Nothing; draws a row for each trained depth, black at chance and white at the best."""
+    accuracy = _accuracy(trained).mean("seed")
+    count = trained.sizes["depth"]
+    mesh = axis.pcolormesh(
+        edges(trained.sigma_w2.values),
+        np.arange(count + 1),
+        accuracy.values.T,
+        cmap="gray",
+        vmin=1 / provenance(trained)["data"]["classes"],
+        vmax=max(float(accuracy.max()), 0.5),
+        edgecolors="0.5",
+        linewidth=0.2,
+    )
+    axis.set_yticks(np.arange(count) + 0.5, [f"{depth}" for depth in trained.depth.values])
+    axis.tick_params(labelbottom=False, length=0)
+    axis.set_facecolor("0.85")
+    axis.set_ylabel("trained,\ndepth", fontsize=6)
+    axis.set_title("Accuracy of trained networks")
+    axis.figure.colorbar(mesh, ax=axis, pad=0.02, ticks=[mesh.norm.vmin, mesh.norm.vmax])
 
 
 def describe_training(trained: xr.Dataset) -> str:

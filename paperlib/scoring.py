@@ -90,6 +90,37 @@ def trainable_depth(accuracy: ArrayLike, depths: ArrayLike, threshold: float) ->
     return np.where(np.isnan(values).all(-1), np.nan, deepest)
 
 
+def wall(values: ArrayLike, sigma_w2: ArrayLike, threshold: float) -> float:
+    """The σ_w² at which values along a grid first rise to a threshold, between two grid values.
+
+    NaN where the first value is there already (the wall is below the grid, if it is at all), and
+    where none ever is.
+
+    Args:
+        values: (n,), of one depth: R², an entropy, an accuracy; NaN where it is not known.
+        sigma_w2: (n,), rising.
+        threshold: in the unit of the values.
+
+    Raises:
+        ValueError: shapes that do not match, or a grid that does not rise.
+    """
+    heights, grid = np.asarray(values, float), np.asarray(sigma_w2, float)
+    if heights.ndim != 1 or heights.shape != grid.shape or not (np.diff(grid) > 0).all():
+        raise ValueError(
+            "values and a rising sigma_w2 must be of the same length, "
+            f"got {heights.shape} and {grid.shape}"
+        )
+    known = ~np.isnan(heights)
+    heights, grid = heights[known], grid[known]
+    above = np.flatnonzero(heights >= threshold)
+    if not len(above) or above[0] == 0:
+        return np.nan
+    right = above[0]
+    low, high = heights[[right - 1, right]]
+    share = (threshold - low) / (high - low)
+    return float(grid[right - 1] + share * (grid[right] - grid[right - 1]))
+
+
 def roc_auc(scores: ArrayLike, trains: ArrayLike) -> float:
     """The chance that a network that trains has the higher score of two; ties count one half.
 

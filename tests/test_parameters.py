@@ -1,7 +1,14 @@
 import pytest
 
 from paperlib.config import PredictorSweep, TrainingSweep
-from paperlib.parameters import PhaseDiagram, Scoreboard, Trainability, column_of
+from paperlib.parameters import (
+    CnnPhaseDiagram,
+    PhaseDiagram,
+    ResnetDepth,
+    Scoreboard,
+    Trainability,
+    column_of,
+)
 
 
 def test_the_grid_holds_both_ends_in_round_decimals() -> None:
@@ -19,6 +26,17 @@ def test_a_phase_diagram_stands_for_a_sweep_a_comparison_and_a_calibration() -> 
     assert [r.resolution for r in resolutions] == pytest.approx([1e-4, 1e-3, 1e-2])
     trained = PhaseDiagram(solver="adam", steps=0)
     assert (trained.sweep().train_images, trained.comparison().solver) == (60_000, "ridge")
+
+
+@pytest.mark.parametrize(("kind", "name"), [(CnnPhaseDiagram, "cnn"), (ResnetDepth, "resnet")])
+def test_convolutional_phase_diagrams_have_their_own_scales(kind: type, name: str) -> None:
+    config = kind(channels=8, steps=3)
+    sweep, comparison = config.sweep(), config.comparison()
+    for grid in (sweep, comparison):
+        assert (grid.architecture, grid.channels, grid.sigma_b2) == (name, 8, 2e-5)
+    assert (sweep.resolution, sweep.rtol, sweep.train_images) == (3e-6, 0.01, 400)
+    assert (comparison.solver, comparison.batch_size) == ("adam", 100)
+    assert (comparison.train_images, len(comparison.sigma_w2)) == (300, 2)
 
 
 def test_the_networks_that_are_trained_are_the_ones_that_are_predicted() -> None:

@@ -88,6 +88,40 @@ def test_a_phase_diagram_names_its_data_and_draws_all_measures_and_three_phases(
         assert expected in words
 
 
+def test_a_residual_network_has_no_phases_and_mean_field_has_no_fixed_point() -> None:
+    words = texts(plots.phase_diagram(result(architecture="resnet", sigma_b2=2e-5)))
+    assert "1 − c halved" in words
+    assert "small" in words
+    for absent in ("xi_c", "critical", "chaotic"):
+        assert absent not in words
+
+
+def test_mean_field_of_residual_networks_merges_images_where_biases_outgrow_them() -> None:
+    config = {"sigma_b2": 2e-5, "activation": "tanh"}
+    depths = [plots._merging_depth(s, 0.1, 50, config) for s in (0.05, 0.1, 1.0)]
+    assert depths[0] < depths[1] < 20
+    assert np.isnan(depths[2])
+    assert np.isnan(plots._merging_depth(0.05, 0.1, 50, {**config, "activation": "relu"}))
+
+
+def test_walls_stand_beside_the_published_ones_of_the_same_depth() -> None:
+    table = plots.walls(result(architecture="cnn", depth=60, sigma_b2=2e-5))
+    assert table.index.tolist() == [30, 50]
+    assert table["published"].tolist() == [0.65, 0.78]
+    # 0 at σ_w² = 0.5 and 0.5 at 1.0
+    assert table["here: R² = 0.02"].tolist() == pytest.approx([0.52, 0.52])
+    assert table["here: −13 nats"].tolist() == ["none", "none"]
+    assert plots.walls(result(architecture="resnet")).empty
+
+
+def test_two_solvers_stand_side_by_side_for_the_networks_that_both_have() -> None:
+    table = plots.same_points(result(), result("adam", depth=8, seeds=1).isel(sigma_w2=[0, 2]))
+    assert table.index.tolist() == [0.5, 1.7]
+    assert table[(8, "ridge")].tolist() == table[(8, "adam")].tolist() == [0.0, 0.5]
+    with pytest.raises(ValueError, match="width"):
+        plots.same_points(result(), result("adam", width=7))
+
+
 def test_the_heat_maps_show_the_mean_over_seeds_depth_upwards() -> None:
     figure = plots.heat_maps(result())
     (mesh,) = [c for c in figure.axes[0].collections if c.get_array() is not None]

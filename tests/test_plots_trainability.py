@@ -1,4 +1,5 @@
 import json
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -57,6 +58,36 @@ def test_the_measured_depths_are_drawn_over_the_variances() -> None:
     assert "SGD, rate 0.3/depth, 500 steps of 64" in figure.get_suptitle()
     values = left.collections[0].get_array()
     np.testing.assert_allclose(values[1], [0.1, 0.9, 0.9, 0.9, 0.9], atol=1e-6)
+
+
+def test_bars_of_accuracy_stand_above_the_maps_of_what_is_lost() -> None:
+    cascades, trainings = (
+        f(architecture="cnn", sigma_b2=2e-5) for f in (partial(result, depth=40), trained)
+    )
+    figure = plots.wall_and_training(cascades, trainings)
+    bars = next(a for a in figure.axes if a.get_title(loc="left") == "Accuracy of trained networks")
+    np.testing.assert_allclose(
+        bars.collections[0].get_array(), trainings["accuracy"].mean("seed").values.T
+    )
+    assert [tick.get_text() for tick in bars.get_yticklabels()] == ["2", "4", "8", "12"]
+    drawn = lines(figure.axes[0])
+    assert drawn["published"].get_xdata().tolist() == [0.65]
+    assert drawn["published"].get_ydata().tolist() == [30]
+    seen = drawn["collapse depth (R² < 0.02)"].get_ydata()
+    assert seen[0] == 4
+    assert np.isnan(seen[1:]).all()
+
+
+def test_the_variances_that_train_are_found_for_every_depth() -> None:
+    table = plots.trained_walls(trained())
+    assert table.index.tolist() == list(DEPTHS)
+    # of the grid 0.5, 1.0, 1.7, 2.4, 3.0: halfway to the first that trains
+    assert table["trains from σ_w²"].tolist() == pytest.approx([0.75, 0.75, 1.35, 2.05])
+    assert table["to σ_w²"].tolist() == ["none"] * 4
+    assert table["best accuracy"].tolist() == pytest.approx([0.9] * 4)
+    peaked = trained()
+    peaked["accuracy"][3:] = 0.1
+    assert plots.trained_walls(peaked)["to σ_w²"].tolist() == pytest.approx([2.05] * 3 + ["none"])
 
 
 def test_what_a_search_left_out_stays_empty() -> None:

@@ -17,6 +17,7 @@ from paperlib.scoring import (
     scoreboard,
     trainable_depth,
     trained_threshold,
+    wall,
 )
 
 LOWEST = np.finfo(np.float64).min
@@ -136,6 +137,24 @@ def test_trainable_depths_come_for_a_whole_grid_in_any_order_of_depths() -> None
     np.testing.assert_array_equal(
         trainable_depth(ACCURACY[..., [2, 0, 1]], [8, 2, 4], 0.5), MEASURED
     )
+
+
+@pytest.mark.parametrize(("values", "expected"), [
+    ([0.0, 0.0, 0.4, 0.1], 2.5),  # the first rise counts
+    ([0.0, 0.2, 0.2, 0.2], 2.0),
+    ([0.0, np.nan, 0.4, 0.4], 2.0),  # what is not known is stepped over
+    ([0.3, 0.0, 0.4, 0.4], np.nan),  # there already
+    ([0.0, 0.1, 0.1, 0.1], np.nan),
+])  # fmt: skip
+def test_a_wall_stands_where_values_first_rise_to_the_threshold(values, expected) -> None:
+    assert wall(values, [1.0, 2.0, 3.0, 4.0], 0.2) == pytest.approx(expected, nan_ok=True)
+
+
+def test_a_wall_needs_a_rising_grid_of_the_same_length() -> None:
+    with pytest.raises(ValueError, match="rising sigma_w2"):
+        wall([0.0, 1.0], [2.0, 1.0], 0.5)
+    with pytest.raises(ValueError, match=r"got \(2,\) and \(3,\)"):
+        wall([0.0, 1.0], [1.0, 2.0, 3.0], 0.5)
 
 
 def test_the_trainable_depth_at_an_infinite_threshold_is_none_or_all() -> None:
