@@ -95,9 +95,9 @@ def _check_limits(name: str, value: Any, limits: Mapping[str, Any]) -> None:
         raise ValueError(f"{name} must be <= {limits['high']}, got {value}")
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: object, known: Iterable[str]) -> str:
     """The known word that was probably meant, in brackets for an error; empty if none is close."""
-    close = difflib.get_close_matches(word, list(known), n=1)
+    close = difflib.get_close_matches(str(word).lower(), list(known), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 

@@ -1,6 +1,5 @@
 """Labelled images in memory: by name, from a Keras-layout .npz, or from a folder of pictures."""
 
-import difflib
 import hashlib
 import numbers
 import os
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from paperlib import libraries, paths
+from paperlib.config import did_you_mean
 from paperlib.readers import Found, Split, in_byte_order, read_folder, read_npz, reason
 
 OFFLINE_NAMES: tuple[str, ...] = tuple(libraries.BUNDLED)
@@ -204,11 +204,9 @@ def _check_whole(what: str, value: object, *, least: int) -> None:
 
 
 def _unknown(name: object) -> ValueError:
-    close = difflib.get_close_matches(str(name).lower(), NAMES, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
     return ValueError(
-        f"unknown data set {name!r}: expected one of {', '.join(NAMES)}, "
-        f"or the path of an .npz file or of a folder of pictures{hint}"
+        f"unknown data set {name!r}{did_you_mean(name, NAMES)}: expected one of "
+        f"{', '.join(NAMES)}, or the path of an .npz file or of a folder of pictures"
     )
 
 

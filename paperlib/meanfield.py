@@ -4,7 +4,6 @@ Everything is a Gaussian integral of the activation φ: over one pre-activation 
 of them with correlation c. Source of the equations: Schoenholz et al., arXiv:1611.01232.
 """
 
-import difflib
 import functools
 import math
 from collections.abc import Callable
@@ -14,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import erf, ndtr, roots_hermitenorm
+
+from paperlib.config import did_you_mean
 
 Array = NDArray[np.float64]
 Function = Callable[[Array], Array]
@@ -340,6 +341,6 @@ def _check_activation(name: str) -> None:
     known = [*SMOOTH, *HOMOGENEOUS]
     if name in known:
         return
-    close = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"activation must be one of {', '.join(known)}, got {name!r}{hint}")
+    raise ValueError(
+        f"activation must be one of {', '.join(known)}, got {name!r}{did_you_mean(name, known)}"
+    )

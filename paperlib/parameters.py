@@ -62,6 +62,7 @@ class _ComparedGrid(_CascadeGrid):
 
     batch_size: ClassVar[int] = 64  # of Adam, as published
     compared: ClassVar[int] = 4  # variances of the comparison
+    factors: ClassVar[tuple[float, ...]] = (0.1, 1.0, 10.0)  # of the resolution, in its calibration
 
     solver: str = option("ridge", choices=SOLVERS)
     resolution: float = option(1e-3, above=0.0)
@@ -81,6 +82,11 @@ class _ComparedGrid(_CascadeGrid):
         other = next(solver for solver in SOLVERS if solver != self.solver)
         return self._by(other, sigma_w2=self._few(self.compared), seeds=(0,))
 
+    def resolutions(self) -> list[CascadeSweep]:
+        """A few ridge points of the same grid, one seed each, at coarser and finer resolutions."""
+        few = self._by("ridge", sigma_w2=self._few(self.compared), seeds=(0,))
+        return [replace(few, resolution=self.resolution * factor) for factor in self.factors]
+
     def _few(self, count: int) -> tuple[float, ...]:
         grid = self.variances()
         return tuple(grid[:: math.ceil(len(grid) / count)])
@@ -99,12 +105,6 @@ class PhaseDiagram(_ComparedGrid):
     calibration: str = ""
     trained: str = "trainability_mnist.nc"
     predicted: str = "mnist_mlp_300.nc"
-
-    def resolutions(self) -> list[CascadeSweep]:
-        """A few ridge points of the same grid, one seed each, at coarser and finer resolutions."""
-        factors = (0.1, 1.0, 10.0)
-        few = self._by("ridge", sigma_w2=self._few(4), seeds=(0,))
-        return [replace(few, resolution=self.resolution * factor) for factor in factors]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,11 +143,13 @@ class ResnetDepth(_ConvolutionalGrid):
     """The parameters of the residual network's depth plot."""
 
     architecture: ClassVar[str] = "resnet"
+    factors: ClassVar[tuple[float, ...]] = (1.0, 300.0, 3000.0)  # coarse, where Adam's wall stands
 
     dataset: str = "fashion_mnist"
     sigma_w2_min: float = option(0.1, above=0.0)
     sigma_w2_max: float = option(4.9, above=0.0, high=1e6)
     sigma_w2_step: float = option(0.6, above=0.0)
+    calibration: str = ""
     trained: str = "trainability_resnet.nc"
 
 

@@ -365,10 +365,10 @@ def test_variances_that_are_none_are_refused_by_name(bad):
 
 
 def test_an_unknown_activation_is_refused_with_a_suggestion():
-    with pytest.raises(ValueError, match=r"tanh, erf, gelu.*got 'tanhh'; did you mean 'tanh'\?"):
+    with pytest.raises(ValueError, match=r"tanh, erf, gelu.*got 'tanhh' \(did you mean 'tanh'\?"):
         critical_sigma_w2(0.05, activation="tanhh")
     for function in SINGLE:
-        with pytest.raises(ValueError, match=r"got 'Relu'; did you mean 'relu'\?"):
+        with pytest.raises(ValueError, match=r"got 'Relu' \(did you mean 'relu'\?"):
             function(1.0, 0.05, activation="Relu")
     with pytest.raises(ValueError, match=r"got None$"):
         critical_sigma_w2(0.05, activation=None)
