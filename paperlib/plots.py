@@ -223,22 +223,27 @@ def against_published(result: xr.Dataset) -> pd.DataFrame:
 def walls(result: xr.Dataset) -> pd.DataFrame:
     """A table: by depth, the published σ_w² below which nothing comes back, and this result's.
 
-    Of the mean over seeds, where R² rises to 0.02 and the differential entropy to -13; `none` where
+    Of the mean over seeds, where R² rises to 0.02 and the differential entropy to -13; by mean
+    field, where the signal rises to the resolution (see the lines of the figures). `none` where
     they are above that at the smallest σ_w² of the grid. The published walls were read by eye off
     the figures of arXiv:2406.12916 (of the ResNet, where its ragged wall ends).
+
+    Args:
+        result: of convolutional networks, by ridge.
     """
+    config, grid = provenance(result)["config"], result.sigma_w2.values
+    signals = np.array([_signal_path(float(s), result)[1] for s in grid])
     rows = {}
-    for depth, published in PUBLISHED_WALLS[provenance(result)["config"]["architecture"]].items():
+    for depth, published in PUBLISHED_WALLS[config["architecture"]].items():
         if depth <= result.sizes["depth"]:
             at = result.sel(depth=depth).mean("seed")
             rows[depth] = [
                 published,
-                *(
-                    wall(at[name].values, result.sigma_w2.values, threshold)
-                    for name, threshold in (("r_squared", 0.02), ("differential_entropy", -13))
-                ),
+                wall(at["r_squared"].values, grid, 0.02),
+                wall(at["differential_entropy"].values, grid, -13),
+                wall(np.log(signals[:, depth]), grid, np.log(config["resolution"])),
             ]
-    columns = ["published", "here: R² = 0.02", "here: −13 nats"]
+    columns = ["published", "here: R² = 0.02", "here: −13 nats", "mean field: signal = λ"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)
     return table.rename_axis("depth").round(3).astype(object).where(table.notna(), "none")
 
@@ -366,59 +371,62 @@ def edges(centres: np.ndarray) -> np.ndarray:
 def draw_theory(axis: Axes, result: xr.Dataset, *, colour: str) -> None:
     """Nothing; draws what mean field says of the network.
 
-    ξ_c, 6 ξ_c, and the critical line where it lies inside the grid; of a residual network, which
-    has no fixed point, the depth at which two images have become twice as parallel.
+    ξ_c and 6 ξ_c, and the critical line where it lies inside the grid; of a residual network, which
+    has no fixed point, the depth at which two images have become twice as parallel. Of
+    convolutional networks also where the closed form loses what is left of the image.
     """
     config = provenance(result)["config"]
     ends = edges(result.sigma_w2.values)[[0, -1]]
-    if config["architecture"] == "resnet":
-        grid = np.linspace(max(ends[0], 1e-3), ends[1], 50)
-        brightness = float(((result["original"] / 255) ** 2).mean())
-        halved = [_merging_depth(s, brightness, result.sizes["depth"], config) for s in grid]
-        axis.plot(grid, halved, color=colour, lw=1, label="mean field: 1 − c halved")
-    else:
-        grid = np.linspace(max(ends[0], 1e-3), ends[1], 200)
+    lowest = max(ends[0], 1e-3)
+    if config["architecture"] != "resnet":
+        grid = np.linspace(lowest, ends[1], 200)
         lengths = np.array([_correlation_depth(s, config) for s in grid])
         axis.plot(grid, lengths, color=colour, lw=1, ls="--", label=r"$\xi_c$ (mean field)")
         axis.plot(grid, 6 * lengths, color=colour, lw=1, label=r"$6\,\xi_c$ (mean field)")
         critical = critical_sigma_w2(config["sigma_b2"], activation=config["activation"])
         if ends[0] <= critical <= ends[1]:
             axis.axvline(critical, color=colour, lw=0.8, ls=":", label=f"critical: {critical:.2f}")
+    if config["architecture"] != "mlp" and config["activation"] in SMOOTH:
+        grid = np.linspace(lowest, ends[1], 60)
+        paths = [_signal_path(float(s), result) for s in grid]
+        if config["architecture"] == "resnet":
+            halved = [_first(apart <= apart[0] / 2) for apart, _ in paths]
+            axis.plot(grid, halved, color=colour, lw=1, label="mean field: 1 − c halved")
+        if config.get("solver") == "ridge":
+            lost = [_first(signal < config["resolution"]) for _, signal in paths]
+            axis.plot(grid, lost, color=colour, lw=1.4, ls="-.", label="mean field: signal < λ")
     axis.set_xlim(*ends)
 
 
-def _merging_depth(
-    sigma_w2: float, brightness: float, depth: int, config: Mapping[str, Any]
-) -> float:
-    """The first residual block after which 1 − c of two images is half of what entered the first.
+def _signal_path(sigma_w2: float, result: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """By mean field, at the end of the stem and after each stage of a convolutional network: 1 − c
+    of two images, and the variance of what they do not share, summed over the channels.
 
-    NaN where it is not within the depth, or where mean field has no answer. The images have
-    nothing in common at the input; the stem is three ordinary layers.
+    All channels carry the same few patterns, so that their sum is what stands out of the noise. The
+    images have nothing in common at first; the stem is three ordinary layers.
     """
-    if config["activation"] not in SMOOTH:
-        return np.nan
-    sigma_b2, activation = config["sigma_b2"], config["activation"]
-    squares, signals = _propagated(sigma_w2, sigma_b2, 3, brightness, brightness, activation, False)
-    squares, signals = _propagated(
-        sigma_w2, sigma_b2, depth, squares[-1], signals[-1], activation, True
-    )
-    apart = np.array(signals) / np.array(squares)
-    below = np.flatnonzero(apart <= apart[0] / 2)
-    return float(below[0]) if len(below) else np.nan
+    config = provenance(result)["config"]
+    brightness = round(float(((result["original"] / 255) ** 2).mean()), 6)
+    stem, residual = 3, config["architecture"] == "resnet"
+    shared = config["sigma_b2"], config["activation"]
+    squares, signals = _propagated(sigma_w2, stem, brightness, brightness, False, *shared)
+    entering = float(squares[-1]), float(signals[-1])
+    squares, signals = _propagated(sigma_w2, result.sizes["depth"], *entering, residual, *shared)
+    return signals / squares, config["channels"] * signals
 
 
-@lru_cache(maxsize=500)
+@lru_cache(maxsize=1000)
 def _propagated(
     sigma_w2: float,
-    sigma_b2: float,
     depth: int,
     mean_square: float,
     signal: float,
-    activation: str,
     residual: bool,
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """`meanfield.propagate`, kept for the figure's other panels."""
-    squares, signals = propagate(
+    sigma_b2: float,
+    activation: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`meanfield.propagate`, kept for a figure's other panels."""
+    return propagate(
         sigma_w2,
         sigma_b2,
         depth=depth,
@@ -427,7 +435,11 @@ def _propagated(
         activation=activation,
         residual=residual,
     )
-    return tuple(map(float, squares)), tuple(map(float, signals))
+
+
+def _first(true: np.ndarray) -> float:
+    """The first place where it is true, NaN where it never is."""
+    return float(true.argmax()) if true.any() else np.nan
 
 
 def _correlation_depth(sigma_w2: float, config: Mapping[str, Any]) -> float:

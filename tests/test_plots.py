@@ -91,17 +91,28 @@ def test_a_phase_diagram_names_its_data_and_draws_all_measures_and_three_phases(
 def test_a_residual_network_has_no_phases_and_mean_field_has_no_fixed_point() -> None:
     words = texts(plots.phase_diagram(result(architecture="resnet", sigma_b2=2e-5)))
     assert "1 − c halved" in words
+    assert "signal < λ" in words
     assert "small" in words
     for absent in ("xi_c", "critical", "chaotic"):
         assert absent not in words
 
 
 def test_mean_field_of_residual_networks_merges_images_where_biases_outgrow_them() -> None:
-    config = {"sigma_b2": 2e-5, "activation": "tanh"}
-    depths = [plots._merging_depth(s, 0.1, 50, config) for s in (0.05, 0.1, 1.0)]
+    made = result(architecture="resnet", sigma_b2=2e-5, depth=50)
+    apart = [plots._signal_path(s, made)[0] for s in (0.05, 0.1, 1.0)]
+    depths = [plots._first(path <= path[0] / 2) for path in apart]
     assert depths[0] < depths[1] < 20
     assert np.isnan(depths[2])
-    assert np.isnan(plots._merging_depth(0.05, 0.1, 50, {**config, "activation": "relu"}))
+
+
+def test_mean_field_finds_the_published_walls_of_the_cnn() -> None:
+    made = result(architecture="cnn", channels=128, sigma_b2=2e-5, depth=100)
+    made["original"][:] = 255 * 0.1**0.5  # as bright as a digit
+    grid = np.arange(0.5, 1.0, 0.01)
+    lost = np.array([plots._first(plots._signal_path(s, made)[1] < 3e-6) for s in grid])
+    for depth, published in ((30, 0.65), (50, 0.78), (100, 0.87)):
+        last = np.flatnonzero(lost <= depth)[-1]
+        assert grid[last] == pytest.approx(published, abs=0.03)
 
 
 def test_walls_stand_beside_the_published_ones_of_the_same_depth() -> None:
@@ -111,6 +122,7 @@ def test_walls_stand_beside_the_published_ones_of_the_same_depth() -> None:
     # 0 at σ_w² = 0.5 and 0.5 at 1.0
     assert table["here: R² = 0.02"].tolist() == pytest.approx([0.52, 0.52])
     assert table["here: −13 nats"].tolist() == ["none", "none"]
+    assert table["mean field: signal = λ"].tolist() == pytest.approx([0.66, 0.78], abs=0.1)
     assert plots.walls(result(architecture="resnet")).empty
 
 
