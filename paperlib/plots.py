@@ -13,7 +13,6 @@ from typing import Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
@@ -23,7 +22,6 @@ from paperlib.config import RESOLUTION
 from paperlib.meanfield import SMOOTH, correlation_depth, critical_sigma_w2, propagate
 from paperlib.measures import collapse_depth
 from paperlib.results import provenance
-from paperlib.scoring import wall
 
 PUBLISHED_DEPTHS = {0.6: 16, 1.1: 38, 1.4: 87, 1.5: 120}
 PUBLISHED_WALLS = {"cnn": {30: 0.65, 50: 0.78, 100: 0.87, 400: 0.97}, "resnet": {50: 0.95}}
@@ -200,84 +198,6 @@ def published_depths(result: xr.Dataset) -> dict[float, int]:
     return dict(PUBLISHED_DEPTHS) if same else {}
 
 
-def against_published(result: xr.Dataset) -> pd.DataFrame:
-    """A table: by σ_w² of the grid, the published depth and where this result's curves fall.
-
-    Of the mean over seeds, the first depth from which R² stays below 0.02, and from which the
-    differential entropy stays below -13; empty where the network is not the published one.
-    """
-    rows = {}
-    for sigma_w2, depth in published_depths(result).items():
-        if sigma_w2 in result.sigma_w2:
-            at = result.sel(sigma_w2=sigma_w2).mean("seed")
-            measured = [
-                collapse_depth(at[name].values, threshold=threshold)
-                for name, threshold in (("r_squared", 0.02), ("differential_entropy", -13))
-            ]
-            last = result.sizes["depth"]
-            rows[sigma_w2] = (depth, *(d if d <= last else f"> {last}" for d in measured))
-    columns = ["published (−13 nats)", "here: R² < 0.02", "here: −13 nats"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("σ_w²")
-
-
-def walls(result: xr.Dataset) -> pd.DataFrame:
-    """A table: by depth, the published σ_w² below which nothing comes back, and this result's.
-
-    Of the mean over seeds, where R² rises to 0.02 and the differential entropy to -13; by mean
-    field, where the signal rises to the resolution (see the lines of the figures). `none` where
-    they are above that at the smallest σ_w² of the grid. The published walls were read by eye off
-    the figures of arXiv:2406.12916 (of the ResNet, where its ragged wall ends).
-
-    Args:
-        result: of convolutional networks, by ridge.
-    """
-    config, grid = provenance(result)["config"], result.sigma_w2.values
-    signals = np.array([_signal_path(float(s), result)[1] for s in grid])
-    rows = {}
-    for depth, published in PUBLISHED_WALLS[config["architecture"]].items():
-        if depth <= result.sizes["depth"]:
-            at = result.sel(depth=depth).mean("seed")
-            rows[depth] = [
-                published,
-                wall(at["r_squared"].values, grid, 0.02),
-                wall(at["differential_entropy"].values, grid, -13),
-                wall(np.log(signals[:, depth]), grid, np.log(config["resolution"])),
-            ]
-    columns = ["published", "here: R² = 0.02", "here: −13 nats", "mean field: signal = λ"]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)
-    return table.rename_axis("depth").round(3).astype(object).where(table.notna(), "none")
-
-
-def same_points(result: xr.Dataset, other: xr.Dataset) -> pd.DataFrame:
-    """A table: R² of two solvers for the networks that both have, at a few depths of both.
-
-    Raises:
-        ValueError: different data or networks.
-    """
-    check_comparable(result, other)
-    both = xr.align(result, other, join="inner", exclude=("shown_depth",))
-    deepest = both[0].sizes["depth"]
-    depths = sorted({1, *(max(1, round(deepest * part)) for part in (0.25, 0.5, 1.0))})
-    values = xr.concat([r["r_squared"].sel(depth=depths).mean("seed") for r in both], "solver")
-    named = values.assign_coords(solver=[solver_name(r) for r in both])
-    table = named.to_series().unstack(["depth", "solver"]).round(3)
-    return table.rename_axis("σ_w²").sort_index(axis=1)
-
-
-def best_variances(result: xr.Dataset) -> pd.DataFrame:
-    """A table: the σ_w² that keeps most at the last depth, and how much it and the ends keep."""
-    measures = result[["r_squared", "gram_entropy"]].isel(depth=-1, drop=True).mean("seed")
-    last = measures.to_dataframe().astype(float)
-    return pd.DataFrame(
-        {
-            "best σ_w²": last.idxmax(),
-            f"there, at depth {result.sizes['depth']}": last.max(),
-            f"at σ_w² = {last.index[0]:g}": last.iloc[0],
-            f"at σ_w² = {last.index[-1]:g}": last.iloc[-1],
-        }
-    ).round(3)
-
-
 def describe(result: xr.Dataset) -> str:
     """A result's title in words: data really used, network, variance, solver, seeds."""
     return f"{network_of(result)}  ·  {solver_of(result)}  ·  {seeds_of(result)}"
@@ -388,7 +308,7 @@ def draw_theory(axis: Axes, result: xr.Dataset, *, colour: str) -> None:
             axis.axvline(critical, color=colour, lw=0.8, ls=":", label=f"critical: {critical:.2f}")
     if config["architecture"] != "mlp" and config["activation"] in SMOOTH:
         grid = np.linspace(lowest, ends[1], 60)
-        paths = [_signal_path(float(s), result) for s in grid]
+        paths = [signal_path(float(s), result) for s in grid]
         if config["architecture"] == "resnet":
             halved = [_first(apart <= apart[0] / 2) for apart, _ in paths]
             axis.plot(grid, halved, color=colour, lw=1, label="mean field: 1 − c halved")
@@ -398,7 +318,7 @@ def draw_theory(axis: Axes, result: xr.Dataset, *, colour: str) -> None:
     axis.set_xlim(*ends)
 
 
-def _signal_path(sigma_w2: float, result: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+def signal_path(sigma_w2: float, result: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """By mean field, at the end of the stem and after each stage of a convolutional network: 1 − c
     of two images, and the variance of what they do not share, summed over the channels.
 

@@ -27,7 +27,7 @@ from paperlib.plots import (
     sign,
 )
 from paperlib.results import provenance
-from paperlib.scoring import trainable_depth, trained_threshold, wall
+from paperlib.scoring import trainable_depth, trained_threshold
 
 
 def trainability(trained: xr.Dataset, predicted: xr.Dataset) -> Figure:
@@ -101,27 +101,9 @@ def wall_and_training(result: xr.Dataset, trained: xr.Dataset) -> Figure:
     return figure
 
 
-def trained_walls(trained: xr.Dataset) -> pd.DataFrame:
-    """A table: by trained depth, between which σ_w² networks train, and how well at best.
-
-    Trained is what comes halfway from chance to the best accuracy of the grid, mean over seeds;
-    `none` where the grid's first or last variance trains still, or no network of that depth does.
-    """
-    threshold, grid = threshold_of(trained), trained.sigma_w2.values
-    accuracy = _accuracy(trained).mean("seed")
-    rows = {}
-    for depth in trained.depth.values:
-        values = accuracy.sel(depth=depth).values
-        ends = (wall(values, grid, threshold), -wall(values[::-1], -grid[::-1], threshold))
-        rows[depth] = [*ends, np.nanmax(values)]
-    columns = ["trains from σ_w²", "to σ_w²", "best accuracy"]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("depth")
-    return table.round(3).astype(object).where(table.notna(), "none")
-
-
 def _training_bars(axis: Axes, trained: xr.Dataset) -> None:
     """Nothing; draws a row for each trained depth, black at chance and white at the best."""
-    accuracy = _accuracy(trained).mean("seed")
+    accuracy = accuracy_of(trained).mean("seed")
     count = trained.sizes["depth"]
     mesh = axis.pcolormesh(
         edges(trained.sigma_w2.values),
@@ -154,7 +136,7 @@ def describe_training(trained: xr.Dataset) -> str:
 
 
 def _accuracy_map(axis: Axes, trained: xr.Dataset) -> None:
-    accuracy = _accuracy(trained).mean("seed")
+    accuracy = accuracy_of(trained).mean("seed")
     axis.set_facecolor("0.85")  # where nothing was trained
     mesh = axis.pcolormesh(
         edges(trained.sigma_w2.values),
@@ -173,7 +155,7 @@ def _measured_depths(axis: Axes, trained: xr.Dataset, threshold: float) -> None:
     """Nothing; draws the depths that train, an arrow up where no depth was too deep."""
     depths = xr.apply_ufunc(
         trainable_depth,
-        _accuracy(trained),
+        accuracy_of(trained),
         trained.depth,
         threshold,
         input_core_dims=[["depth"], ["depth"], []],
@@ -187,10 +169,10 @@ def _measured_depths(axis: Axes, trained: xr.Dataset, threshold: float) -> None:
 def threshold_of(trained: xr.Dataset) -> float:
     """The accuracy from which a network of this result counts as trained."""
     classes = provenance(trained)["data"]["classes"]
-    return trained_threshold(_accuracy(trained), classes=classes)
+    return trained_threshold(accuracy_of(trained), classes=classes)
 
 
-def _accuracy(trained: xr.Dataset) -> xr.DataArray:
+def accuracy_of(trained: xr.Dataset) -> xr.DataArray:
     """The accuracy of the networks that were trained, NaN elsewhere."""
     return trained["accuracy"].where(trained["finished"] == 1)
 
@@ -291,22 +273,3 @@ def mistakes_maps(trained: xr.Dataset, wrong: xr.DataArray) -> Figure:
         bar.ax.set_yticklabels(["missed", "right", "promised"], fontsize=6)
         sign(figure, describe_training(trained), trained)
     return figure
-
-
-def against_shipped(fresh: xr.Dataset, shipped: xr.Dataset, variable: str) -> pd.DataFrame:
-    """A table of the points of a fresh result beside a shipped one, where that has them.
-
-    The columns name the data; with other data they cannot agree, and `difference` stays empty.
-    """
-    names = [provenance(result)["data"]["name"] for result in (fresh, shipped)]
-    checksums = [provenance(result)["data"]["checksum"] for result in (fresh, shipped)]
-    here = fresh[variable].to_series()
-    there = shipped[variable].to_series().reindex(here.index)
-    same = checksums[0] == checksums[1]
-    return pd.DataFrame(
-        {
-            f"here ({names[0]})": here,
-            f"shipped ({names[1]})": there,
-            "difference": here - there if same else np.nan,
-        }
-    )

@@ -40,6 +40,7 @@ ORDER = (
     "notebooks",
     "parameters",
     "freshness",
+    "tables",
     "plots_trainability",
     "plots",
     "probe",

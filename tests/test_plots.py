@@ -99,7 +99,7 @@ def test_a_residual_network_has_no_phases_and_mean_field_has_no_fixed_point() ->
 
 def test_mean_field_of_residual_networks_merges_images_where_biases_outgrow_them() -> None:
     made = result(architecture="resnet", sigma_b2=2e-5, depth=50)
-    apart = [plots._signal_path(s, made)[0] for s in (0.05, 0.1, 1.0)]
+    apart = [plots.signal_path(s, made)[0] for s in (0.05, 0.1, 1.0)]
     depths = [plots._first(path <= path[0] / 2) for path in apart]
     assert depths[0] < depths[1] < 20
     assert np.isnan(depths[2])
@@ -109,29 +109,10 @@ def test_mean_field_finds_the_published_walls_of_the_cnn() -> None:
     made = result(architecture="cnn", channels=128, sigma_b2=2e-5, depth=100)
     made["original"][:] = 255 * 0.1**0.5  # as bright as a digit
     grid = np.arange(0.5, 1.0, 0.01)
-    lost = np.array([plots._first(plots._signal_path(s, made)[1] < 3e-6) for s in grid])
+    lost = np.array([plots._first(plots.signal_path(s, made)[1] < 3e-6) for s in grid])
     for depth, published in ((30, 0.65), (50, 0.78), (100, 0.87)):
         last = np.flatnonzero(lost <= depth)[-1]
         assert grid[last] == pytest.approx(published, abs=0.03)
-
-
-def test_walls_stand_beside_the_published_ones_of_the_same_depth() -> None:
-    table = plots.walls(result(architecture="cnn", depth=60, sigma_b2=2e-5))
-    assert table.index.tolist() == [30, 50]
-    assert table["published"].tolist() == [0.65, 0.78]
-    # 0 at σ_w² = 0.5 and 0.5 at 1.0
-    assert table["here: R² = 0.02"].tolist() == pytest.approx([0.52, 0.52])
-    assert table["here: −13 nats"].tolist() == ["none", "none"]
-    assert table["mean field: signal = λ"].tolist() == pytest.approx([0.66, 0.78], abs=0.1)
-    assert plots.walls(result(architecture="resnet")).empty
-
-
-def test_two_solvers_stand_side_by_side_for_the_networks_that_both_have() -> None:
-    table = plots.same_points(result(), result("adam", depth=8, seeds=1).isel(sigma_w2=[0, 2]))
-    assert table.index.tolist() == [0.5, 1.7]
-    assert table[(8, "ridge")].tolist() == table[(8, "adam")].tolist() == [0.0, 0.5]
-    with pytest.raises(ValueError, match="width"):
-        plots.same_points(result(), result("adam", width=7))
 
 
 def test_the_heat_maps_show_the_mean_over_seeds_depth_upwards() -> None:
@@ -178,24 +159,6 @@ def test_results_of_other_networks_or_data_are_not_compared() -> None:
             plots.solver_comparison(result(), other)
     with pytest.raises(ValueError, match="expected one result by ridge and one by adam"):
         plots.solver_comparison(result(), result())
-
-
-def test_published_depths_stand_only_beside_the_published_network() -> None:
-    grid = dict(zip(GRID, (0.6, 1.1, 1.4, 1.5, 3.0), strict=True))
-    mnist = result(name="mnist").assign_coords(sigma_w2=list(grid.values()))
-    table = plots.against_published(mnist)
-    assert table.index.tolist() == [0.6, 1.1, 1.4, 1.5]
-    assert table.loc[0.6].tolist() == [16, 4, "> 12"]
-    assert table.loc[1.1].tolist() == [38, "> 12", "> 12"]
-    for other in (result(), result(name="mnist", activation="erf"), result(name="mnist", width=9)):
-        assert not plots.published_depths(other)
-        assert plots.against_published(other).empty
-
-
-def test_the_best_variance_is_that_of_the_last_depth() -> None:
-    made = result()
-    made["r_squared"][2, :, -1] = 0.9
-    assert plots.best_variances(made).loc["r_squared"].tolist() == [1.7, 0.9, 0.0, 0.5]
 
 
 def test_saved_files_hold_their_provenance_and_are_the_same_bytes_again(tmp_path: Path) -> None:

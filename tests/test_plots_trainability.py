@@ -10,7 +10,6 @@ from test_plots import GRID, result
 
 from paperlib import plots_trainability as plots
 from paperlib.config import TrainingSweep
-from paperlib.results import provenance
 
 DEPTHS = (2, 4, 8, 12)
 
@@ -78,18 +77,6 @@ def test_bars_of_accuracy_stand_above_the_maps_of_what_is_lost() -> None:
     assert np.isnan(seen[1:]).all()
 
 
-def test_the_variances_that_train_are_found_for_every_depth() -> None:
-    table = plots.trained_walls(trained())
-    assert table.index.tolist() == list(DEPTHS)
-    # of the grid 0.5, 1.0, 1.7, 2.4, 3.0: halfway to the first that trains
-    assert table["trains from σ_w²"].tolist() == pytest.approx([0.75, 0.75, 1.35, 2.05])
-    assert table["to σ_w²"].tolist() == ["none"] * 4
-    assert table["best accuracy"].tolist() == pytest.approx([0.9] * 4)
-    peaked = trained()
-    peaked["accuracy"][3:] = 0.1
-    assert plots.trained_walls(peaked)["to σ_w²"].tolist() == pytest.approx([2.05] * 3 + ["none"])
-
-
 def test_what_a_search_left_out_stays_empty() -> None:
     some = trained()
     some["finished"][0] = 0
@@ -140,18 +127,3 @@ def test_mistakes_have_a_map_for_each_predictor() -> None:
     shown = [axis for axis in figure.axes if axis.get_visible() and axis.collections]
     assert [axis.get_title(loc="left") for axis in shown[:6]] == list("abcdef")
     np.testing.assert_allclose(shown[2].collections[0].get_array(), wrong[2].T)
-
-
-def test_fresh_numbers_are_compared_with_shipped_ones_of_the_same_data_only() -> None:
-    shipped = trained()
-    fresh = shipped.isel(sigma_w2=[1], seed=[0]).copy(deep=True)
-    fresh["accuracy"] += 0.05
-    table = plots.against_shipped(fresh, shipped, "accuracy")
-    assert list(table.columns) == ["here (made-up)", "shipped (made-up)", "difference"]
-    np.testing.assert_allclose(table["difference"], 0.05, atol=1e-6)
-    about = provenance(fresh)
-    about["data"] |= {"checksum": "1" * 64, "name": "digits"}
-    fresh.attrs["provenance"] = json.dumps(about)
-    other = plots.against_shipped(fresh, shipped, "accuracy")
-    assert next(iter(other.columns)) == "here (digits)"
-    assert other["difference"].isna().all()

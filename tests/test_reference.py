@@ -6,14 +6,15 @@ import pytest
 import xarray as xr
 from scipy.stats import spearmanr
 
-from paperlib import collapse_depth, critical_sigma_w2, paths
+from paperlib import collapse_depth, critical_sigma_w2, notebooks, paths
 from paperlib.config import BASELINES
-from paperlib.parameters import Trainability
+from paperlib.parameters import CnnPhaseDiagram, ResnetDepth, Trainability
 from paperlib.plan import make_plan
 from paperlib.plots import PUBLISHED_DEPTHS
 from paperlib.plots_trainability import threshold_of
 from paperlib.results import load_result, provenance
 from paperlib.scoring import scoreboard, trainable_depth
+from paperlib.tables import walls
 
 
 def shipped(name: str) -> xr.Dataset:
@@ -142,6 +143,80 @@ def test_the_image_that_is_left_tells_what_trains(table: pd.DataFrame) -> None:
 
 def test_predicting_the_grid_costs_about_a_hundredth_of_training_it(table: pd.DataFrame) -> None:
     assert table.loc["r_squared_ridge", "saving"] >= 90
+
+
+@pytest.fixture(scope="module")
+def cnn() -> xr.Dataset:
+    return shipped("mnist_cnn.nc")
+
+
+@pytest.fixture(scope="module")
+def resnet() -> xr.Dataset:
+    return shipped("resnet.nc")
+
+
+@pytest.mark.parametrize(("name", "depth", "channels"), [
+    ("mnist_cnn.nc", 100, 64), ("resnet.nc", 50, 32),
+])  # fmt: skip
+def test_the_convolutional_results_have_the_size_that_is_promised(name, depth, channels) -> None:
+    result = shipped(name)
+    assert result.sizes["depth"] >= depth
+    assert result.sizes["sigma_w2"] >= 60
+    assert result.sizes["seed"] >= 2
+    assert provenance(result)["config"]["channels"] >= channels
+    assert result["finished"].all()
+
+
+def test_the_walls_of_the_cnn_stand_where_they_were_published(cnn: xr.Dataset) -> None:
+    table = walls(cnn)
+    assert table.index.tolist() == [30, 50, 100]
+    for column in ("here: R² = 0.02", "mean field: signal = λ"):
+        assert (table[column] - table["published"]).abs().max() < 0.1
+
+
+def test_a_deep_cnn_keeps_most_at_the_critical_variance(cnn: xr.Dataset) -> None:
+    last = cnn["r_squared"].isel(depth=-1).mean("seed")
+    best = float(last.idxmax("sigma_w2"))
+    assert 0.95 <= best <= 1.15
+    assert float(last.max()) > 0.5
+    for side in (best - 0.4, best + 1.5):
+        assert float(last.sel(sigma_w2=side, method="nearest")) < 0.5 * float(last.max())
+
+
+def test_residual_networks_reach_deeper_and_lose_the_image_slowly(
+    cnn: xr.Dataset, resnet: xr.Dataset
+) -> None:
+    wall_at_30 = float(walls(cnn).loc[30, "here: R² = 0.02"])
+    below = [s for s in resnet.sigma_w2.values if s < wall_at_30 and s in cnn.sigma_w2.values]
+    assert len(below) >= 3
+    plain, residual = (
+        r["r_squared"].mean("seed").sel(depth=30, sigma_w2=below) for r in (cnn, resnet)
+    )
+    assert (plain < 0.02).all()
+    assert (residual > 0.5).all()
+    deep = resnet["r_squared"].mean("seed").isel(depth=-1)
+    falling = deep.sel(sigma_w2=slice(0.5, None)).values
+    assert (np.diff(falling) < 0.005).all()
+    assert 0.2 < falling[-1] < 0.5 * falling[0]
+
+
+@pytest.mark.parametrize("name", ["trainability_cnn.nc", "trainability_resnet.nc"])
+def test_convolutional_networks_were_trained_too(name: str) -> None:
+    result = shipped(name)
+    assert result["finished"].all()
+    accuracy = result["accuracy"].mean("seed")
+    assert float(accuracy.max()) > 0.5
+    assert float(accuracy.min()) < 0.2
+
+
+@pytest.mark.parametrize("name", ["03_cnn_phase_diagram", "04_resnet_depth"])
+def test_the_convolutional_notebooks_compute_nothing_that_ships(name: str) -> None:
+    settings = notebooks.validated(name, "reference", {})
+    kind = {"03_cnn_phase_diagram": CnnPhaseDiagram, "04_resnet_depth": ResnetDepth}[name]
+    config = kind.from_dict(settings)
+    for file in (config.start_from, config.compare_with, config.trained):
+        shipped(file)
+    assert not make_plan(config.sweep(), config.start_from).missing
 
 
 def test_notebook_02_computes_nothing_that_ships() -> None:
