@@ -33,7 +33,7 @@ from paperlib.measures import (
     r_squared,
     relative_entropy,
 )
-from paperlib.networks import Network, cnn, initialise, mlp, resnet
+from paperlib.networks import Network, cnn, initialise, mlp, resnet, vgg16
 from paperlib.points import measure_point
 from paperlib.results import load_result
 from paperlib.sweep import run_search, run_sweep
@@ -67,4 +67,5 @@ __all__ = [
     "resnet",
     "run_search",
     "run_sweep",
+    "vgg16",
 ]

@@ -1,6 +1,5 @@
 """The cascade: one inverse per stage, chained from any depth back to an image."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -9,18 +8,15 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
+from paperlib import archive
 from paperlib.config import SOLVERS
 from paperlib.fitting import Progress, default_resolution, fit_adam, fit_ridge
 from paperlib.inverses import bounds_of, inverse_of
 from paperlib.linear import Inverse
-from paperlib.paths import write_whole
 
 WORKSPACE = 2**26  # numbers at a level that are held at once: 256 MiB in float32
-FORMAT = 1  # of saved cascades
 _HEADER = ("format", "shapes", "network", "inverses")  # what a file says besides its solver
 
 
@@ -96,6 +92,7 @@ class Cascade:
         steps: int | None = None,
         batch_size: int = 64,
         progress: Progress | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> Self:
         """This cascade, with every inverse fitted to the images' activations.
 
@@ -110,6 +107,8 @@ class Cascade:
             steps: adam only; batches, None is one epoch.
             batch_size: adam only.
             progress: called with the number of stages finished since its last call.
+            checkpoint: a folder of this fit's own, where finished stages are written, a file each.
+                The same fit, started again, goes on from there; the files may then be deleted.
 
         Raises:
             ValueError: an argument out of range, images of another shape, a stage without a known
@@ -135,27 +134,36 @@ class Cascade:
         walkers = [_Stage(stage) for stage in self._stages]
         if solver == "ridge":
             about = {"solver": solver, "resolution": resolution, "affine": affine}
-            fit_ridge(
-                walkers,
-                inverses,
-                images,
-                resolution=resolution,
-                arithmetic=arithmetic,
-                progress=progress,
-            )
+            options: dict[str, Any] = {"resolution": resolution, "arithmetic": arithmetic}
+            fit_inverses: Any = fit_ridge
         else:
             about = {"solver": solver, "steps": steps, "batch_size": batch_size}
-            fit_adam(
-                walkers,
-                inverses,
-                images,
-                steps=steps,
-                batch_size=batch_size,
-                seed=seed,
-                progress=progress,
-            )
+            options = {"steps": steps, "batch_size": batch_size, "seed": seed}
+            fit_inverses = fit_adam
+        told = [progress] if progress else []
+        if checkpoint is not None:
+            kept = self._checkpoint(checkpoint, inverses, images, {**about, **options})
+            options["fitted"] = kept.restore()
+            for tell in told:
+                tell(kept.finished)
+            told.insert(0, kept.advance)
+        options["progress"] = lambda stages: [tell(stages) for tell in told]
+        fit_inverses(walkers, inverses, images, **options)
         self._inverses, self._solver = inverses, about  # only now: a failed fit leaves the old one
         return self
+
+    def _checkpoint(
+        self,
+        folder: str | os.PathLike[str],
+        inverses: Sequence[Inverse],
+        images: Tensor,
+        settings: dict[str, Any],
+    ) -> archive.Checkpoint:
+        """What keeps this fit's finished inverses; its digest covers all that they depend on."""
+        weights = self._weights_digest()
+        told = json.dumps([weights, self._shapes, str(inverses), settings], sort_keys=True)
+        fit = archive.digest_of([images, torch.tensor(list(told.encode()))])
+        return archive.Checkpoint(folder, inverses, fit)
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, *, levels: Sequence[int] | int | None = None) -> Tensor:
@@ -169,26 +177,32 @@ class Cascade:
             ValueError: a level outside 1 … depth, images of another shape, or no fit yet.
         """
         wanted = self._checked_levels(levels)
-        activations = self._activations(self._checked(images), set(wanted))
+        images = self._checked(images)
         rows = sum(len(images) for level in wanted for _ in range(level))
         if self._affine and rows > max(wanted) * self._pixels:
-            pictures = self._compose(activations)
-        else:
-            pictures = self._descend(activations)
-        return torch.stack([pictures[level] for level in wanted])
+            pictures = self._compose(self._activations(images, set(wanted)))
+            return torch.stack([pictures[level] for level in wanted])
+        parts = [
+            self._descend(self._activations(part, set(wanted)))
+            for part in images.split(self._fitting(max(wanted)))
+        ]
+        return torch.stack([torch.cat([part[level] for part in parts]) for level in wanted])
 
     @torch.no_grad()
-    def from_activation(self, activation: Tensor, level: int) -> Tensor:
+    def from_activation(self, activation: Tensor, level: int, *, to: int = 0) -> Tensor:
         """The images (batch, *image_shape) that the cascade makes of activations at one level.
 
         Args:
             activation: (batch, *shape of that level).
             level: 1-based.
+            to: stop at this level, 0 … level, and return what was estimated of its activation.
 
         Raises:
             ValueError: a level outside 1 … depth, an activation of another shape, or no fit yet.
         """
         (level,) = self._checked_levels([level])
+        if to not in range(level + 1):
+            raise ValueError(f"to must be a level from 0 to {level}, got {to}")
         expected = self._shapes[level]
         activation = torch.as_tensor(activation).to(self._inverse_weight)
         if not activation.isfinite().all():
@@ -198,16 +212,21 @@ class Cascade:
                 f"activations at level {level} have the shape (batch, {_spelt(expected)}), "
                 f"got ({_spelt(activation.shape)})"
             )
+        if to:
+            return self._chain(activation, level, to=to)
         return self._descend({level: activation})[level]
 
     @torch.no_grad()
-    def from_channel(self, images: Tensor, level: int, channel: int | Sequence[int]) -> Tensor:
+    def from_channel(
+        self, images: Tensor, level: int, channel: int | Sequence[int], *, each: bool = False
+    ) -> Tensor:
         """The images (batch, *image_shape) that one channel of a level carries alone.
 
         Args:
             images: (batch, *image_shape).
             level: 1-based.
             channel: which channel (or neuron) stays, or several; all others are set to zero.
+            each: every channel of several alone, in one pass: (channels, batch, *image_shape).
 
         Raises:
             ValueError: a level or channel that does not exist, images of another shape, or no fit.
@@ -218,9 +237,16 @@ class Cascade:
         if not kept or any(index not in range(channels) for index in kept):
             raise ValueError(f"level {level} has the channels 0 … {channels - 1}, got {channel}")
         whole = self._activations(self._checked(images), {level})[level]
-        alone = torch.zeros_like(whole)
-        alone[:, kept] = whole[:, kept]
-        return self.from_activation(alone, level)
+        groups = torch.tensor(kept).view(-1, 1) if each else torch.tensor(kept).view(1, -1)
+        at_once = max(1, self._fitting(level) // max(1, len(images)))
+        pictures = []
+        for some in groups.split(at_once):
+            alone = whole.new_zeros(len(some), *whole.shape)
+            for picture, group in zip(alone, some, strict=True):
+                picture[:, group] = whole[:, group]
+            back = self.from_activation(alone.flatten(0, 1), level)
+            pictures.append(back.unflatten(0, (len(some), len(images))))
+        return torch.cat(pictures) if each else pictures[0][0]
 
     def ideal_input(self, target: Tensor) -> Tensor:
         """The images (batch, *image_shape) that the cascade makes of outputs set by hand.
@@ -241,18 +267,12 @@ class Cascade:
         """
         self._checked_levels(None)
         tensors = {
-            f"{level}.{name}": value.detach().cpu().contiguous()
+            f"{level}.{name}": value
             for level, inverse in enumerate(self._inverses, start=1)
             for name, value in inverse.state_dict().items()
         }
-        about = {
-            "format": FORMAT,
-            "shapes": self._shapes,
-            "network": _digest(p for stage in self._stages for p in stage.parameters()),
-            "inverses": _digest(tensors[name] for name in sorted(tensors)),
-            **self._solver,
-        }
-        write_whole(Path(path), serialize(tensors, metadata={"cascade": json.dumps(about)}))
+        about = {"shapes": self._shapes, "network": self._weights_digest(), **self._solver}
+        archive.write(Path(path), tensors, about)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], network: nn.Module | Iterable[nn.Module]) -> Self:
@@ -266,7 +286,7 @@ class Cascade:
             FileNotFoundError: no such file.
             ValueError: not a saved cascade, a damaged one, or one of another network.
         """
-        about, tensors = _read(Path(path))
+        about, tensors = archive.read(Path(path))
         shapes = [tuple(shape) for shape in about["shapes"]]
         cascade = cls.for_network(network, torch.zeros(1, *shapes[0]))
         weights = [p for stage in cascade._stages for p in stage.parameters()]
@@ -274,7 +294,7 @@ class Cascade:
             raise ValueError(
                 f"{path} belongs to a network with levels {shapes}, got one with {cascade._shapes}"
             )
-        if about["network"] != _digest(weights):
+        if about["network"] != cascade._weights_digest():
             raise ValueError(f"{path} belongs to a network with other weights; fit a new cascade")
         cascade._solver = {k: v for k, v in about.items() if k not in _HEADER}
         cascade._inverses = cascade._new_inverses(
@@ -320,15 +340,20 @@ class Cascade:
     def _pixels(self) -> int:
         return torch.Size(self.image_shape).numel()
 
+    def _weights_digest(self) -> str:
+        return archive.digest_of(
+            values for stage in self._stages for values in (*stage.parameters(), *stage.buffers())
+        )
+
     def _activations(self, images: Tensor, levels: set[int]) -> dict[int, Tensor]:
         """The activations at the wanted levels, in the inverses' precision."""
-        kept: dict[int, Tensor] = {}
-        activations = images
-        for level, stage in enumerate(self._stages[: max(levels)], start=1):
-            activations = _Stage(stage)(activations)
-            if level in levels:
-                kept[level] = activations.to(self._inverse_weight)
-        return kept
+        kept: dict[int, list[Tensor]] = {level: [] for level in levels}
+        for activations in images.split(self._fitting(max(levels))):
+            for level, stage in enumerate(self._stages[: max(levels)], start=1):
+                activations = _Stage(stage)(activations)
+                if level in levels:
+                    kept[level].append(activations.to(self._inverse_weight))
+        return {level: torch.cat(parts) for level, parts in kept.items()}
 
     @property
     def _inverse_weight(self) -> Tensor:
@@ -355,9 +380,9 @@ class Cascade:
         batches = torch.cat([*pictures, stack]).split([len(activations[x]) for x in deepest_first])
         return dict(zip(deepest_first, batches, strict=True))
 
-    def _chain(self, codes: Tensor, level: int) -> Tensor:
-        """The images of activations at one level."""
-        for inverse in reversed(self._inverses[:level]):
+    def _chain(self, codes: Tensor, level: int, *, to: int = 0) -> Tensor:
+        """The images of activations at one level, or what they say of a level above 0."""
+        for inverse in reversed(self._inverses[to:level]):
             codes = inverse(codes)
         return codes
 
@@ -421,32 +446,6 @@ class Cascade:
         if wrong or not wanted:
             raise ValueError(f"levels are 1 … {self.depth}, got {wrong or 'none'}")
         return wanted
-
-
-def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What a saved cascade says about itself, and its tensors; checked against their digest."""
-    if not file.is_file():
-        raise FileNotFoundError(f"no saved cascade at {file}")
-    try:
-        with safe_open(file, framework="pt") as opened:
-            about = json.loads((opened.metadata() or {}).get("cascade", "{}"))
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{file} is damaged or no cascade: {error}") from error
-    if about.get("format") != FORMAT:
-        raise ValueError(f"{file} is damaged or no cascade of format {FORMAT}; fit a new one")
-    if about["inverses"] != _digest(tensors[name] for name in sorted(tensors)):
-        raise ValueError(f"{file} is damaged: its inverses do not match their digest")
-    return about, tensors
-
-
-def _digest(tensors: Iterable[Tensor]) -> str:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(
-            tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-        )
-    return digest.hexdigest()
 
 
 class _Stage(nn.Module):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from paperlib.linear import Inverse
-from paperlib.regression import CHUNK, Moments, Spectra
+from paperlib.regression import CHUNK, Moments, Samples, Spectra
 from paperlib.windows import Window
 
 SAMPLES = 20_000  # neighbourhoods of which a regression is made
@@ -77,24 +77,31 @@ class ConvolutionInverse(Inverse):
         _, stride, dilation, _ = self.window
         return nn.functional.conv2d(rows, self.transposed.weight, stride=stride, dilation=dilation)
 
-    def solve(
-        self, outputs: Tensor, inputs: Tensor, moments: Moments, *, resolution: float
-    ) -> None:
+    def solve(self, samples: Samples, moments: Moments) -> None:
         """Nothing; takes the regression of blocks of pixels on neighbourhoods of outputs.
 
         Its samples are 20,000 pairs of an image and a block, or all that there are, the same at
-        every call. See `Inverse.solve`.
+        every call. Only they outlast their chunk. See `Inverse.solve`.
         """
-        inputs = self.before_activation(inputs)
-        code, pixel = outputs.mean(0), inputs.mean(0)
-        for image, row, column in self._samples(len(inputs), outputs.device):
-            seen = self._seen(row, 0), self._seen(column, 1)
-            block = self._block(row, 0), self._block(column, 1)
-            moments.update(
-                _gather(outputs, image, *seen, mean=code),
-                _gather(inputs, image, *block, mean=pixel),
-            )
-        self.assign(moments.solve(resolution)[0], code, pixel)
+        places = list(self._samples(samples.count, self.transposed.weight.device))
+        code, pixel = torch.zeros(()), torch.zeros(())
+        taken: list[tuple[Tensor, ...]] = []
+        first = 0
+        for outputs, inputs in samples:
+            inputs, share = self.before_activation(inputs), len(outputs) / samples.count
+            code, pixel = code + share * outputs.mean(0), pixel + share * inputs.mean(0)
+            for image, row, column in places:
+                here = (first <= image) & (image < first + len(outputs))
+                image, row, column = image[here] - first, row[here], column[here]
+                if len(image):
+                    taken.append(
+                        (row, column, *self._gathered(outputs, inputs, image, row, column))
+                    )
+            first += len(outputs)
+        for row, column, features, targets in taken:
+            means = self._gathered(code[None], pixel[None], torch.zeros_like(row), row, column)
+            moments.update(features - means[0], targets - means[1])
+        self.assign(moments.solve(samples.resolution)[0], code, pixel)
 
     @torch.no_grad()
     def assign(self, weight: Tensor, code: Tensor, pixel: Tensor) -> None:
@@ -111,6 +118,13 @@ class ConvolutionInverse(Inverse):
         self.transposed.weight.copy_(kernel)
         if self.bias is not None:
             self.bias.copy_(pixel - nn.functional.pad(self.transposed(code[None]), self.margins)[0])
+
+    def _gathered(
+        self, outputs: Tensor, inputs: Tensor, image: Tensor, row: Tensor, column: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The neighbourhoods of outputs, and the blocks of inputs, of samples."""
+        seen = _gather(outputs, image, self._seen(row, 0), self._seen(column, 1))
+        return seen, _gather(inputs, image, self._block(row, 0), self._block(column, 1))
 
     def _samples(self, images: int, device: torch.device) -> Iterator[tuple[Tensor, ...]]:
         """Numbers of images, and of rows and columns of blocks; spread evenly over all pairs."""
@@ -146,16 +160,13 @@ class ConvolutionInverse(Inverse):
         return numbers[:, None] - torch.arange(reach, device=numbers.device)
 
 
-def _gather(
-    fields: Tensor, image: Tensor, rows: Tensor, columns: Tensor, *, mean: Tensor
-) -> Tensor:
-    """Deviations from the mean at rows × columns of images, (n, rows · columns · channels).
+def _gather(fields: Tensor, image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """The values at rows × columns of images, (n, rows · columns · channels).
 
     Args:
         fields: (images, channels, height, width).
         image: (n,).
-        rows, columns: (n, a) and (n, b); beyond the border every deviation is zero.
-        mean: (channels, height, width).
+        rows, columns: (n, a) and (n, b); beyond the border every value is zero.
     """
     height, width = fields.shape[2:]
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[
@@ -163,8 +174,7 @@ def _gather(
     ]
     rows, columns = rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]
     values = fields.permute(0, 2, 3, 1)[image[:, None, None], rows, columns]
-    deviations = values - mean.permute(1, 2, 0)[rows, columns]
-    return (deviations * inside[..., None]).flatten(1)
+    return (values * inside[..., None]).flatten(1)
 
 
 class CircularInverse(Inverse):
@@ -214,16 +224,18 @@ class CircularInverse(Inverse):
         """rows @ weight, for rows (k, *input shape) of a matrix: (k, *output shape)."""
         return _filtered(rows, self._gain().conj().transpose(0, 1), self.size)
 
-    def solve(
-        self, outputs: Tensor, inputs: Tensor, moments: Moments, *, resolution: float
-    ) -> None:
-        """Nothing; takes the regression over all positions of all samples, see `Inverse.solve`."""
+    def solve(self, samples: Samples, moments: Moments) -> None:
+        """Nothing; takes the regression over all positions of all samples, see `Inverse.solve`.
+
+        The samples are held: a kernel that covers the whole image is one for small images.
+        """
+        outputs, inputs = (_joined(chunks) for chunks in zip(*samples, strict=True))
         inputs = self.before_activation(inputs)
         code, pixel = outputs.mean(0), inputs.mean(0)
         spectra = Spectra(moments.dtype)
         for outs, ins in zip(outputs.split(FIELDS), inputs.split(FIELDS), strict=True):
             spectra.update(outs - code, ins - pixel)
-        self.assign(spectra.solve(resolution), code, pixel)
+        self.assign(spectra.solve(samples.resolution), code, pixel)
 
     @torch.no_grad()
     def assign(self, gain: Tensor, code: Tensor, pixel: Tensor) -> None:
@@ -246,6 +258,10 @@ class CircularInverse(Inverse):
     def _centre(self) -> list[int]:
         """The place in the kernel that meets a pixel's own position."""
         return [(n - 1) // 2 for n in self.size]
+
+
+def _joined(chunks: Sequence[Tensor]) -> Tensor:
+    return chunks[0] if len(chunks) == 1 else torch.cat(list(chunks))
 
 
 def _filtered(fields: Tensor, gain: Tensor, size: tuple[int, int]) -> Tensor:

@@ -3,11 +3,13 @@
 The gradient never crosses stages, so every inverse is a problem of its own. Both solvers walk down
 the network once: they hold the activations of all samples at two levels (Adam on a GPU: at a few
 more) and fit the inverse between them, so memory does not grow with depth and, on a CPU, one
-inverse with its optimiser state stays in the cache for all of its steps.
+inverse with its optimiser state stays in the cache for all of its steps. A level that is too large
+to be held, as those of photographs are, is made anew in chunks from the last one that is held.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -17,9 +19,11 @@ from torch.func import functional_call, stack_module_state
 
 from paperlib.config import RESOLUTION
 from paperlib.inverses import has_unit
-from paperlib.regression import CHUNK, Moments
+from paperlib.regression import CHUNK, Moments, Samples
 
 EXACT_BELOW = 1e-4  # a finer resolution than this needs float64 moments
+HELD = 2**29  # numbers at a level that are held at once: 2 GiB in float32
+AT_ONCE = 2**26  # numbers at a level that is made anew, of the samples of one chunk: 256 MiB
 OVERFLOW = 1e15  # activations whose squares can still be summed in float32
 STACK_ON_GPU = 32  # equal stages trained in one program
 STACK_ON_CPU = 1  # there the cache holds just one inverse and its optimiser state
@@ -35,6 +39,7 @@ def fit_ridge(
     resolution: float = RESOLUTION["mlp"],
     arithmetic: str = "auto",
     progress: Progress | None = None,
+    fitted: int = 0,
 ) -> None:
     """Nothing; solves every inverse in closed form, in place: ridge regression of input on output.
 
@@ -54,23 +59,22 @@ def fit_ridge(
             instructions for it, float32 elsewhere. On MNIST, R² by int8 and by float32 differ by
             less than 0.0005.
         progress: called after each stage.
+        fitted: inverses of so many first stages stay as they are.
 
     Raises:
         ValueError: activations that overflow, with the stage's number; an unknown arithmetic.
     """
     unit = True  # of the images, whose values lie in [0, 1]
     for stage, problem in zip(stages, _walk(stages, inverses, images), strict=True):
-        inputs, outputs, inverse = problem
         unit = has_unit(stage, before=unit)
+        samples = Samples(problem.chunks(), len(images), resolution=resolution, relative=not unit)
+        if problem.level <= fitted:
+            _make(samples)
+            continue
         moments = _moments_for(images, resolution, arithmetic, bounded=unit)
-        scale = 1.0 if unit else _mean_square(outputs)
-        inverse.solve(outputs, inputs, moments, resolution=resolution * scale)
+        problem.inverse.solve(samples, moments)
         if progress:
             progress(1)
-
-
-def _mean_square(values: Tensor) -> float:
-    return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2 / values.numel()
 
 
 def default_resolution(stages: Iterable[nn.Module]) -> float:
@@ -108,6 +112,7 @@ def fit_adam(
     batch_size: int = 64,
     seed: int = 0,
     progress: Progress | None = None,
+    fitted: int = 0,
 ) -> None:
     """Nothing; trains every inverse as published, in place: mean squared error, Adam's defaults.
 
@@ -122,6 +127,7 @@ def fit_adam(
         batch_size: samples per batch.
         seed: of the order of the batches.
         progress: called after each stage or stack of stages.
+        fitted: inverses of so many first stages stay as they are.
 
     Raises:
         ValueError: activations that are not finite; names the stage.
@@ -132,8 +138,10 @@ def fit_adam(
     used, where = torch.unique(torch.cat(batches), return_inverse=True)
     batches = list(where.to(images.device).split([len(batch) for batch in batches]))
     stack = STACK_ON_GPU if images.is_cuda else STACK_ON_CPU
-    for group in _stacks(_walk(stages, inverses, images[used.to(images.device)]), stack):
-        if not any(True for _ in group[0][2].parameters()):
+    for group in _stacks(_walk(stages, inverses, images[used.to(images.device)]), stack, fitted):
+        if group[0].level <= fitted:
+            continue
+        if not any(True for _ in group[0].inverse.parameters()):
             pass  # it only reshapes
         elif len(group) == 1:
             _train_alone(group[0], batches)
@@ -154,47 +162,125 @@ def _batches(samples: int, size: int, steps: int | None, seed: int) -> list[Tens
     return batches[:steps]
 
 
-_Problem = tuple[Tensor, Tensor, Any]  # a stage's inputs, its outputs, and its inverse
+@dataclass
+class _Problem:
+    """A stage's inverse, and its inputs and outputs as what makes them.
 
+    Attributes:
+        level: of the outputs, from 1.
+        inverse: to be fitted.
+        base: the activations of all samples at the last level that is held.
+        stages: from there to the outputs.
+        outputs: of all samples, as soon as they have been made and if they can be held.
+    """
 
-@torch.no_grad()
-def _walk(
-    stages: Iterable[nn.Module], inverses: Sequence[Any], images: Tensor
-) -> Iterator[_Problem]:
-    """Each stage's problem, from the images on; checks that no activation overflows."""
-    inputs = images
-    for level, (stage, inverse) in enumerate(zip(stages, inverses, strict=True), start=1):
-        outputs = torch.cat([stage(chunk) for chunk in inputs.split(CHUNK)])
+    level: int
+    inverse: Any
+    base: Tensor
+    stages: list[nn.Module]
+    outputs: Tensor | None = None
+
+    @torch.no_grad()
+    def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """All outputs and inputs, in order; one chunk if they can be held.
+
+        Raises:
+            ValueError: outputs that overflow.
+        """
+        first, largest = 0, self._largest()
+        whole = largest * len(self.base) <= HELD
+        for part in self.base.split(len(self.base) if whole else max(1, AT_ONCE // largest)):
+            inputs = self._inputs(part)
+            made = [self.stages[-1](piece) for piece in inputs.split(CHUNK)]
+            outputs = made[0] if len(made) == 1 else torch.cat(made)
+            self._check(outputs)
+            yield outputs, inputs
+            first += len(part)
+            if whole:
+                self.outputs = outputs
+            elif outputs[0].numel() * len(self.base) <= HELD:
+                if self.outputs is None:
+                    self.outputs = outputs.new_empty(len(self.base), *outputs.shape[1:])
+                self.outputs[first - len(part) : first] = outputs
+
+    @torch.no_grad()
+    def batch(self, which: Tensor) -> tuple[Tensor, Tensor]:
+        """The outputs and the inputs of these samples."""
+        inputs = self._inputs(self.base[which])
+        return self.stages[-1](inputs) if self.outputs is None else self.outputs[which], inputs
+
+    @property
+    def held(self) -> bool:
+        """Whether inputs and outputs are both in memory."""
+        return self.outputs is not None and len(self.stages) == 1
+
+    def _inputs(self, activations: Tensor) -> Tensor:
+        for stage in self.stages[:-1]:
+            activations = stage(activations)
+        return activations
+
+    def _largest(self) -> int:
+        """The most numbers that one sample has at any level from the base to the outputs."""
+        sample = self.base[:1]
+        sizes = [sample.numel()]
+        for stage in self.stages:
+            sample = stage(sample)
+            sizes.append(sample.numel())
+        return max(sizes)
+
+    def _check(self, outputs: Tensor) -> None:
         low, high = outputs.aminmax()
         if not (low > -OVERFLOW and high < OVERFLOW):  # NaN compares false
             raise ValueError(
-                f"the activations after stage {level} overflow (beyond {OVERFLOW:g}, or NaN); "
+                f"the activations after stage {self.level} overflow (beyond {OVERFLOW:g}, or NaN); "
                 "use a smaller sigma_w2, fewer stages or a bounded activation"
             )
-        yield inputs, outputs, inverse
-        inputs = outputs
 
 
-def _stacks(problems: Iterable[_Problem], size: int) -> Iterator[list[_Problem]]:
-    """Runs of up to `size` successive problems of equal shape."""
-    numbered = enumerate(problems)
-    if size == 1:
-        yield from ([problem] for _, problem in numbered)
-        return
+def _walk(
+    stages: Iterable[nn.Module], inverses: Sequence[Any], images: Tensor
+) -> Iterator[_Problem]:
+    """Each stage's problem, from the images on."""
+    base = images
+    since: list[nn.Module] = []
+    for level, (stage, inverse) in enumerate(zip(stages, inverses, strict=True), start=1):
+        since = [*since, stage]
+        problem = _Problem(level, inverse, base, since)
+        yield problem
+        if problem.outputs is not None:
+            base, since = problem.outputs, []
 
-    def kind(item: tuple[int, _Problem]) -> tuple[Any, ...]:
-        number, (inputs, outputs, inverse) = item
-        return number // size, inputs.shape, outputs.shape, repr(inverse)
 
-    for _, run in groupby(numbered, kind):
-        yield [problem for _, problem in run]
+def _make(chunks: Iterable[Any]) -> None:
+    """Nothing; has all chunks made, for what can be held of them to be held."""
+    for _ in chunks:
+        pass
+
+
+def _stacks(problems: Iterable[_Problem], size: int, fitted: int) -> Iterator[list[_Problem]]:
+    """Runs of up to `size` successive problems of equal shape whose activations are held; fitted
+    ones, and those that are not held, alone."""
+
+    def kind(problem: _Problem) -> tuple[Any, ...]:
+        _make(problem.chunks())
+        if problem.level <= fitted or not problem.held:
+            return (problem.level,)
+        outputs, inputs = problem.batch(torch.zeros(1, dtype=torch.int64))
+        number = (problem.level - 1) // size
+        return number, inputs.shape, outputs.shape, repr(problem.inverse)
+
+    for _, run in groupby(problems, kind):
+        if size == 1:
+            yield from ([problem] for problem in run)  # before the next one is made
+        else:
+            yield list(run)
 
 
 def _train_stack(group: list[_Problem], batches: list[Tensor]) -> None:
     """Nothing; takes every inverse of the group through all batches, together."""
-    inverses = [inverse for _, _, inverse in group]
-    targets = torch.stack([inputs for inputs, _, _ in group])
-    codes = torch.stack([outputs for _, outputs, _ in group])
+    inverses = [problem.inverse for problem in group]
+    targets = torch.stack([problem.base for problem in group])
+    codes = torch.stack([problem.outputs for problem in group if problem.outputs is not None])
     parameters, buffers = stack_module_state(inverses)
 
     def invert(parameters: dict[str, Tensor], buffers: dict[str, Tensor], codes: Tensor) -> Tensor:
@@ -215,10 +301,10 @@ def _train_stack(group: list[_Problem], batches: list[Tensor]) -> None:
 
 def _train_alone(problem: _Problem, batches: list[Tensor]) -> None:
     """Nothing; takes one inverse through all batches: a stack of one costs a CPU a third more."""
-    targets, codes, inverse = problem
+    inverse = problem.inverse
     with torch.enable_grad():
         optimiser = torch.optim.Adam(inverse.parameters(), fused=True)
         for batch in batches:
-            inverse.differentiate(codes[batch], targets[batch])
+            inverse.differentiate(*problem.batch(batch))
             optimiser.step()
     inverse.zero_grad()  # a gradient is as large as the inverse, and there are many inverses

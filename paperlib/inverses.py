@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from paperlib.convolutions import Chain, CircularInverse, ConvolutionInverse
 from paperlib.linear import Inverse, LinearInverse, Reshape
-from paperlib.networks import Erf, ResidualBlock
+from paperlib.networks import Erf, Normalise, ResidualBlock
 from paperlib.windows import ADAPTIVE_POOLS, POOLS, window_of
 
 _BOUNDED = (nn.Tanh, Erf, nn.Sigmoid)
 _ACTIVATIONS = (*_BOUNDED, nn.ReLU, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU)
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)  # affine at each position, in evaluation mode
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, Normalise)  # affine at each position, in evaluation mode
 _RESHAPING = (nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout, nn.Sequential)  # an empty one
 SHIFT_TOLERANCE = 1e-3  # of what a stage makes of a shifted input, relative to its variation
 

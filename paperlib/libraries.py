@@ -91,7 +91,7 @@ def download(name: str, root: Path) -> Found:
     layout = TORCHVISION[name]
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as staging:
-        with _timeout(_TIMEOUT):
+        with time_limit():
             source = f"torchvision's download of {name}"
             found = _torchvision(name, Path(staging), source, download=True)
         (root / layout.folder).mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ def _torchvision(name: str, root: Path, source: str, *, download: bool) -> Found
 
 
 @contextmanager
-def _timeout(seconds: float) -> Iterator[None]:
+def time_limit(seconds: float = _TIMEOUT) -> Iterator[None]:
     """torchvision opens its connections without a limit and would wait for a silent server."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from paperlib.networks import Erf
-from paperlib.regression import CHUNK, Moments
+from paperlib.regression import CHUNK, Moments, Samples
 
 
 class Inverse(nn.Module):
@@ -28,16 +28,12 @@ class Inverse(nn.Module):
         """Whether the inverse is one matrix and one offset, so that a cascade composes."""
         return self.activation is None
 
-    def solve(
-        self, outputs: Tensor, inputs: Tensor, moments: Moments, *, resolution: float
-    ) -> None:
+    def solve(self, samples: Samples, moments: Moments) -> None:
         """Nothing; takes the ridge regression of a stage's inputs on its outputs as its weights.
 
         Args:
-            outputs: (n, *shape) of the stage.
-            inputs: (n, *shape) of the stage.
+            samples: of the stage; gone through once.
             moments: empty ones, in the arithmetic to use.
-            resolution: λ in squared units of the outputs.
         """
         raise NotImplementedError
 
@@ -89,10 +85,10 @@ class Reshape(Inverse):
         """The stage's inputs (batch, *input_shape) for its outputs (batch, *output_shape)."""
         return codes.reshape(-1, *self.input_shape)
 
-    def solve(
-        self, outputs: Tensor, inputs: Tensor, moments: Moments, *, resolution: float
-    ) -> None:
-        """Nothing; there is nothing to solve."""
+    def solve(self, samples: Samples, moments: Moments) -> None:
+        """Nothing; there is nothing to solve, but the samples are gone through as always."""
+        for _ in samples:
+            pass
 
     def adjoint(self, rows: Tensor) -> Tensor:
         """The rows in the outputs' shape."""
@@ -126,13 +122,12 @@ class LinearInverse(Inverse):
         """The least-squares problem behind the fit: features (n, p) and targets (n, q)."""
         return outputs.flatten(1), self.before_activation(inputs.flatten(1))
 
-    def solve(
-        self, outputs: Tensor, inputs: Tensor, moments: Moments, *, resolution: float
-    ) -> None:
+    def solve(self, samples: Samples, moments: Moments) -> None:
         """Nothing; takes the ridge regression as its own, see `Inverse.solve`."""
-        for outs, ins in zip(outputs.split(CHUNK), inputs.split(CHUNK), strict=True):
-            moments.update(*self.regression(outs, ins))
-        self.assign(*moments.solve(resolution))
+        for outputs, inputs in samples:
+            for outs, ins in zip(outputs.split(CHUNK), inputs.split(CHUNK), strict=True):
+                moments.update(*self.regression(outs, ins))
+        self.assign(*moments.solve(samples.resolution))
 
     def adjoint(self, rows: Tensor) -> Tensor:
         """rows @ weight, for rows (k, *input shape) of a matrix: (k, *output shape)."""

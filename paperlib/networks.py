@@ -1,5 +1,6 @@
 """The paper's networks, cut into the stages that a cascade inverts, and their initialisation."""
 
+import os
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -11,8 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from paperlib.config import ACTIVATIONS, SHAPES
+from paperlib.weights import POOLED, imagenet_state, read_at, read_state, take
 
 HEAD_WIDTH = 400  # of the wide MLP's classifier, as published
+VGG_LAYERS = (11, 13, 16, 19)  # with weights, as torchvision builds them
+VGG_POOLINGS = 5  # each halves the image
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of red, green and blue, as torchvision's weights expect
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 LOGIT_SCALE = 4.0  # of the shrinking MLP, whose ten tanh outputs are bounded by 1
 
 
@@ -32,6 +38,21 @@ class Scale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.factor * x
+
+
+class Normalise(nn.Module):
+    """Each channel minus its mean, by its deviation: constants, not statistics of a batch."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, mean: Sequence[float], deviation: Sequence[float]) -> None:
+        super().__init__()
+        for name, values in (("mean", mean), ("deviation", deviation)):
+            self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.deviation
 
 
 class ResidualBlock(nn.Module):
@@ -194,22 +215,84 @@ def resnet(
     return _convolutional(block, image_shape, depth, channels, activation, classes)
 
 
-def untrained(point: Any, image_shape: Sequence[int], classes: int) -> Network:
-    """The network that a point of an experiment describes, for grey images, initialised.
+def vgg16(
+    weights: str | os.PathLike[str] = "imagenet",
+    *,
+    image_shape: Sequence[int] = (3, 224, 224),
+    layers: int = 16,
+    batch_norm: bool = False,
+    classes: int | None = None,
+    seed: int = 0,
+) -> Network:
+    """torchvision's VGG, with 16 layers or others, as stages; its logits are the last level.
+
+    A stage is a convolution with batch norm and ReLU, a max-pooling, the flattening, or a fully
+    connected layer with ReLU and dropout. So, of 16 layers, the levels 3, 6, 10, 14 and 18 are the
+    poolings, 19 is flat, and 22 the logits; the head does nothing. Images are those in [0, 1] of
+    every network here: the first stage normalises them as torchvision's weights expect.
+
+    At 224×224 torchvision's average pooling to 7×7 does nothing, and there is no stage for it. At
+    other sizes it is merged into the first fully connected layer of weights with torchvision's
+    names: the network is the same function. Other weights read the last level as it is.
+
+    Args:
+        weights: "imagenet" (torchvision's IMAGENET1K_V1, downloaded if need be); "random", weights
+            of variance 2/fan_in (He) and no biases, as `initialise` draws them; or the path of a
+            state dict, .safetensors or .pth, with torchvision's names or this network's own.
+        image_shape: (3, height, width), each side at least 32.
+        layers: 11, 13, 16 or 19.
+        batch_norm: the variant with it.
+        classes: number of logits; None is what the weights have, 1000 for random ones.
+        seed: of random weights.
+
+    Raises:
+        ValueError: an argument out of range, or weights of another network; the message names it.
+        FileNotFoundError: no such file; DownloadError, if a download failed.
+
+    Source: arXiv:1409.1556; levels as in arXiv:2406.12916.
+    """
+    size = _vgg_size(image_shape)
+    if layers not in VGG_LAYERS:
+        raise ValueError(f"layers must be one of {', '.join(map(str, VGG_LAYERS))}; got {layers!r}")
+    name = f"vgg{layers}" + ("_bn" if batch_norm else "")
+    state = None
+    if weights != "random":
+        state = imagenet_state(name) if weights == "imagenet" else read_state(weights)
+    if classes is None:
+        classes = 1000 if state is None else _classes_of(state, layers)
+    _check_count("classes", classes)
+    model = _vgg_model(name, size, classes)
+    network = Network(nn.Sequential(*_vgg_stages(model)), nn.Identity(), image_shape=image_shape)
+    if state is None:
+        _draw_vgg(model, seed)
+        return network
+    theirs = dict(zip(network.state_dict(), model.state_dict(), strict=True))
+    first = state.get("classifier.0.weight")
+    if first is not None and first.shape[1:] == (512 * POOLED**2,):
+        state["classifier.0.weight"] = read_at(first, size)
+    take(model, {theirs.get(name, name): value for name, value in state.items()}, weights)
+    return network
+
+
+def untrained(
+    point: Any, image_shape: Sequence[int], classes: int, *, grey: bool = True
+) -> Network:
+    """The network that a point of an experiment describes, initialised.
 
     Args:
         point: its settings; see paperlib.config.
-        image_shape: of the data set; colour becomes one channel.
+        image_shape: of the data set.
         classes: number of logits.
+        grey: the network takes grey images; else it takes all channels.
     """
     shared = {"depth": point.depth, "activation": point.activation, "classes": classes}
-    grey = (1, *image_shape[1:])
+    seen = (1, *image_shape[1:]) if grey else tuple(image_shape)
     with torch.random.fork_rng(devices=[]):  # which layers draw from before they are initialised
         if point.architecture == "mlp":
-            network = mlp(grey, width=point.width or None, shape=point.shape, **shared)
+            network = mlp(seen, width=point.width or None, shape=point.shape, **shared)
         else:
             build = {"cnn": cnn, "resnet": resnet}[point.architecture]
-            network = build(grey, channels=point.channels, **shared)
+            network = build(seen, channels=point.channels, **shared)
     initialise(network, sigma_w2=point.sigma_w2, sigma_b2=point.sigma_b2, seed=point.seed)
     return network
 
@@ -270,6 +353,66 @@ def _convolution_stage(
     modules["convolution"] = nn.Conv2d(channels_in, channels_out, 3, padding=1, **options)
     modules["activation"] = activation_module(activation)
     return nn.Sequential(modules)
+
+
+def _vgg_size(image_shape: Sequence[int]) -> tuple[int, int]:
+    """Height and width of the last pooling's output."""
+    _pixels(image_shape)
+    channels, height, width = image_shape
+    least = 2**VGG_POOLINGS
+    if channels != 3 or min(height, width) < least:
+        raise ValueError(
+            f"VGG takes colour images (3, height, width) with sides >= {least}, got "
+            f"{tuple(image_shape)}; repeat a grey channel, enlarge small images"
+        )
+    return height // least, width // least
+
+
+def _vgg_model(name: str, size: tuple[int, int], classes: int) -> Any:
+    """torchvision's model without its numbers, whose classifier reads images of that size."""
+    from paperlib.vision import torchvision
+
+    with torch.device("meta"):
+        model = getattr(torchvision.models, name)(init_weights=False, num_classes=classes)
+        model.classifier[0] = nn.Linear(512 * size[0] * size[1], model.classifier[0].out_features)
+    return model
+
+
+def _vgg_stages(model: Any) -> list[nn.Module]:
+    """The model's own layers, in the stages that `vgg16` describes."""
+    names = {
+        nn.Conv2d: "convolution",
+        nn.BatchNorm2d: "norm",
+        nn.Linear: "linear",
+        nn.ReLU: "activation",
+        nn.Dropout: "dropout",
+    }
+    stages: list[nn.Module] = []
+    for layer in [*model.features, nn.Flatten(), *model.classifier]:
+        if isinstance(layer, nn.MaxPool2d | nn.Flatten):
+            stages.append(layer)
+        elif isinstance(layer, nn.Conv2d | nn.Linear):
+            stages.append(nn.Sequential(OrderedDict([(names[type(layer)], layer)])))
+        else:
+            stages[-1].add_module(names[type(layer)], layer)
+    normalise = Normalise(IMAGENET_MEAN, IMAGENET_DEVIATION)
+    first = OrderedDict([("normalise", normalise), *stages[0].named_children()])
+    return [nn.Sequential(first), *stages[1:]]
+
+
+def _classes_of(state: dict[str, Tensor], layers: int) -> int:
+    """The number of logits of a VGG's state dict, with either kind of names."""
+    biases = (state.get(f"{name}.bias") for name in ("classifier.6", f"stages.{layers + 5}.linear"))
+    return next((bias.numel() for bias in biases if bias is not None), 1000)
+
+
+def _draw_vgg(model: nn.Module, seed: int) -> None:
+    """Nothing; gives a model without numbers those of weights="random", in place."""
+    model.to_empty(device="cpu")
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.reset_parameters()
+    initialise(model, sigma_w2=2.0, sigma_b2=0.0, seed=seed)
 
 
 def _residual_block(channels: int, activation: str) -> ResidualBlock:

@@ -145,7 +145,7 @@ def execute(
         name: the notebook.
         profile: where the values come from that `parameters` does not name.
         parameters: values by name.
-        jobs: points at a time; None leaves it to the profile.
+        jobs: points at a time, in a notebook that sweeps; None leaves it to the profile.
         force: run even if nothing has changed since the last run.
         save: replace the notebook in notebooks/ by the executed one; for canonical runs only.
 
@@ -154,7 +154,9 @@ def execute(
             be committed, after.
         NotebookError: the notebook stopped; what it did until then is saved.
     """
-    overrides = dict(parameters or {}) | ({} if jobs is None else {"jobs": jobs})
+    overrides = dict(parameters or {})
+    if jobs is not None and "jobs" in _config_class(name).names():
+        overrides["jobs"] = jobs
     values = validated(name, profile, overrides)
     folder = _folder_of_run(name, values)
     if save and folder not in CANONICAL:

@@ -11,9 +11,12 @@ from paperlib.config import (
     PROFILES,
     SHAPES,
     SOLVERS,
+    CascadePoint,
     CascadeSweep,
     Checked,
+    StudyPoint,
     Sweep,
+    TrainingPoint,
     TrainingSweep,
     option,
 )
@@ -171,19 +174,19 @@ class Trainability(_CascadeGrid):
     trained_sigma_w2: tuple[float, ...] = option(
         (0.6, 0.9, 1.1, 1.3, 1.5, 1.75, 2.05, 2.4, 2.7, 3.1, 3.5, 4.0), above=0.0
     )
-    trained_depths: tuple[int, ...] = option((5, 10, 15, 20, 30, 45, 70, 100), low=1, high=10_000)
+    trained_depths: tuple[int, ...] = option((5, 10, 15, 20, 30, 45, 70, 140), low=1, high=10_000)
     trained_seeds: int = option(2, low=1, high=10_000)
     optimiser: str = option("sgd", choices=OPTIMISERS)
     learning_rate: float = option(0.3, above=0.0)
     rate_exponent: float = option(1.0, low=0.0, high=4.0)
-    steps: int = option(600, low=1)
+    steps: int = option(1000, low=1)
     judged_images: int = option(2000, low=2)
     stop_at: float = option(1.0, above=0.0, high=1.0)
     search_from: float = option(0.0, low=0.0)
     trained: str = "trainability_cifar10.nc"
     predicted: str = "cifar10_mlp_300.nc"
     column: float = option(1.75, low=0.0)
-    column_depth: int = option(15, low=1, high=10_000)
+    column_depth: int = option(10, low=1, high=10_000)
     jobs: int = option(0, low=0)
 
     def __post_init__(self) -> None:
@@ -232,7 +235,7 @@ class Scoreboard(Checked):
     trained: tuple[str, ...] = ("trainability_mnist.nc", "trainability_cifar10.nc")
     predicted: tuple[str, ...] = ("predictors_mnist.nc", "predictors_cifar10.nc")
     column: float = option(1.75, low=0.0)
-    column_depth: int = option(15, low=1, high=10_000)
+    column_depth: int = option(10, low=1, high=10_000)
     column_predictors: tuple[str, ...] = option(
         ("r_squared_ridge", "correlation_depth"), choices=PREDICTORS
     )
@@ -245,6 +248,73 @@ class Scoreboard(Checked):
                 "trained and predicted must name as many results each, the n-th of both for the "
                 f"same grid; got {len(self.trained)} and {len(self.predicted)}"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class HowItWorks(Checked):
+    """The parameters of the notebook that explains the method: one network, drawn and judged."""
+
+    profile: str = option("quick", choices=PROFILES)
+    dataset: str = "mnist"
+    fallback: bool = False
+    stages: int = option(3, low=1, high=4)
+    image: int = option(0, low=0)
+    depth: int = option(24, low=1, high=10_000)
+    width: int = option(100, low=1, high=100_000)
+    activation: str = option("tanh", choices=ACTIVATIONS)
+    sigma_w2: float = option(0.6, above=0.0)
+    sigma_b2: float = option(0.05, low=0.0)
+    seed: int = option(0, low=0)
+    solver: str = option("ridge", choices=SOLVERS)
+    train_images: int = option(2000, low=2)
+    test_images: int = option(100, low=2)
+    steps: int = option(500, low=1)
+
+    def point(self, **changes: Any) -> CascadePoint:
+        """The network whose cascade is drawn, with other settings where they are given."""
+        return CascadePoint(**(_shared(self, CascadePoint) | {"steps": 0} | changes))
+
+    def training(self, depth: int) -> TrainingPoint:
+        """The same network with another depth, to be trained."""
+        limits = {"train_images": 60_000, "test_images": 1000, "depth": depth}
+        return TrainingPoint(**(_shared(self, TrainingPoint) | limits))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigitReconstructions(Checked):
+    """The parameters of the digits' notebook: one network, trained, and what is looked at."""
+
+    profile: str = option("quick", choices=PROFILES)
+    dataset: str = "mnist"
+    fallback: bool = False
+    grey: bool = False
+    numbers: int = option(1024, low=1)
+    depth: int = option(9, low=1, high=10_000)
+    activation: str = option("tanh", choices=ACTIVATIONS)
+    sigma_w2: float = option(1.7, above=0.0)
+    sigma_b2: float = option(0.05, low=0.0)
+    seed: int = option(0, low=0)
+    optimiser: str = option("adam", choices=OPTIMISERS)
+    learning_rate: float = option(2e-4, above=0.0)
+    rate_exponent: float = option(0.0, low=0.0, high=4.0)
+    steps: int = option(1000, low=0)
+    batch_size: int = option(128, low=1)
+    train_images: int = option(60_000, low=2)
+    test_images: int = option(10_000, low=2)
+    solver: str = option("ridge", choices=SOLVERS)
+    resolution: float = option(1e-3, above=0.0)
+    fit_images: int = option(10_000, low=2)
+    shown_class: int = option(-1, low=-1)
+    off: float = -1.0
+
+    def point(self) -> StudyPoint:
+        """The network that is trained and looked at."""
+        return StudyPoint(**_shared(self, StudyPoint), shape="shrinking")
+
+
+def _shared(config: Checked, kind: type[Checked]) -> dict[str, Any]:
+    """The settings that both have, with their values in `config`."""
+    return {name: getattr(config, name) for name in config.names() if name in kind.names()}
 
 
 def column_of(sweep: Sweep, sigma_w2: float, **changes: Any) -> Any:

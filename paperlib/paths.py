@@ -16,6 +16,7 @@ POINTS = "data/points"
 RESULTS = "data/results"
 REFERENCE = "data/reference"
 CHECKSUMS = "SHA256SUMS"  # beside the .nc files it vouches for
+WEIGHTS = "weights"  # of pretrained networks, in the folder of data sets
 
 
 def write_whole(file: Path, content: bytes) -> None:
@@ -59,6 +60,11 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
         return home() / DATA
     path = Path(named).expanduser()
     return path.resolve() if path.is_absolute() else (home() / path).resolve()
+
+
+def weights_file(name: str) -> Path:
+    """Where the weights in a file of torchvision's are put, e.g. `vgg16-397923af.pth`."""
+    return data_root() / WEIGHTS / name
 
 
 def notebook_file(name: str) -> Path:

@@ -5,6 +5,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -188,19 +189,35 @@ def _about(config: Sweep, data: Dataset, own: Mapping[Any, Point]) -> Any:
         way.update({**point["computed"], "points": way["points"] + 1})
     return {
         "config": config.as_dict(),
-        "data": {
-            "name": data.name,
-            "checksum": data.checksum,
-            "classes": len(data.classes),
-            "pixels": data.image_shape[1] * data.image_shape[2],  # grey
-            # fewer than were asked for, where the data set holds fewer
-            "train_images": min(config.train_images, len(data.train_images)),
-            "test_images": min(config.test_images, len(data.test_images)),
-        },
+        "data": about_data(config, data),
         "code_version": KINDS[type(config)].code_version,
         "computed": list(ways.values()),
         "finished_at": max((point["finished_at"] for point in told), default=""),
         "seconds_per_point": _mean([point["seconds"] for point in told]),
+    }
+
+
+def about_data(config: Any, data: Dataset) -> dict[str, Any]:
+    """What a provenance says of the data: what they really are, and how many were used."""
+    return {
+        "name": data.name,
+        "checksum": data.checksum,
+        "classes": len(data.classes),
+        "pixels": data.image_shape[1] * data.image_shape[2],  # grey
+        # fewer than were asked for, where the data set holds fewer
+        "train_images": min(config.train_images, len(data.train_images)),
+        "test_images": min(config.test_images, len(data.test_images)),
+    }
+
+
+def about_one(point: Any, data: Dataset, *, code_version: int) -> dict[str, Any]:
+    """The provenance of a single point that was computed here and now, in the form of a sweep's."""
+    return {
+        "config": point.as_dict(),
+        "data": about_data(point, data),
+        "code_version": code_version,
+        "computed": [{**results.stamp(), "device": "cpu", "points": 1}],
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 

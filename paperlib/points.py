@@ -42,7 +42,7 @@ def measure_point(
         ValueError: a cascade whose activations overflow, or data that it cannot take.
     """
     data = data or load_data(point)
-    with _one_thread():
+    with one_thread():
         if isinstance(point, TrainingPoint):
             return train_point(point, data=data, device=device)
         if isinstance(point, PredictorPoint):
@@ -107,7 +107,7 @@ def _as_bytes(images: torch.Tensor) -> np.ndarray:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """One torch thread, so that the numbers depend neither on the cores nor on `jobs`."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

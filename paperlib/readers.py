@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _LARGEST_LABEL = 2**16 - 1
-_PICTURE_SUFFIXES = frozenset(
+PICTURE_SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 )
 _LARGEST_SIDE = 224  # pixels; of the images of a folder
@@ -191,7 +191,7 @@ def read_folder(folder: Path) -> Found:
         raise ValueError(
             f"{folder}: expected at least two pictures, as train/<class>/* with test/<class>/* or "
             f"val/<class>/*, or as <class>/*, found {first} to train and {len(test_files)} to "
-            f"test (endings {' '.join(sorted(_PICTURE_SUFFIXES))})"
+            f"test (endings {' '.join(sorted(PICTURE_SUFFIXES))})"
         )
     classes = tuple(sorted({name for _, name in files}))
     images = _read_pictures([file for file, _ in files])
@@ -210,7 +210,7 @@ def _picture_files(folder: Path) -> list[tuple[Path, str]]:
         parts = Path(place).relative_to(folder).parts
         if parts and not any(part.startswith(".") for part in parts):
             files = [Path(place, name) for name in names if not name.startswith(".")]
-            pictures = [file for file in files if file.suffix.lower() in _PICTURE_SUFFIXES]
+            pictures = [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES]
             found += [(file, parts[0]) for file in pictures]
     return sorted(found)
 
@@ -221,14 +221,14 @@ def _read_pictures(files: list[Path]) -> Pixels:
 
     shorter_sides, modes = [], set()
     for file in files:
-        with _opened(file) as picture:
+        with opened(file) as picture:
             shorter_sides.append(min(picture.size))
             modes.add(picture.mode)
     side = min(_LARGEST_SIDE, median_low(shorter_sides))
     mode, channels = ("L", 1) if modes <= {"1", "L", "LA"} else ("RGB", 3)
     images = np.empty((len(files), side, side, channels), dtype=np.uint8)
     for image, file in zip(images, files, strict=True):
-        with _opened(file) as picture:
+        with opened(file) as picture:
             upright = ImageOps.exif_transpose(picture).convert(mode)
             square = ImageOps.fit(upright, (side, side), method=Image.Resampling.BICUBIC)
             image[:] = np.asarray(square).reshape(image.shape)
@@ -236,7 +236,8 @@ def _read_pictures(files: list[Path]) -> Pixels:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator["Image"]:
+def opened(file: Path) -> Iterator["Image"]:
+    """The picture in a file; a ValueError names one that cannot be read or has more than 8 bits."""
     from PIL import Image
 
     try:

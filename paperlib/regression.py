@@ -1,26 +1,80 @@
 """Ridge regression from second moments that are summed chunk by chunk."""
 
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor
 
 CHUNK = 4096  # samples that are taken in at a time
+WIDE = 2048  # features from which on a product of samples is the cheaper one if they are fewer
+_SUMMED = 2**24  # numbers that are squared and summed at a time, in float64
+
+
+class Samples:
+    """A stage's outputs and inputs, to be gone through once, and the resolution of the regression
+    of these on those.
+
+    Args:
+        chunks: pairs of outputs (n, *shape) and inputs (n, *shape).
+        count: samples in all chunks together.
+        resolution: λ in squared units of the outputs.
+        relative: λ is in units of the outputs' mean square instead.
+    """
+
+    def __init__(
+        self,
+        chunks: Iterable[tuple[Tensor, Tensor]],
+        count: int,
+        *,
+        resolution: float,
+        relative: bool = False,
+    ) -> None:
+        self.count = count
+        self._chunks = chunks
+        self._resolution = resolution
+        self._relative = relative
+        self._squares, self._numbers = 0.0, 0
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for outputs, inputs in self._chunks:
+            if self._relative:
+                parts = outputs.flatten().split(_SUMMED)
+                norms = (torch.linalg.vector_norm(part, dtype=torch.float64) for part in parts)
+                self._squares += sum(float(norm) ** 2 for norm in norms)
+                self._numbers += outputs.numel()
+            yield outputs, inputs
+
+    @property
+    def resolution(self) -> float:
+        """λ in squared units of the outputs; a relative one is known after the last chunk."""
+        return self._resolution * (self._squares / self._numbers if self._relative else 1.0)
 
 
 class Moments:
     """Streaming second moments of features and targets, and the ridge regression they determine.
 
     Chunks are centred before their products are taken and merged exactly (Chan, Golub & LeVeque
-    1979), so nothing cancels, and memory does not grow with the number of samples.
+    1979), so nothing cancels, and memory does not grow with the number of samples. As long as
+    there are fewer samples than features, and many features, the samples themselves are kept: the
+    same solution then follows from their n × n products.
     """
 
     def __init__(self, dtype: torch.dtype = torch.float32, *, rounding: float = 0.0) -> None:
         self.dtype = dtype
         self.rounding = rounding  # the variance that rounding to int8 may add, 0: no rounding
         self.count = 0
+        self._kept: list[tuple[Tensor, Tensor]] = []  # chunks that are not yet multiplied
 
     def update(self, features: Tensor, targets: Tensor) -> None:
         """Nothing; takes in a chunk of samples: features (n, p), targets (n, q)."""
-        x, y = features.to(self.dtype), targets.to(self.dtype)
+        self._kept.append((features.to(self.dtype), targets.to(self.dtype)))
+        samples, width = sum(len(x) for x, _ in self._kept), features.shape[1]
+        if self.count or width < WIDE or samples >= width:
+            for x, y in self._kept:
+                self._multiply(x, y)
+            self._kept = []
+
+    def _multiply(self, x: Tensor, y: Tensor) -> None:
         n, mean_x, mean_y = len(x), x.mean(0), y.mean(0)
         x, y = x - mean_x, y - mean_y
         units = [_unit(values) for values in (x, y)] if self.rounding else []
@@ -41,6 +95,9 @@ class Moments:
 
     def solve(self, resolution: float) -> tuple[Tensor, Tensor]:
         """Weight (q, p) and bias (q,) that minimise mean |y - Wx - b|² + resolution·|W|²."""
+        if self._kept:
+            x, y = (torch.cat(chunks) for chunks in zip(*self._kept, strict=True))
+            return _solve_by_samples(x, y, resolution)
         weight = _ridge(self.scatter / self.count, self.cross / self.count, resolution)
         return weight, self.mean_y - weight @ self.mean_x
 
@@ -94,6 +151,14 @@ def _ridge(covariance: Tensor, cross: Tensor, resolution: float) -> Tensor:
     # two triangular solves from the right: a third faster than cholesky_solve
     half = torch.linalg.solve_triangular(factor.mH, cross, upper=True, left=False)
     return torch.linalg.solve_triangular(factor, half, upper=False, left=False)
+
+
+def _solve_by_samples(x: Tensor, y: Tensor, resolution: float) -> tuple[Tensor, Tensor]:
+    """The ridge regression by the products of samples: Yᵀ(XXᵀ + nλ)⁻¹X for centred X and Y."""
+    mean_x, mean_y = x.mean(0), y.mean(0)
+    x, y = x - mean_x, y - mean_y
+    weight = _ridge(x @ x.T / len(x), y.T / len(x), resolution) @ x
+    return weight, mean_y - weight @ mean_x
 
 
 def _eigen_solve(covariance: Tensor, cross: Tensor) -> Tensor:

@@ -33,6 +33,21 @@ def train_point(
     return train_points([point], data=data, device=device)[0]
 
 
+def train_network(
+    point: TrainingPoint, *, data: Dataset, grey: bool = True, device: str = "cpu"
+) -> tuple[Network, dict[str, np.ndarray]]:
+    """One classifier as its training leaves it, and what it has learnt; see `train_points`.
+
+    Args:
+        point: its settings.
+        data: the point's data set.
+        grey: turn colour into one channel, as `train_points` does; else it takes them all.
+        device: "cpu" or "cuda".
+    """
+    (network,), (learnt,) = _trained([point], data, grey=grey, device=device)
+    return network, learnt
+
+
 def train_points(
     points: Sequence[TrainingPoint], *, data: Dataset, device: str = "cpu"
 ) -> list[dict[str, np.ndarray]]:
@@ -61,20 +76,7 @@ def train_points(
 
     Source: arXiv:2406.12916, whose code applies softmax twice; this trains logits.
     """
-    first = _first_of_equals(points)
-    train = _examples(data, "train", first.train_images, device)
-    test = _examples(data, "test", first.test_images, device)
-    if len(train.labels.unique()) < 2:
-        raise ValueError(
-            f"training needs images of at least two classes; the {len(train.labels)} training "
-            f"images of {data.name} are all of class {data.classes[int(train.labels[0])]!r}"
-        )
-    networks = [untrained(p, data.image_shape, len(data.classes)).to(device) for p in points]
-    clock = clock_of(device)
-    begin = clock()
-    ends, losses = _train(networks, points, train, test)
-    seconds = (clock() - begin) / len(points)
-    return [_arrays(end, [row[i] for row in losses], seconds) for i, end in enumerate(ends)]
+    return _trained(points, data, grey=True, device=device)[1]
 
 
 def learning_rate(point: TrainingPoint) -> float:
@@ -94,6 +96,28 @@ class _End(NamedTuple):
 
     steps: int
     accuracy: float
+
+
+def _trained(
+    points: Sequence[TrainingPoint], data: Dataset, *, grey: bool, device: str
+) -> tuple[list[Network], list[dict[str, np.ndarray]]]:
+    """The networks, and what each has learnt; only one that is alone holds what it has learnt."""
+    first = _first_of_equals(points)
+    train = _examples(data, "train", first.train_images, grey, device)
+    test = _examples(data, "test", first.test_images, grey, device)
+    if len(train.labels.unique()) < 2:
+        raise ValueError(
+            f"training needs images of at least two classes; the {len(train.labels)} training "
+            f"images of {data.name} are all of class {data.classes[int(train.labels[0])]!r}"
+        )
+    shape, classes = data.image_shape, len(data.classes)
+    networks = [untrained(p, shape, classes, grey=grey).to(device) for p in points]
+    clock = clock_of(device)
+    begin = clock()
+    ends, losses = _train(networks, points, train, test)
+    seconds = (clock() - begin) / len(points)
+    learnt = [_arrays(end, [row[i] for row in losses], seconds) for i, end in enumerate(ends)]
+    return networks, learnt
 
 
 def _first_of_equals(points: Sequence[TrainingPoint]) -> TrainingPoint:
@@ -152,7 +176,7 @@ def _arrays(end: _End, losses: list[float], seconds: float) -> dict[str, np.ndar
     }
 
 
-def _examples(data: Dataset, split: str, limit: int, device: str) -> _Examples:
+def _examples(data: Dataset, split: str, limit: int, grey: bool, device: str) -> _Examples:
     """At most `limit` images of a split as floats, and their labels, checked."""
     labels = (data.train_labels if split == "train" else data.test_labels)[:limit]
     low, high = int(labels.min()), int(labels.max())
@@ -161,7 +185,7 @@ def _examples(data: Dataset, split: str, limit: int, device: str) -> _Examples:
             f"the {split} labels of {data.name} must number its {len(data.classes)} classes from "
             f"0 to {len(data.classes) - 1}, got {low} … {high}"
         )
-    return _Examples(data.floats(split, device=device)[:limit], labels.to(device))
+    return _Examples(data.floats(split, grey=grey, device=device)[:limit], labels.to(device))
 
 
 def _together(networks: list[Network]) -> tuple[_Forward, list[Tensor]]:

@@ -6,7 +6,7 @@ from torch import nn
 
 from paperlib import Cascade, initialise, load_dataset, mlp, r_squared
 from paperlib import cascade as cascades
-from paperlib.networks import Network, cnn, resnet
+from paperlib.networks import Network, cnn, resnet, vgg16
 
 SHAPE = (1, 6, 6)
 
@@ -257,6 +257,19 @@ def test_an_activation_set_by_hand_goes_through_the_same_inverses(cascade: Casca
     assert torch.equal(cascade.ideal_input(target), cascade.from_activation(target, 5))
 
 
+def test_a_cascade_can_stop_on_its_way(cascade: Cascade) -> None:
+    codes = network().stages(images(4)).detach()
+    halfway = cascade.from_activation(codes, 5, to=2)
+    assert halfway.shape == (4, 36)
+    torch.testing.assert_close(
+        cascade.from_activation(halfway, 2), cascade.from_activation(codes, 5), rtol=0, atol=1e-6
+    )
+    assert torch.equal(cascade.from_activation(codes, 5, to=5), codes)
+    for wrong in (-1, 6, 0.5):
+        with pytest.raises(ValueError, match=f"to must be a level from 0 to 5, got {wrong}"):
+            cascade.from_activation(codes, 5, to=wrong)
+
+
 def test_channels_of_an_affine_cascade_add_up_to_the_whole() -> None:
     fitted = Cascade.for_network(network(), images(1)).fit(images(300))
     whole = fitted.reconstruct(images(3), levels=[2])[0]
@@ -265,6 +278,123 @@ def test_channels_of_an_affine_cascade_add_up_to_the_whole() -> None:
     torch.testing.assert_close(alone + nothing, whole, rtol=0, atol=1e-4)
     several = fitted.from_channel(images(3), 2, range(36))
     torch.testing.assert_close(several, whole, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("workspace", [2**26, 900])
+def test_each_of_several_channels_is_read_out_alone_in_one_pass(
+    spatial: Cascade, workspace: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test, chosen = pictures(3), [4, 0, 4]
+    one_by_one = torch.stack([spatial.from_channel(test, 3, channel) for channel in chosen])
+    monkeypatch.setattr(cascades, "WORKSPACE", workspace)
+    each = spatial.from_channel(test, 3, chosen, each=True)
+    assert each.shape == (3, 3, 1, 12, 12)
+    torch.testing.assert_close(each, one_by_one, rtol=0, atol=1e-5)
+    alone = spatial.from_channel(test, 3, 4, each=True)
+    torch.testing.assert_close(alone, one_by_one[:1], rtol=0, atol=1e-5)
+    if workspace < 2**26:  # neither do the images have to fit at once
+        whole = spatial.reconstruct(test, levels=[3])[0]
+        every = spatial.from_channel(test, 3, range(6))
+        torch.testing.assert_close(every, whole, rtol=0, atol=1e-5)
+
+
+def interrupted(stages: int):
+    """A progress that breaks the fit off once so many stages are finished."""
+    finished = 0
+
+    def tell(count: int) -> None:
+        nonlocal finished
+        finished += count
+        if finished == stages:
+            raise KeyboardInterrupt
+
+    return tell
+
+
+@pytest.mark.parametrize("solver", ["ridge", "adam"])
+@pytest.mark.parametrize("name", SPATIAL)
+def test_a_fit_goes_on_where_it_broke_off(name: str, solver: str, tmp_path: Path) -> None:
+    made, train = SPATIAL[name](), pictures(70)
+    whole = Cascade.for_network(made, train[:1]).fit(train, solver=solver)
+    options = {"solver": solver, "checkpoint": tmp_path}
+    with pytest.raises(KeyboardInterrupt):
+        Cascade.for_network(made, train[:1]).fit(train, **options, progress=interrupted(3))
+    assert len(list(tmp_path.iterdir())) == 3
+    told: list[int] = []
+    resumed = Cascade.for_network(made, train[:1]).fit(train, **options, progress=told.append)
+    assert told == [3, 1, 1, 1]
+    assert torch.equal(resumed.reconstruct(train), whole.reconstruct(train))
+    told.clear()
+    Cascade.for_network(made, train[:1]).fit(train, **options, progress=told.append)
+    assert told == [6]
+
+
+@pytest.mark.parametrize("change", [
+    {"resolution": 1e-2}, {"solver": "adam"}, {"images": 71}, {"network": 6}
+], ids=str)  # fmt: skip
+def test_what_another_fit_has_written_is_not_taken(change: dict, tmp_path: Path) -> None:
+    first = Cascade.for_network(network(), images(1))
+    first.fit(images(70), checkpoint=tmp_path)
+    told: list[int] = []
+    other = network() if "network" not in change else network(6)
+    options = {k: v for k, v in change.items() if k in ("resolution", "solver")}
+    fitted = Cascade.for_network(other, images(1))
+    train = images(change.get("images", 70))
+    fitted.fit(train, checkpoint=tmp_path, progress=told.append, **options)
+    assert told[0] == 0
+    plain = Cascade.for_network(other, images(1)).fit(train, **options)
+    assert torch.equal(fitted.reconstruct(train), plain.reconstruct(train))
+
+
+def test_a_damaged_checkpoint_is_reported_and_fitted_again(tmp_path: Path) -> None:
+    first = Cascade.for_network(network(), images(1)).fit(images(70), checkpoint=tmp_path)
+    file = tmp_path / "003.safetensors"
+    file.write_bytes(file.read_bytes()[:-9])
+    told: list[int] = []
+    again = Cascade.for_network(network(), images(1))
+    with pytest.warns(UserWarning, match=r"003\.safetensors is damaged .*fitted again"):
+        again.fit(images(70), checkpoint=tmp_path, progress=told.append)
+    assert told == [2, 1, 1, 1]
+    assert torch.equal(again.reconstruct(images(5)), first.reconstruct(images(5)))
+
+
+def vgg(**options: object) -> Network:
+    return vgg16("random", layers=11, image_shape=(3, 32, 32), classes=10, **options)
+
+
+def photographs(count: int, seed: int = 0) -> torch.Tensor:
+    coarse = torch.rand(count, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
+    return nn.functional.interpolate(coarse, (32, 32), mode="bilinear")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", ["ridge", "adam"])
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_every_stage_of_a_vgg_is_inverted(solver: str, batch_norm: bool) -> None:
+    made, train = vgg(batch_norm=batch_norm), photographs(12)
+    fitted = Cascade.for_network(made, train[:1]).fit(train, solver=solver, steps=3)
+    back = fitted.reconstruct(train)
+    assert back.shape == (17, 12, 3, 32, 32)
+    assert back.isfinite().all()
+    if solver == "ridge":
+        curve = r_squared(train, back)
+        assert float(curve[0]) > 0.9
+        assert bool((curve[1:] < curve[:-1] + 0.02).all())
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_rescaling_a_layer_of_a_vgg_changes_no_picture() -> None:
+    train, backs = photographs(12), []
+    for factor in (1.0, 10.0):
+        made = vgg()
+        for stage, scale in ((made.stages[2], factor), (made.stages[4], 1 / factor)):
+            stage.convolution.weight.mul_(scale)
+        fitted = Cascade.for_network(made, train[:1]).fit(train)
+        backs.append(fitted.reconstruct(train, levels=[1, 3, 4, 5, 8, 17]))
+    torch.testing.assert_close(backs[0], backs[1], rtol=0, atol=1e-3)
+    curves = [r_squared(train, back) for back in backs]
+    torch.testing.assert_close(curves[0], curves[1], rtol=0, atol=1e-3)
 
 
 def test_a_saved_cascade_comes_back_the_same(cascade: Cascade, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from torch import nn
 from paperlib import convolutions, r_squared
 from paperlib.convolutions import Chain, CircularInverse, ConvolutionInverse
 from paperlib.linear import Inverse
-from paperlib.regression import Moments
+from paperlib.regression import Moments, Samples
 from paperlib.windows import Window, window_of
 
 
@@ -22,7 +22,8 @@ def inverse_for(name: str, *, published: bool = False) -> tuple[nn.Sequential, C
 
 def solved(inverse: Inverse, outputs: torch.Tensor, inputs: torch.Tensor, resolution: float):
     with torch.no_grad():
-        inverse.solve(outputs, inputs, Moments(torch.float64), resolution=resolution)
+        samples = Samples([(outputs, inputs)], len(outputs), resolution=resolution)
+        inverse.solve(samples, Moments(torch.float64))
     return inverse
 
 
@@ -112,6 +113,23 @@ def test_a_few_positions_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     assert float((some - every).norm() / every.norm()) < 0.2
     solved(inverse, stage(inputs), inputs, 0.05)
     assert torch.equal(inverse.transposed.weight, some)
+
+
+@pytest.mark.parametrize("samples", [20_000, 150])
+@pytest.mark.parametrize("name", ["padded", "strided", "max-pool", "oblong"])
+def test_chunks_of_images_are_solved_as_the_whole(
+    name: str, samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convolutions, "SAMPLES", samples)
+    stage, whole = inverse_for(name)
+    _, parts = inverse_for(name)
+    inputs = normal(12, *SHAPE) + normal(*SHAPE, seed=1)  # every position has its own mean
+    outputs = stage(inputs)
+    solved(whole, outputs, inputs, 0.05)
+    chunks = list(zip(outputs.split([5, 1, 6]), inputs.split([5, 1, 6]), strict=True))
+    parts.solve(Samples(chunks, 12, resolution=0.05), Moments(torch.float64))
+    for one, other in zip(parts.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
 
 
 def test_a_stage_that_rearranges_pixels_is_inverted_exactly() -> None:

@@ -222,3 +222,77 @@ def test_an_unknown_arithmetic_is_named() -> None:
     stage, inverse = nn.Linear(2, 2), LinearInverse((2,), (2,))
     with pytest.raises(ValueError, match=r"arithmetic must be auto, .*; got 'int4'"):
         fit_ridge([stage], [inverse], torch.rand(3, 2), arithmetic="int4")
+
+
+class Watched(nn.Module):
+    """A stage that counts its samples, and the most numbers that it has taken or given at once."""
+
+    def __init__(self, stage: nn.Module) -> None:
+        super().__init__()
+        self.stage = stage
+        self.samples = self.most = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        outputs = self.stage(x)
+        self.samples += len(x) if len(x) > 1 else 0  # one alone only tells the size
+        self.most = max(self.most, x.numel(), outputs.numel())
+        return outputs
+
+
+def photographic() -> tuple[list[nn.Module], list[nn.Module]]:
+    """Stages as of VGG, whose first levels are the largest, and their inverses."""
+    torch.manual_seed(0)
+    stages = [
+        nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), nn.ReLU()),
+        nn.MaxPool2d(2),
+        nn.Sequential(nn.Conv2d(6, 8, 3, padding=1), nn.ReLU()),
+        nn.Flatten(),
+        nn.Sequential(nn.Linear(72, 20), nn.ReLU()),
+    ]
+    shapes = [(1, 6, 6), (6, 6, 6), (6, 6, 6), (6, 3, 3), (8, 3, 3), (72,), (20,)]
+    inverses = [
+        inverse_of(stage, "stage", output_shape=after, input_shape=before, activation=None)
+        for stage, (before, after) in zip(stages, pairwise(shapes), strict=True)
+    ]
+    return stages, inverses
+
+
+@pytest.mark.parametrize("fit", [fit_ridge, fit_adam])
+@pytest.mark.parametrize(("held", "passes"), [
+    (216 * 60, [1, 1, 1, 1, 1, 1]),  # every level is held
+    (72 * 60, [3, 2, 1, 1, 1, 1]),  # the third and all after it
+    (0, [6, 5, 4, 3, 2, 1]),  # none: each is made anew from the images
+])  # fmt: skip
+def test_levels_that_cannot_be_held_are_made_anew_in_chunks(
+    fit, held: int, passes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = torch.rand(60, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+    stages, plain = photographic()
+    fit(stages, plain, images)
+    stages, ours = photographic()
+    watched = [Watched(stage) for stage in stages]
+    monkeypatch.setattr(fitting, "HELD", held)
+    monkeypatch.setattr(fitting, "AT_ONCE", 216 * 7)
+    fit(watched, ours, images)
+    for one, other in zip(ours, plain, strict=True):
+        for name, value in one.state_dict().items():
+            torch.testing.assert_close(value, other.state_dict()[name], rtol=1e-3, atol=1e-4)
+    if fit is fit_ridge:  # the other one makes a batch of samples at each step
+        assert [stage.samples for stage in watched] == [60 * times for times in passes]
+        assert max(stage.most for stage in watched) <= max(216 * 7, held)
+
+
+@pytest.mark.parametrize("fit", [fit_ridge, fit_adam])
+def test_fitted_inverses_stay_and_the_others_are_fitted_as_ever(fit) -> None:
+    images = torch.rand(60, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+    stages, whole = photographic()
+    fit(stages, whole, images)
+    _, rest = photographic()
+    told: list[int] = []
+    before = {name: value.clone() for name, value in rest[1].state_dict().items()}
+    fit(stages, rest, images, fitted=3, progress=told.append)
+    assert sum(told) == 3
+    assert all(torch.equal(before[name], v) for name, v in rest[1].state_dict().items())
+    for one, other in zip(rest[3:], whole[3:], strict=True):
+        assert all(torch.equal(v, other.state_dict()[n]) for n, v in one.state_dict().items())

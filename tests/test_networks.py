@@ -1,18 +1,23 @@
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from paperlib.meanfield import fixed_point_variance
 from paperlib.networks import (
     LOGIT_SCALE,
+    Network,
+    Normalise,
     ResidualBlock,
     activation_module,
     cnn,
     initialise,
     mlp,
     resnet,
+    vgg16,
 )
 
 SHAPE = (1, 6, 5)
@@ -201,3 +206,144 @@ def test_a_negative_variance_or_seed_is_refused(wrong: str) -> None:
     arguments = {"sigma_w2": 1.0, "sigma_b2": 0.1, "seed": 0, wrong: -1}
     with pytest.raises(ValueError, match=f"{wrong} must be >= 0, got -1"):
         initialise(mlp(SHAPE, depth=1), **arguments)
+
+
+# --- VGG
+
+
+def colour(count: int = 2, side: int = 32) -> torch.Tensor:
+    return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+
+def normalised(images: torch.Tensor) -> torch.Tensor:
+    from paperlib.vision import torchvision
+
+    return torchvision.transforms.functional.normalize(
+        images, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    )
+
+
+def published_features(letter: str, network: Network) -> nn.Sequential:
+    """torchvision's own convolutional layers, with the network's numbers in their order."""
+    from paperlib.vision import torchvision
+
+    batch_norm = any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
+    layers = torchvision.models.vgg.cfgs[letter]
+    features = torchvision.models.vgg.make_layers(layers, batch_norm=batch_norm)
+    names, values = features.state_dict().keys(), network.state_dict().values()
+    features.load_state_dict(dict(zip(names, values, strict=False)))
+    return features.eval()
+
+
+def test_pixels_are_normalised_channel_by_channel_by_constants() -> None:
+    layer = Normalise((0.5, 0.2), (0.25, 0.1)).train()
+    found = layer(torch.tensor([0.75, 0.0]).view(1, 2, 1, 1))
+    torch.testing.assert_close(found.flatten(), torch.tensor([1.0, -2.0]))
+    assert not layer.state_dict()  # so a state dict holds what torchvision's does
+
+
+@torch.no_grad()
+def test_level_10_of_vgg16_is_torchvisions_module_16_and_level_18_its_module_30() -> None:
+    network = vgg16("random", image_shape=(3, 32, 32), classes=10).eval()
+    features, images = published_features("D", network), colour()
+    assert len(network.stages) == 22
+    for level, module, shape in (
+        (1, 1, (64, 32, 32)),
+        (3, 4, (64, 16, 16)),
+        (6, 9, (128, 8, 8)),
+        (10, 16, (256, 4, 4)),
+        (14, 23, (512, 2, 2)),
+        (17, 29, (512, 2, 2)),
+        (18, 30, (512, 1, 1)),
+    ):
+        found = network.stages[:level](images)
+        assert found.shape[1:] == shape
+        torch.testing.assert_close(found, features[: module + 1](normalised(images)))
+    pools = [isinstance(stage, nn.MaxPool2d) for stage in network.stages]
+    assert [level for level, pool in enumerate(pools, 1) if pool] == [3, 6, 10, 14, 18]
+    widths = [stage.linear.out_features for stage in network.stages[19:]]
+    assert widths == [4096, 4096, 10]
+
+
+@pytest.mark.parametrize(("layers", "letter", "levels"), [
+    (11, "A", 17), (13, "B", 19), (19, "E", 25),
+])  # fmt: skip
+@torch.no_grad()
+def test_other_depths_with_batch_norm_are_torchvisions(
+    layers: int, letter: str, levels: int
+) -> None:
+    network = vgg16(
+        "random", layers=layers, batch_norm=True, image_shape=(3, 32, 32), classes=10
+    ).eval()
+    for norm in (layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)):
+        norm.running_var.fill_(0.5)
+    features, images = published_features(letter, network), colour()
+    assert len(network.stages) == levels
+    found = network.stages[: levels - 4](images)
+    torch.testing.assert_close(found, features(normalised(images)))
+    assert network(images).shape == (2, 10)
+
+
+def test_random_vgg_weights_are_those_of_he_and_of_their_seed() -> None:
+    before = torch.get_rng_state()
+    first, same, other = (
+        vgg16("random", layers=11, image_shape=(3, 32, 32), classes=10, seed=seed)
+        for seed in (3, 3, 4)
+    )
+    assert torch.equal(torch.get_rng_state(), before)
+    for layer in first.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            n, fan_in = layer.weight.numel(), layer.weight[0].numel()
+            variance = float(layer.weight.detach().var())
+            assert variance == pytest.approx(2 / fan_in, rel=5 * (2 / n) ** 0.5)
+            assert not layer.bias.any()
+    weights = [network.stages[0].convolution.weight for network in (first, same, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.slow
+@torch.no_grad()
+@pytest.mark.parametrize("side", [64, 100])
+def test_weights_with_torchvisions_names_make_torchvisions_function(
+    side: int, tmp_path: Path
+) -> None:
+    from paperlib.vision import torchvision
+
+    theirs = torchvision.models.vgg11(num_classes=5).eval()
+    torch.save(theirs.state_dict(), tmp_path / "own.pth")
+    images = colour(side=side)
+    ours = vgg16(tmp_path / "own.pth", layers=11, image_shape=(3, side, side)).eval()
+    torch.testing.assert_close(ours(images), theirs(normalised(images)), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_a_vggs_own_state_dict_comes_back_with_its_classes(ending: str, tmp_path: Path) -> None:
+    options = {"layers": 11, "batch_norm": True, "image_shape": (3, 40, 70)}
+    saved = vgg16("random", classes=6, **options).eval()
+    file = tmp_path / f"own.{ending}"
+    (save_file if ending == "safetensors" else torch.save)(saved.state_dict(), file)
+    again = vgg16(file, **options).eval()
+    images = torch.rand(2, 3, 40, 70)
+    assert torch.equal(again(images), saved(images))
+    assert again(images).shape == (2, 6)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"layers": 12}, "layers must be one of 11, 13, 16, 19; got 12"),
+    ({"classes": 0}, "classes must be a whole number >= 1, got 0"),
+    ({"image_shape": (3, 8, 8)}, r"sides >= 32, got \(3, 8, 8\); .* enlarge small images"),
+    ({"image_shape": (1, 64, 64)}, r"takes colour images .*got \(1, 64, 64\); repeat a grey"),
+    ({"image_shape": (64, 64)}, r"image_shape must be .* got \(64, 64\)"),
+])  # fmt: skip
+def test_a_bad_argument_of_vgg_is_named(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        vgg16(**{"weights": "random", **options})
+
+
+def test_weights_of_another_vgg_are_refused_by_name(tmp_path: Path) -> None:
+    for state in (nn.Linear(4, 3).state_dict(), {}):
+        torch.save(state, tmp_path / "own.pth")
+        with pytest.raises(ValueError, match=r"own\.pth does not fit: features\.0\.weight must be"):
+            vgg16(tmp_path / "own.pth")

@@ -288,6 +288,15 @@ def test_a_wrong_parameter_stops_a_run_before_a_kernel_starts(
         notebooks.execute(NAME, profile="quick", save=True)
 
 
+def test_jobs_are_for_notebooks_that_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[Any] = []
+    monkeypatch.setattr(notebooks, "_run", lambda name, values, target: ran.append(values))
+    notebooks.execute(MNIST, profile="smoke", jobs=3, force=True)
+    notebooks.execute("05_digit_reconstructions", profile="smoke", jobs=3, force=True)
+    assert ran[0]["jobs"] == 3
+    assert "jobs" not in ran[1]
+
+
 # -- saving the executed notebook
 
 

@@ -40,12 +40,17 @@ ORDER = (
     "notebooks",
     "parameters",
     "freshness",
+    "panel",
+    "plots_procedure",
+    "plots_study",
     "tables",
     "plots_trainability",
     "plots",
     "probe",
     "scoring",
     "sweep",
+    "study",
+    "procedure",
     "points",
     "plan",
     "results",
@@ -53,6 +58,7 @@ ORDER = (
     "baselines",
     "training",
     "cascade",
+    "archive",
     "fitting",
     "inverses",
     "convolutions",
@@ -60,8 +66,10 @@ ORDER = (
     "regression",
     "windows",
     "networks",
+    "weights",
     "measures",
     "meanfield",
+    "photographs",
     "datasets",
     "libraries",
     "readers",
@@ -140,8 +148,9 @@ def test_the_lock_holds_what_is_required_and_nothing_else() -> None:
     assert here == required()
 
 
-def test_the_cluster_extra_stays_out_of_the_lock() -> None:
-    extra = map(Requirement, PROJECT["optional-dependencies"]["dask"])
+@pytest.mark.parametrize("name", ["dask", "widgets"])
+def test_an_optional_extra_stays_out_of_the_lock(name: str) -> None:
+    extra = map(Requirement, PROJECT["optional-dependencies"][name])
     assert not {canonicalize_name(wanted.name) for wanted in extra} & locked().keys()
 
 
@@ -264,7 +273,8 @@ def test_a_module_imports_only_packages_that_pyproject_declares(path: Path) -> N
     every = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dask"]]
     declared = {canonicalize_name(Requirement(line).name) for line in every}
     for top in {name.split(".")[0] for name in imports(path)} - sys.stdlib_module_names:
-        if top not in ("paperlib", "dask", "distributed"):  # the extra may not be installed
+        # the extras may not be installed
+        if top not in ("paperlib", "dask", "distributed", "ipywidgets"):
             assert declared & {canonicalize_name(name) for name in providers[top]}, top
 
 

@@ -3,6 +3,8 @@ import pytest
 from paperlib.config import PredictorSweep, TrainingSweep
 from paperlib.parameters import (
     CnnPhaseDiagram,
+    DigitReconstructions,
+    HowItWorks,
     PhaseDiagram,
     ResnetDepth,
     Scoreboard,
@@ -69,3 +71,20 @@ def test_a_column_is_one_variance_with_the_first_seed() -> None:
 def test_results_of_trainings_and_predictions_come_in_pairs() -> None:
     with pytest.raises(ValueError, match="got 2 and 1"):
         Scoreboard(predicted=["predictors_mnist.nc"])
+
+
+def test_the_method_is_explained_on_the_network_that_is_then_trained() -> None:
+    config = HowItWorks(width=30, sigma_w2=1.2, dataset="digits", fallback=True, steps=7, seed=3)
+    drawn, trained = config.point(depth=2), config.training(11)
+    assert (drawn.depth, trained.depth) == (2, 11)
+    for name in ("dataset", "fallback", "width", "sigma_w2", "sigma_b2", "activation", "seed"):
+        assert getattr(drawn, name) == getattr(trained, name) == getattr(config, name)
+    assert (drawn.steps, trained.steps, drawn.train_images) == (0, 7, 2000)
+
+
+def test_digits_are_those_of_a_shrinking_network() -> None:
+    config = DigitReconstructions(depth=4, off=-0.5, solver="adam", shown_class=2, seed=1)
+    point = config.point()
+    assert (point.shape, point.width) == ("shrinking", 0)
+    for name in set(config.names()) - {"profile"}:
+        assert getattr(point, name) == getattr(config, name), name

@@ -4,7 +4,7 @@ import torch
 from sklearn.linear_model import Ridge
 
 from paperlib import regression
-from paperlib.regression import Moments, Spectra
+from paperlib.regression import Moments, Samples, Spectra
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -148,3 +148,33 @@ def test_frequencies_without_full_rank_get_the_solution_of_least_norm() -> None:
     kernel = torch.fft.irfft2(spectra.solve(0.0), s=(3, 3))
     assert kernel.isfinite().all()
     assert float(kernel.abs().max()) < 1.1
+
+
+@pytest.mark.parametrize("samples", [1, 39, 40, 41, 90])
+def test_few_samples_of_many_features_have_the_same_solution(
+    samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = normal(samples, 40), normal(samples, 3, seed=1)
+    solutions = []
+    for wide in (10**9, 40):
+        monkeypatch.setattr(regression, "WIDE", wide)
+        moments = Moments(torch.float64)
+        for a, b in zip(x.split(13), y.split(13), strict=True):
+            moments.update(a, b)
+        solutions.append(moments.solve(0.1))
+        assert bool(moments.count) == (wide > 40 or samples >= 40)  # multiplied or not
+    for products, direct in zip(*solutions, strict=True):
+        torch.testing.assert_close(direct, products, rtol=0, atol=1e-10)
+
+
+def test_a_relative_resolution_is_in_units_of_the_outputs_mean_square() -> None:
+    outputs = [normal(7, 4, 3), normal(5, 4, 3, seed=1)]
+    chunks = [(part, part) for part in outputs]
+    relative, absolute = (
+        Samples(chunks, 12, resolution=0.1, relative=relative) for relative in (True, False)
+    )
+    for samples in (relative, absolute):
+        assert [len(part) for part, _ in samples] == [7, 5]
+    square = float(torch.cat(outputs).square().mean())
+    assert relative.resolution == pytest.approx(0.1 * square)
+    assert absolute.resolution == 0.1
