@@ -5,7 +5,7 @@ from torch import nn
 from paperlib.convolutions import Chain, CircularInverse, ConvolutionInverse
 from paperlib.inverses import activation_of, bounds_of, has_unit, inverse_of
 from paperlib.linear import Inverse, LinearInverse, Reshape
-from paperlib.networks import ResidualBlock
+from paperlib.networks import Normalise, ResidualBlock
 
 SHAPE = (2, 6, 5)
 
@@ -103,6 +103,7 @@ def test_what_commutes_with_shifts_has_a_circular_inverse(stage: nn.Module) -> N
     nn.AdaptiveMaxPool2d((3, 1)),
     nn.CircularPad2d(1),
     nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2)).eval(),
+    nn.Sequential(Normalise((0.5, 0.4), (0.2, 0.1)), nn.Conv2d(2, 3, 3, padding=1), nn.ReLU()),
     ResidualBlock(nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), nn.Tanh())),
     block(padding=1),
 ], ids=str)  # fmt: skip
