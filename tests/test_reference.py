@@ -128,11 +128,7 @@ def test_critical_networks_train_deepest_and_not_every_deep_network_trains(
     threshold = threshold_of(trained)
     depths = trainable_depth(trained["accuracy"], trained.depth, threshold).mean(1)
     critical = int(np.abs(trained.sigma_w2.values - critical_sigma_w2(0.05)).argmin())
-    if provenance(trained)["data"]["name"] == "mnist":
-        assert depths[critical] > depths[[critical - 1, critical + 1]].max()
-    else:  # the critical column and its chaotic neighbour cannot be told apart there
-        assert depths.argmax() in (critical, critical + 1)
-        assert depths[critical] > np.delete(depths, [critical, critical + 1]).max()
+    assert depths[critical] > depths[[critical - 1, critical + 1]].max()
     assert not (trained["accuracy"].isel(depth=-1) >= threshold).all()
 
 
@@ -141,8 +137,8 @@ def test_the_image_that_is_left_tells_what_trains(table: pd.DataFrame) -> None:
     assert ours["auc"].max() >= 0.95
 
 
-def test_predicting_the_grid_costs_about_a_hundredth_of_training_it(table: pd.DataFrame) -> None:
-    assert table.loc["r_squared_ridge", "saving"] >= 90
+def test_predicting_the_grid_costs_at_most_a_hundredth_of_training_it(table: pd.DataFrame) -> None:
+    assert table.loc["r_squared_ridge", "saving"] >= 100
 
 
 @pytest.fixture(scope="module")
