@@ -119,11 +119,11 @@ class _ConvolutionalGrid(_ComparedGrid):
     compared: ClassVar[int] = 2
 
     depth: int = option(30, low=1, high=10_000)
-    channels: int = option(32, low=1, high=100_000)
+    channels: int = option(16, low=1, high=100_000)
     sigma_b2: float = option(2e-5, low=0.0)
     resolution: float = option(3e-6, above=0.0)
     train_images: int = option(400, low=2)
-    steps: int = option(30, low=0)
+    steps: int = option(10, low=0)
 
     def _cascades(self, **changes: Any) -> CascadeSweep:
         return super()._cascades(architecture=self.architecture, **changes)
