@@ -23,12 +23,18 @@ from paperlib.config import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class _CascadeGrid(Checked):
-    """What every notebook with a grid of cascades asks for."""
+class _OnOneDataset(Checked):
+    """What every notebook about one data set asks for."""
 
     profile: str = option("quick", choices=PROFILES)
     dataset: str = "mnist"
     fallback: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CascadeGrid(_OnOneDataset):
+    """What every notebook with a grid of cascades asks for."""
+
     depth: int = option(24, low=1, high=10_000)
     activation: str = option("tanh", choices=ACTIVATIONS)
     sigma_w2_min: float = option(0.3, above=0.0)
@@ -53,10 +59,8 @@ class _CascadeGrid(Checked):
 
     def _cascades(self, **changes: Any) -> CascadeSweep:
         """The whole grid, its settings those of the same name here unless given."""
-        shared = set(self.names()) & set(CascadeSweep.names())
-        settings = {name: getattr(self, name) for name in shared}
         whole = {"sigma_w2": self.variances(), "seeds": tuple(range(self.seeds))}
-        return CascadeSweep(**(settings | whole | changes))
+        return CascadeSweep(**(_shared(self, CascadeSweep) | whole | changes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,12 +255,9 @@ class Scoreboard(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HowItWorks(Checked):
+class HowItWorks(_OnOneDataset):
     """The parameters of the notebook that explains the method: one network, drawn and judged."""
 
-    profile: str = option("quick", choices=PROFILES)
-    dataset: str = "mnist"
-    fallback: bool = False
     stages: int = option(3, low=1, high=4)
     image: int = option(0, low=0)
     depth: int = option(24, low=1, high=10_000)
@@ -281,12 +282,9 @@ class HowItWorks(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DigitReconstructions(Checked):
+class DigitReconstructions(_OnOneDataset):
     """The parameters of the digits' notebook: one network, trained, and what is looked at."""
 
-    profile: str = option("quick", choices=PROFILES)
-    dataset: str = "mnist"
-    fallback: bool = False
     grey: bool = False
     numbers: int = option(1024, low=1)
     depth: int = option(9, low=1, high=10_000)

@@ -18,6 +18,7 @@ from paperlib.config import CascadeSweep, PredictorSweep, Sweep, TrainingSweep
 from paperlib.datasets import FALLBACKS, NAMES, Dataset, load_dataset, load_with_fallback
 from paperlib.results import Point
 
+PICTURE = ("channel", "row", "column")
 CURVES = ("relative_entropy", "differential_entropy", "gram_entropy", "r_squared")
 
 
@@ -36,9 +37,9 @@ KINDS: dict[type[Sweep], Kind] = {
         fields={
             **dict.fromkeys(CURVES, ("depth",)),
             "cutoff": (),
-            "example": ("shown_depth", "channel", "row", "column"),
+            "example": ("shown_depth", *PICTURE),
         },
-        shared={"original": ("channel", "row", "column")},
+        shared={"original": PICTURE},
     ),
     TrainingSweep: Kind(
         code_version=1,

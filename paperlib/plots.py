@@ -458,8 +458,12 @@ def _phases(result: xr.Dataset) -> list[tuple[str, float]]:
 
 
 def _picture(axis: Axes, image: xr.DataArray) -> None:
-    pixels = image.transpose("row", "column", "channel").values
-    axis.imshow(pixels, cmap="gray", vmin=0, vmax=255)
+    axis.imshow(pixels(image), cmap="gray", vmin=0, vmax=255)
+
+
+def pixels(image: xr.DataArray) -> np.ndarray:
+    """A picture (channel, row, column) as matplotlib takes it, (height, width, channels)."""
+    return image.transpose("row", "column", "channel").values
 
 
 def _scatter_r_squared(axis: Axes, closed: xr.Dataset, trained: xr.Dataset) -> None:

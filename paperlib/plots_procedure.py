@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
-from paperlib.plots import network_of, paper_style, sign, solver_of
+from paperlib.plots import network_of, paper_style, pixels, sign, solver_of
 from paperlib.plots_study import draw_picture
 from paperlib.results import provenance
 
@@ -106,7 +106,7 @@ def _axes(figure: Figure, row: int, column: int) -> Axes:
 
 def _picture(figure: Figure, row: int, picture: xr.DataArray) -> Axes:
     axis = _axes(figure, row, 0)
-    draw_picture(axis, picture.transpose("row", "column", "channel").values)
+    draw_picture(axis, pixels(picture))
     return axis
 
 

@@ -13,7 +13,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from paperlib.plots import SEQUENTIAL, network_of, paper_style, sign
+from paperlib.plots import SEQUENTIAL, network_of, paper_style, pixels, sign
 from paperlib.results import provenance
 
 COLUMNS = 10  # pictures in a row
@@ -175,7 +175,7 @@ def _draw_rows(
         seen = at.sel(shown=kind)
         row[0].set_ylabel(f"{kind}\n#{int(seen.number)}", fontsize=7)
         for axis, level in zip(row, levels, strict=True):
-            draw_picture(axis, _pixels(seen.picture.sel(level=level)))
+            draw_picture(axis, pixels(seen.picture.sel(level=level)))
             if judged:
                 _write_verdicts(axis, seen.verdict.sel(level=level), label, at)
     for axis, level in zip(axes[0], levels, strict=True):
@@ -198,7 +198,7 @@ def _draw_ideals(
     axes[0, 0].set_ylabel("ideal\ninput", fontsize=7)
     for axis, number in zip(axes.flat, classes, strict=False):
         seen = at.isel({"class": number})
-        draw_picture(axis, _pixels(seen.ideal))
+        draw_picture(axis, pixels(seen.ideal))
         axis.set_title(_short(str(at["class"].values[number])), **_SMALL)
         if judged:
             _write_verdicts(axis, seen.ideal_verdict, number, at)
@@ -228,12 +228,8 @@ def _short(name: str) -> str:
     return name if len(name) <= 12 else f"{name[:11]}…"
 
 
-def _pixels(picture: xr.DataArray) -> np.ndarray:
-    return picture.transpose("row", "column", "channel").values
-
-
-def draw_picture(axis: Axes, pixels: np.ndarray) -> None:
-    """Nothing; draws pixels (height, width, channels) whose range is 0 to 1."""
-    axis.imshow(pixels.clip(0, 1), cmap=SEQUENTIAL, vmin=0, vmax=1)
+def draw_picture(axis: Axes, values: np.ndarray) -> None:
+    """Nothing; draws values (height, width, channels) whose range is 0 to 1."""
+    axis.imshow(values.clip(0, 1), cmap=SEQUENTIAL, vmin=0, vmax=1)
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)

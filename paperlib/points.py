@@ -12,7 +12,7 @@ from paperlib import measures
 from paperlib.cascade import Cascade
 from paperlib.config import CascadePoint, PredictorPoint, TrainingPoint
 from paperlib.datasets import Dataset
-from paperlib.networks import untrained
+from paperlib.networks import Network, untrained
 from paperlib.plan import load_data
 from paperlib.predictors import predict_point
 from paperlib.training import train_point, train_points
@@ -61,14 +61,7 @@ def _measure_cascade(point: CascadePoint, data: Dataset, device: str) -> dict[st
     train = data.floats("train", device=device)[: point.train_images]
     test = data.floats("test", device=device)[: point.test_images]
     network = untrained(point, data.image_shape, len(data.classes)).to(device)
-    cascade = Cascade.for_network(network, train[:1]).fit(
-        train,
-        solver=point.solver,
-        seed=point.seed,
-        resolution=point.resolution,
-        steps=point.steps or None,
-        batch_size=point.batch_size,
-    )
+    cascade = fitted(point, network, train)
     beyond_stem = range(network.stem + 1, cascade.depth + 1)
     pictures = cascade.reconstruct(test, levels=beyond_stem)
     shown = pictures[[level - 1 for level in shown_depths(point.depth)], 0]
@@ -77,6 +70,18 @@ def _measure_cascade(point: CascadePoint, data: Dataset, device: str) -> dict[st
         "example": _as_bytes(shown),
         "original": _as_bytes(test[0]),
     }
+
+
+def fitted(point: CascadePoint, network: Network, train: torch.Tensor) -> Cascade:
+    """The network's cascade, fitted to these images as the point says."""
+    return Cascade.for_network(network, train[:1]).fit(
+        train,
+        solver=point.solver,
+        seed=point.seed,
+        resolution=point.resolution,
+        steps=point.steps or None,
+        batch_size=point.batch_size,
+    )
 
 
 def _curves(

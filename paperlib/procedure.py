@@ -13,11 +13,10 @@ from paperlib.cascade import Cascade
 from paperlib.config import CascadePoint
 from paperlib.datasets import Dataset
 from paperlib.networks import untrained
-from paperlib.plan import about_one, load_data
-from paperlib.points import one_thread
+from paperlib.plan import PICTURE, about_one, load_data
+from paperlib.points import fitted, one_thread
 
 CODE_VERSION = 1  # raised when a change to the code changes the numbers
-PICTURE = ("channel", "row", "column")
 
 
 @torch.no_grad()
@@ -51,14 +50,7 @@ def run_procedure(
         )
     with one_thread():
         network = untrained(point, data.image_shape, len(data.classes))
-        cascade = Cascade.for_network(network, train[:1]).fit(
-            train,
-            solver=point.solver,
-            seed=point.seed,
-            resolution=point.resolution,
-            steps=point.steps or None,
-            batch_size=point.batch_size,
-        )
+        cascade = fitted(point, network, train)
         levels = np.arange(1, point.depth + 1)
         activations = [network.stages[:level](test[image : image + 1]) for level in levels]
         pictures = cascade.reconstruct(test)

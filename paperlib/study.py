@@ -23,7 +23,7 @@ from paperlib.cascade import Cascade
 from paperlib.config import StudyPoint
 from paperlib.datasets import Dataset
 from paperlib.networks import Network, untrained
-from paperlib.plan import about_one, load_data
+from paperlib.plan import PICTURE, about_one, load_data
 from paperlib.points import one_thread
 from paperlib.training import train_network
 
@@ -32,7 +32,6 @@ JUDGED = 1000  # test images that are reconstructed from every level
 TOGETHER = 5000  # images that are scaled at a time
 STATES = ("untrained", "trained")
 JUDGES = ("network", "class mean")
-PICTURE = ("channel", "row", "column")
 
 
 class Judges(NamedTuple):

@@ -75,8 +75,7 @@ def walls(result: xr.Dataset) -> pd.DataFrame:
                 wall(np.log(signals[:, depth]), grid, np.log(config["resolution"])),
             ]
     columns = ["published", "here: R² = 0.02", "here: −13 nats", "mean field: signal = λ"]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)
-    return table.rename_axis("depth").round(3).astype(object).where(table.notna(), "none")
+    return _by_depth(rows, columns)
 
 
 def trained_walls(trained: xr.Dataset) -> pd.DataFrame:
@@ -93,8 +92,13 @@ def trained_walls(trained: xr.Dataset) -> pd.DataFrame:
         ends = (wall(values, grid, threshold), -wall(values[::-1], -grid[::-1], threshold))
         rows[depth] = [*ends, np.nanmax(values)]
     columns = ["trains from σ_w²", "to σ_w²", "best accuracy"]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("depth")
-    return table.round(3).astype(object).where(table.notna(), "none")
+    return _by_depth(rows, columns)
+
+
+def _by_depth(rows: dict[int, list[float]], columns: list[str]) -> pd.DataFrame:
+    """A row for each depth, rounded; `none` where there is no number."""
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)
+    return table.rename_axis("depth").round(3).astype(object).where(table.notna(), "none")
 
 
 def same_points(result: xr.Dataset, other: xr.Dataset) -> pd.DataFrame:
