@@ -323,9 +323,13 @@ def signal_path(sigma_w2: float, result: xr.Dataset) -> tuple[np.ndarray, np.nda
     of two images, and the variance of what they do not share, summed over the channels.
 
     All channels carry the same few patterns, so that their sum is what stands out of the noise. The
-    images have nothing in common at first; the stem is three ordinary layers.
+    images have nothing in common at first; the stem is three ordinary layers. NaN for activations
+    whose path mean field does not follow.
     """
     config = provenance(result)["config"]
+    if config["activation"] not in SMOOTH:
+        nothing = np.full(result.sizes["depth"] + 1, np.nan)
+        return nothing, nothing
     brightness = round(float(((result["original"] / 255) ** 2).mean()), 6)
     stem, residual = 3, config["architecture"] == "resnet"
     shared = config["sigma_b2"], config["activation"]

@@ -18,6 +18,8 @@ def test_walls_stand_beside_the_published_ones_of_the_same_depth() -> None:
     assert table["here: −13 nats"].tolist() == ["none", "none"]
     assert table["mean field: signal = λ"].tolist() == pytest.approx([0.66, 0.78], abs=0.1)
     assert tables.walls(result(architecture="resnet")).empty
+    rectified = tables.walls(result(architecture="cnn", depth=60, activation="relu"))
+    assert rectified["mean field: signal = λ"].tolist() == ["none", "none"]
 
 
 def test_two_solvers_stand_side_by_side_for_the_networks_that_both_have() -> None:
