@@ -25,6 +25,8 @@ RESOLUTION = {"mlp": 1e-3, "cnn": 3e-6, "resnet": 3e-6}  # λ that puts the wall
 RTOL = {"mlp": 0.005, "cnn": 0.01, "resnet": 0.01}  # as published
 SOLVERS = ("ridge", "adam")
 OPTIMISERS = ("sgd", "adam")
+PRECISIONS = ("float32", "bfloat16")
+VGG_LAYERS = (11, 13, 16, 19)  # with weights, as torchvision builds them
 RECONSTRUCTED = ("r_squared", "gram_entropy", "differential_entropy", "relative_entropy")
 DEPTHS_REACHED = ("collapse_depth", "cutoff")
 BASELINES = (
@@ -83,7 +85,7 @@ def _noun(kind: type) -> str:
 
 def _check_limits(name: str, value: Any, limits: Mapping[str, Any]) -> None:
     if "choices" in limits and value not in limits["choices"]:
-        known = ", ".join(limits["choices"])
+        known = ", ".join(map(str, limits["choices"]))
         raise ValueError(
             f"{name} must be one of {known}; got {value!r}{did_you_mean(value, limits['choices'])}"
         )
@@ -97,7 +99,7 @@ def _check_limits(name: str, value: Any, limits: Mapping[str, Any]) -> None:
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """The known word that was probably meant, in brackets for an error; empty if none is close."""
-    close = difflib.get_close_matches(str(word).lower(), list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(word).lower(), [*map(str, known)], n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
@@ -336,6 +338,25 @@ class StudyPoint(TrainingPoint):
     off: float = -1.0  # ideal outputs: of the other classes; the class itself has 1
     grey: bool = False  # the network takes grey images, whatever the data
     numbers: int = option(1024, low=1)  # per image, colours counted; larger ones are scaled down
+
+
+@dataclass(frozen=True, kw_only=True)
+class VggTraining(Checked):
+    """A VGG network that is trained on small images; see `training_vgg`."""
+
+    dataset: str = "cifar10"
+    fallback: bool = False
+    layers: int = option(16, choices=VGG_LAYERS)
+    batch_norm: bool = True
+    epochs: int = option(20, low=1, high=10_000)
+    batch_size: int = option(128, low=2)  # batch norm needs two
+    learning_rate: float = option(0.05, above=0.0)  # the highest of the schedule
+    weight_decay: float = option(5e-4, low=0.0)
+    precision: str = option("float32", choices=PRECISIONS)
+    train_images: int = option(60_000, low=2)
+    test_images: int = option(10_000, low=2)
+    seed: int = option(0, low=0)
+    data_seed: ClassVar[int] = 0
 
 
 def digest(settings: Mapping[str, Any]) -> str:

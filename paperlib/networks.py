@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paperlib.config import ACTIVATIONS, SHAPES
+from paperlib.config import ACTIVATIONS, SHAPES, VGG_LAYERS
 from paperlib.weights import POOLED, imagenet_state, read_at, read_state, take
 
 HEAD_WIDTH = 400  # of the wide MLP's classifier, as published
-VGG_LAYERS = (11, 13, 16, 19)  # with weights, as torchvision builds them
 VGG_POOLINGS = 5  # each halves the image
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of red, green and blue, as torchvision's weights expect
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
