@@ -10,6 +10,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+RUNS := $(addprefix figures/,smoke quick reference paper custom)
 CACHES := .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 .DEFAULT_GOAL := help
@@ -40,8 +41,8 @@ check: lint test ## lint, then test
 lab: $(INSTALLED) ## JupyterLab on notebooks/, on this machine only, with its token
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=notebooks $(ARGS)
 
-clean: ## remove caches, figures of runs (figures/*/) and finished points (data/points/); .venv stays
-	@for path in figures/*/ data/points $(CACHES); do \
+clean: ## remove caches, figures of runs and finished points (data/points/); .venv stays
+	@for path in $(RUNS) data/points $(CACHES); do \
 		if [ -e "$$path" ]; then echo "removing $$path ($$(du -sh "$$path" | cut -f1))"; rm -rf "$$path"; fi; \
 	done
 	@find . -name .venv -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

@@ -76,6 +76,11 @@ class Cascade:
         return len(self._stages)
 
     @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """The shape of an activation at every level; that of level 0 is the image's."""
+        return [tuple(shape) for shape in self._shapes]
+
+    @property
     def image_shape(self) -> tuple[int, ...]:
         """(channels, height, width) of the images it reconstructs."""
         return self._shapes[0]

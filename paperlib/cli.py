@@ -1,4 +1,5 @@
-"""The command line: `paperlib list | run | status | data | clean`, also as `python -m paperlib`."""
+"""The command line: `paperlib list | run | status | data | train | clean`, also as `python -m
+paperlib`."""
 
 import argparse
 import logging
@@ -82,6 +83,19 @@ def _data(options: argparse.Namespace) -> int:
     return 0
 
 
+def _train(options: argparse.Namespace) -> int:
+    settings = config.VggTraining.from_dict({k: parsed(text) for k, text in options.parameters})
+    import torch
+
+    from paperlib.training_vgg import train_vgg
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    file, about = train_vgg(settings, options.output, device=device)
+    accuracy, data = about["accuracy"][-1], about["data"]["name"]
+    print(f"{file}: {accuracy:.2%} of the test images of {data} after {about['epochs']} epochs")
+    return 0
+
+
 def _clean(options: argparse.Namespace) -> int:
     # what a sweep wrote can be made from its points in seconds, so the two go together
     folders = {paths.points_folder(), paths.results_folder()}
@@ -140,15 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run notebooks; their figures go to figures/")
     run.add_argument("names", nargs="*", metavar="NAME", help='"01" will do; default: all')
     run.add_argument("--profile", default="quick", help=f"{', '.join(config.PROFILES)}; quick")
-    run.add_argument(
-        "-p",
-        dest="parameters",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("KEY", "VALUE"),
-        help="another value for a parameter; the figure then goes to figures/custom/",
-    )
+    _add_parameters(run, "another value for a parameter; the figure then goes to figures/custom/")
     run.add_argument("--jobs", type=int, help="points computed at a time; default: one per core")
     run.add_argument("--force", action="store_true", help="run again what is fresh, too")
     run.add_argument(
@@ -165,6 +171,15 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("names", nargs="*", metavar="NAME", help="a name, a .npz file or a folder")
     data.set_defaults(command=_data)
 
+    train = commands.add_parser(
+        "train", help="train VGG16 on small images, for notebook 06; a stopped one goes on"
+    )
+    _add_parameters(train, f"of the training: {', '.join(config.VggTraining.names())}")
+    train.add_argument(
+        "--output", metavar="FILE", help="of the weights, .safetensors; default: in data/weights/"
+    )
+    train.set_defaults(command=_train)
+
     clean = commands.add_parser("clean", help="say what can be freed, then free it")
     what = clean.add_mutually_exclusive_group()
     for name, text in (
@@ -175,6 +190,18 @@ def _parser() -> argparse.ArgumentParser:
         what.add_argument(f"--{name}", dest="what", action="store_const", const=name, help=text)
     clean.set_defaults(command=_clean, what="points")
     return parser
+
+
+def _add_parameters(command: argparse.ArgumentParser, meaning: str) -> None:
+    command.add_argument(
+        "-p",
+        dest="parameters",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("KEY", "VALUE"),
+        help=meaning,
+    )
 
 
 def _version() -> str:

@@ -359,6 +359,55 @@ class VggTraining(Checked):
     data_seed: ClassVar[int] = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class ChannelsPoint(Checked):
+    """A VGG network, photographs, and which of its channels are looked at; see `channels`.
+
+    A channel is written level:channel, such as 10:112.
+    """
+
+    weights: str = "random"
+    layers: int = option(16, choices=VGG_LAYERS)
+    batch_norm: bool = False
+    side: int = option(224, low=32, high=4096)  # of the photographs, in pixels
+    photographs: str = "bundled"
+    train_images: int = option(200, low=2)  # that the cascade is fitted to
+    test_images: int = option(20, low=2)  # that R² is measured on
+    image: str = "astronaut"
+    shown: tuple[str, ...] = ("3:26", "6:3", "10:112")
+    asked: str = "10:216"
+    asked_images: tuple[str, ...] = ("astronaut", "chelsea", "coffee", "camera")
+    ranked_levels: tuple[int, ...] = option((3, 6, 10, 14), low=1)
+    ranked_images: int = option(4, low=1)
+    best: int = option(8, low=1)  # channels of each ranked level in the gallery
+    solver: str = option("ridge", choices=SOLVERS)
+    resolution: float = option(1e-3, above=0.0)  # ridge only
+    compare: bool = False  # with random weights, and with Adam for as long as the closed form took
+    seed: int = option(0, low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for channel in (*self.shown, self.asked):
+            level_and_channel(channel)
+        if self.ranked_images > self.test_images:
+            raise ValueError(
+                f"ranked_images must be <= test_images ({self.test_images}), "
+                f"got {self.ranked_images}"
+            )
+
+
+def level_and_channel(text: str) -> tuple[int, int]:
+    """The level (from 1) and the channel (from 0) that a text such as 10:112 names.
+
+    Raises:
+        ValueError: another text.
+    """
+    level, colon, channel = text.partition(":")
+    if not (colon and level.isdecimal() and channel.isdecimal() and int(level)):
+        raise ValueError(f"a channel is written level:channel, such as 10:112; got {text!r}")
+    return int(level), int(channel)
+
+
 def digest(settings: Mapping[str, Any]) -> str:
     """The sha256 of settings in their canonical form, in hex."""
     canonical = json.dumps(settings, sort_keys=True, allow_nan=False)

@@ -13,6 +13,7 @@ from paperlib.config import (
     SOLVERS,
     CascadePoint,
     CascadeSweep,
+    ChannelsPoint,
     Checked,
     StudyPoint,
     Sweep,
@@ -308,6 +309,21 @@ class DigitReconstructions(_OnOneDataset):
     def point(self) -> StudyPoint:
         """The network that is trained and looked at."""
         return StudyPoint(**_shared(self, StudyPoint), shape="shrinking")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vgg16Channels(ChannelsPoint):
+    """The parameters of the notebook of VGG16's channels."""
+
+    profile: str = option("quick", choices=PROFILES)
+    side: int = option(64, low=32, high=4096)
+    ranked_levels: tuple[int, ...] = option((3, 6, 10), low=1)
+    ranked_images: int = option(2, low=1)
+    start_from: str = ""
+
+    def point(self) -> ChannelsPoint:
+        """The network, and what is looked at."""
+        return ChannelsPoint(**_shared(self, ChannelsPoint))
 
 
 def _shared(config: Checked, kind: type[Checked]) -> dict[str, Any]:

@@ -54,15 +54,16 @@ def load_photographs(
     Only the pictures that `limit` chooses are read, so that the folder may be ImageNet's.
 
     Args:
-        name: a folder with pictures anywhere below it, or below train/ and test/ or val/ in it; or
-            "imagenette", ten classes of ImageNet: <root>/imagenette2-320, downloaded by
-            torchvision if need be; or "bundled", random crops of scikit-image's photographs, 200
-            and 20 unless there is a limit, grey ones with three equal channels.
+        name: a folder, perhaps in that of data sets, with pictures anywhere below it, or below
+            train/ and test/ or val/ in it; or "imagenette", ten classes of ImageNet:
+            <root>/imagenette2-320, downloaded by torchvision if need be; or "bundled", random crops
+            of scikit-image's photographs, 200 and 20 unless there is a limit, grey ones with three
+            equal channels.
         split: "train" or "test"; without folders of its own, one picture in five is for testing.
         side: of the images, in pixels.
         limit: at most so many, a random choice; a larger limit extends a smaller one.
         seed: of the choice and the order.
-        root: of Imagenette. Default: $PAPERLIB_DATA, else `data/`.
+        root: the folder of data sets. Default: $PAPERLIB_DATA, else `data/`.
 
     Raises:
         ValueError: an argument out of range, no pictures, or one that cannot be read; names it.
@@ -76,11 +77,14 @@ def load_photographs(
         raise ValueError(f"limit must be >= 1, got {limit}")
     if name == "bundled":
         return _bundled(split, side, limit or _CROPS[split], seed)
-    folder = _imagenette(paths.data_root(root)) if name == "imagenette" else Path(name).expanduser()
+    place = paths.data_root(root)
+    folder = _imagenette(place) if name == "imagenette" else Path(name).expanduser()
+    if not folder.is_dir() and not folder.is_absolute():
+        folder = place / folder
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"no folder {folder} (relative paths start at {Path.cwd()}); expected a folder of "
-            "pictures, 'imagenette', or 'bundled'"
+            f"no folder {name} in {Path.cwd()} or {place}; expected a folder of pictures, "
+            "'imagenette', or 'bundled'"
         )
     files = _files(folder, split)
     order = np.random.default_rng(seed).permutation(len(files))[:limit]
@@ -93,31 +97,49 @@ def read_photograph(path: str | os.PathLike[str], *, side: int = 224) -> Tensor:
     Grey pictures get three equal channels, transparent ones a white ground, rotated ones stand
     upright; pictures smaller than `side` are enlarged, and a warning says so.
 
+    Args:
+        path: of a file, or the name of one of scikit-image's: astronaut, brick, camera, chelsea …
+        side: of the image, in pixels.
+
     Raises:
         FileNotFoundError: no such file.
         ValueError: side < 1, or no readable 8-bit picture.
     """
-    from PIL import Image, ImageOps
-
     if side < 1:
         raise ValueError(f"side must be >= 1, got {side}")
+    if path in (*BUNDLED["train"], *BUNDLED["test"]):
+        return _square(_of_scikit_image(str(path)), side, str(path))
     file = Path(path).expanduser()
     if not file.is_file():
-        raise FileNotFoundError(f"no picture at {file}")
+        names = ", ".join(sorted(BUNDLED["train"] + BUNDLED["test"]))
+        raise FileNotFoundError(f"no picture at {file}; expected a file, or one of {names}")
     with opened(file) as picture:
-        upright = ImageOps.exif_transpose(picture)
-        if min(upright.size) < side:
-            width, height = upright.size
-            warnings.warn(
-                f"{file} has only {width}×{height} pixels and is enlarged to {side}×{side}",
-                UserWarning,
-                stacklevel=2,
-            )
-        if upright.has_transparency_data:
-            ground = Image.new("RGBA", upright.size, "white")
-            upright = Image.alpha_composite(ground, upright.convert("RGBA"))
-        colour = upright.convert("RGB")
-        square = ImageOps.fit(colour, (side, side), method=Image.Resampling.BICUBIC)
+        return _square(picture, side, str(file))
+
+
+def _of_scikit_image(name: str) -> "Image":
+    import skimage.data
+    from PIL import Image
+
+    return Image.fromarray(getattr(skimage.data, name)())
+
+
+def _square(picture: "Image", side: int, name: str) -> Tensor:
+    from PIL import Image, ImageOps
+
+    upright = ImageOps.exif_transpose(picture)
+    if min(upright.size) < side:
+        width, height = upright.size
+        warnings.warn(
+            f"{name} has only {width}×{height} pixels and is enlarged to {side}×{side}",
+            UserWarning,
+            stacklevel=3,
+        )
+    if upright.has_transparency_data:
+        ground = Image.new("RGBA", upright.size, "white")
+        upright = Image.alpha_composite(ground, upright.convert("RGBA"))
+    colour = upright.convert("RGB")
+    square = ImageOps.fit(colour, (side, side), method=Image.Resampling.BICUBIC)
     return _floats(square)
 
 
@@ -128,10 +150,9 @@ def _floats(picture: "Image") -> Tensor:
 
 def _bundled(split: str, side: int, count: int, seed: int) -> Tensor:
     """Random square crops of scikit-image's photographs, of one after the other."""
-    import skimage.data
     from PIL import Image
 
-    pictures = [Image.fromarray(getattr(skimage.data, name)()) for name in BUNDLED[split]]
+    pictures = [_of_scikit_image(name) for name in BUNDLED[split]]
     random = np.random.default_rng((seed, sorted(BUNDLED).index(split)))
     crops = []
     for number in range(count):

@@ -157,15 +157,21 @@ def save(figure: Figure, stem: Path, *drawn: xr.Dataset) -> list[Path]:
 
     The same figure of the same result gives the same bytes.
     """
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    about = json.dumps([provenance(result) for result in drawn], sort_keys=True)
     png, pdf = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.pdf")
-    figure.savefig(png, metadata={"Title": stem.name, "Description": about, "Software": None})
+    about = write_png(figure, png, *drawn)
     figure.savefig(
         pdf,
         metadata={"Title": stem.name, "Keywords": about, "CreationDate": None, "Producer": None},
     )
     return [png, pdf]
+
+
+def write_png(figure: Figure, file: Path, *drawn: xr.Dataset) -> str:
+    """The provenance of what is drawn, in JSON, which is in the PNG's metadata as well."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    about = json.dumps([provenance(result) for result in drawn], sort_keys=True)
+    figure.savefig(file, metadata={"Title": file.stem, "Description": about, "Software": None})
+    return about
 
 
 def check_comparable(result: xr.Dataset, other: xr.Dataset) -> None:

@@ -71,7 +71,11 @@ def train_vgg(
     if part.exists():
         training.restore(*_read_part(part, about))
     while training.epoch < config.epochs:
-        training.advance()
+        try:
+            training.advance()
+        except ValueError:  # what it has so far leads nowhere
+            part.unlink(missing_ok=True)
+            raise
         archive.write(part, training.tensors(), about | training.record())
         print(training.line(), flush=True)
     archive.write(file, training.weights(), about | training.record())

@@ -56,6 +56,14 @@ def _downloaded(url: str, file: Path) -> Path:
     return file
 
 
+def located(path: str | os.PathLike[str]) -> Path:
+    """A file of weights; a bare name that is not here is looked up in `weights/`, in the folder of
+    data sets."""
+    file = Path(path).expanduser()
+    bare = not file.is_absolute() and len(file.parts) == 1
+    return paths.weights_file(file.name) if bare and not file.is_file() else file
+
+
 def read_state(path: str | os.PathLike[str]) -> State:
     """The tensors in a .safetensors file, or in a .pth file as `torch.save(state_dict)` writes it.
 
@@ -65,11 +73,11 @@ def read_state(path: str | os.PathLike[str]) -> State:
         FileNotFoundError: no such file.
         ValueError: the file is damaged or holds anything but named tensors.
     """
-    file = Path(path).expanduser()
+    file = located(path)
     if not file.is_file():
         raise FileNotFoundError(
-            f"no weights at {file}; expected 'imagenet', 'random', or the path of a .safetensors "
-            "or .pth file"
+            f"no weights at {path} nor at {file}; expected 'imagenet', 'random', or the path of a "
+            ".safetensors or .pth file"
         )
     try:
         if file.suffix == ".safetensors":
