@@ -106,7 +106,7 @@ class Cascade:
             solver: "ridge", in closed form, or "adam", as published.
             seed: of the inverses' initial weights and of the order of batches (adam).
             resolution: ridge only; λ in squared activation units, see `fitting.fit_ridge`. None is
-                1e-3, and 3e-6 for networks with convolutions.
+                1e-3, and 3e-6 for convolutions with bounded activations.
             affine: ridge only; False gives inverses the published activation (tanh and erf nets).
             arithmetic: ridge only; of the second moments, see `fitting.fit_ridge`.
             steps: adam only; batches, None is one epoch.

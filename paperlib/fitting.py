@@ -78,10 +78,13 @@ def fit_ridge(
 
 
 def default_resolution(stages: Iterable[nn.Module]) -> float:
-    """λ for a network: that of a CNN where it has convolutions, else that of an MLP."""
-    layers = (layer for stage in stages for layer in stage.modules())
-    convolutional = any(isinstance(layer, nn.Conv2d) for layer in layers)
-    return RESOLUTION["cnn" if convolutional else "mlp"]
+    """λ for a network: the CNN's where bounded activations follow convolutions, else the MLP's."""
+    fine = any(
+        has_unit(stage, before=False)
+        and any(isinstance(layer, nn.Conv2d) for layer in stage.modules())
+        for stage in stages
+    )
+    return RESOLUTION["cnn" if fine else "mlp"]
 
 
 def arithmetic_of(images: Tensor, resolution: float) -> str:

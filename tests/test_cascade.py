@@ -180,9 +180,14 @@ def test_tiny_images_and_single_channels_are_inverted(build, shape, solver: str)
     assert alone.isfinite().all()
 
 
-def test_convolutions_have_a_finer_default_resolution() -> None:
+def test_only_bounded_convolutions_have_a_finer_default_resolution() -> None:
     train = pictures(60)
-    for made, expected in ((convolutional(), 3e-6), (mlp((1, 12, 12), depth=2), 1e-3)):
+    relu = cnn((1, 12, 12), depth=1, channels=4, activation="relu")
+    for made, expected in (
+        (convolutional(), 3e-6),
+        (mlp((1, 12, 12), depth=2), 1e-3),
+        (relu, 1e-3),  # whose λ is relative to the activations
+    ):
         fitted = Cascade.for_network(made, train[:1]).fit(train)
         assert fitted._solver["resolution"] == expected
 
