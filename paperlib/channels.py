@@ -36,6 +36,7 @@ CODE_VERSION = 1  # raised when a change to the code changes the numbers
 ALL = -1  # instead of a channel: every one of its level
 STEP = 127  # of the integers that hold what a picture has beyond the empty one
 FULLY_CONNECTED = 4  # stages behind the last pooling: the flattening, three of Linear
+AT_ONCE = 16  # channels whose pictures are made at a time
 ADAM_BATCH = 10  # photographs; a hundred, as published, need ten times the memory
 
 
@@ -226,13 +227,17 @@ def carried(cascade: Cascade, stages: nn.Sequential, images: Tensor, train: Tens
     missing = (images - base).double()
     variance = (images - train.mean(0)).double().square().sum()
     gained, energy = [], []
-    for channel in range(activations.shape[1]):
-        codes = quiet.repeat(len(images), 1, 1, 1)
-        codes[:, channel] = activations[:, channel]
-        change = (cascade.from_activation(codes, level) - base).double()
-        gained.append(float((2 * missing * change - change.square()).sum() / variance))
-        energy.append(float(change.square().mean()))
-    return xr.Dataset({"gained": ("channel", gained), "energy": ("channel", energy)})
+    for some in torch.arange(activations.shape[1]).split(AT_ONCE):
+        codes = quiet.repeat(len(some), len(images), 1, 1, 1)
+        for code, channel in zip(codes, some, strict=True):
+            code[:, channel] = activations[:, channel]
+        pictures = cascade.from_activation(codes.flatten(0, 1), level)
+        change = (pictures - base).double().unflatten(0, codes.shape[:2])
+        nearer = 2 * missing * change - change.square()
+        gained.append(nearer.sum((1, 2, 3, 4)) / variance)
+        energy.append(change.square().mean((1, 2, 3, 4)))
+    found = {"gained": torch.cat(gained), "energy": torch.cat(energy)}
+    return xr.Dataset({name: ("channel", values.numpy()) for name, values in found.items()})
 
 
 def _curves(cascades: dict[str, _Fitted], seen: _Seen) -> xr.Dataset:

@@ -317,6 +317,8 @@ class Vgg16Channels(ChannelsPoint):
 
     profile: str = option("quick", choices=PROFILES)
     side: int = option(64, low=32, high=4096)
+    train_images: int = option(100, low=2)
+    test_images: int = option(10, low=2)
     ranked_levels: tuple[int, ...] = option((3, 6, 10), low=1)
     ranked_images: int = option(2, low=1)
     start_from: str = ""
