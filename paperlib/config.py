@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Self, get_args
 ACTIVATIONS = ("tanh", "erf", "relu", "gelu", "linear")
 SHAPES = ("wide", "shrinking")
 ARCHITECTURES = ("mlp", "cnn", "resnet")
+STEM = 3  # stages of convolutional networks before depth 1, as published
 RESOLUTION = {"mlp": 1e-3, "cnn": 3e-6, "resnet": 3e-6}  # λ that puts the walls where published
 RTOL = {"mlp": 0.005, "cnn": 0.01, "resnet": 0.01}  # as published
 SOLVERS = ("ridge", "adam")

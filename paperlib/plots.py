@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from paperlib.config import RESOLUTION
+from paperlib.config import RESOLUTION, STEM
 from paperlib.meanfield import SMOOTH, correlation_depth, critical_sigma_w2, propagate
 from paperlib.measures import collapse_depth
 from paperlib.results import provenance
@@ -337,9 +337,9 @@ def signal_path(sigma_w2: float, result: xr.Dataset) -> tuple[np.ndarray, np.nda
         nothing = np.full(result.sizes["depth"] + 1, np.nan)
         return nothing, nothing
     brightness = round(float(((result["original"] / 255) ** 2).mean()), 6)
-    stem, residual = 3, config["architecture"] == "resnet"
+    residual = config["architecture"] == "resnet"
     shared = config["sigma_b2"], config["activation"]
-    squares, signals = _propagated(sigma_w2, stem, brightness, brightness, False, *shared)
+    squares, signals = _propagated(sigma_w2, STEM, brightness, brightness, False, *shared)
     entering = float(squares[-1]), float(signals[-1])
     squares, signals = _propagated(sigma_w2, result.sizes["depth"], *entering, residual, *shared)
     return signals / squares, config["channels"] * signals
@@ -390,7 +390,7 @@ def _depths_reached(axis: Axes, result: xr.Dataset) -> None:
     depth = result.sizes["depth"]
     axis.axhline(depth, color="0.8", lw=0.6, zorder=0)
     axis.set(title="Depth reached", xlabel=VARIANCE, ylabel="depth", ylim=(0, 1.12 * depth))
-    axis.legend(loc="center right")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize=6)
 
 
 def collapse_depths(result: xr.Dataset) -> xr.DataArray:

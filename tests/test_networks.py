@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from paperlib.config import STEM
 from paperlib.meanfield import fixed_point_variance
 from paperlib.networks import (
     LOGIT_SCALE,
@@ -113,7 +114,7 @@ def test_a_convolutional_network_has_a_stem_of_three_stages(build) -> None:
         activation = stage(activation)
         sizes.append(tuple(activation.shape[1:]))
     assert sizes == [(5, 28, 28), (5, 14, 14), (5, 7, 7), (5, 7, 7), (5, 7, 7)]
-    assert network.stem == 3
+    assert network.stem == STEM == 3
     assert network(torch.rand(3, 1, 28, 28)).shape == (3, 10)
 
 
