@@ -6,10 +6,11 @@ change is black or white in its colour.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
+import seaborn
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -116,18 +117,16 @@ def curves(result: xr.Dataset) -> Figure:
         left.set(title="All channels", ylabel="R²", ylim=(_LOWEST, 1.03))
         left.set_xticks(result.level, result.stage.values, rotation=90, fontsize=5.5)
         left.legend()
-        for level in dict.fromkeys(result.entry_level.values.tolist()):
-            at = _of_level(result, level)
-            gained = np.sort(at.gained.values)[::-1]
-            label = f"level {level}, {_stage(result, level)}"
-            middle.plot(np.arange(1, len(gained) + 1), gained, label=label)
-            right.plot(at.energy, at.gained, ".", ms=2.5, label=label)
-        middle.set(title="One channel", xlabel="rank", ylabel="R² gained", xscale="log")
-        right.set(title="Loud or telling?", xlabel="energy (pixel²)", xscale="log")
-        right.set_xlim(float(result.energy.max()) * 1e-5, float(result.energy.max()) * 2)
+        frame = _entries(result)
+        look: dict[str, Any] = {"data": frame, "y": "R² gained", "hue": "level", "palette": "colorblind"}
+        seaborn.lineplot(x="rank", ax=middle, **look)
+        seaborn.scatterplot(x="energy (pixel²)", ax=right, s=8, **look)
+        middle.set(title="One channel", xscale="log")
+        right.set(title="Loud or telling?", xscale="log", ylabel="")
+        loudest = float(result.energy.max())
+        right.set_xlim(1e-5 * loudest, 2 * loudest)
         for axis in (middle, right):
             axis.set_yscale("symlog", linthresh=1e-4)
-            axis.legend()
         sign(figure, describe(result), result)
     return figure
 
@@ -199,6 +198,14 @@ def _weights(result: xr.Dataset) -> str:
 def _asked_for(result: xr.Dataset) -> Sequence[str]:
     whole = [name for name in result.shown.values if name.endswith(":all")]
     return [*provenance(result)["config"]["shown"], *whole]
+
+
+def _entries(result: xr.Dataset) -> pd.DataFrame:
+    """Every channel of the ranked levels, with its rank in its level."""
+    frame = result[["entry_level", "gained", "energy"]].to_dataframe()
+    frame["rank"] = frame.groupby("entry_level")["gained"].rank(ascending=False, method="first")
+    frame["level"] = [f"{level}, {_stage(result, level)}" for level in frame["entry_level"]]
+    return frame.rename(columns={"gained": "R² gained", "energy": "energy (pixel²)"})
 
 
 def _of_level(result: xr.Dataset, level: int) -> xr.Dataset:
