@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from paperlib.config import ACTIVATIONS, SHAPES, VGG_LAYERS
-from paperlib.weights import POOLED, imagenet_state, read_at, read_state, take
+from paperlib.weights import imagenet_state, read_at, read_state, take
 
 HEAD_WIDTH = 400  # of the wide MLP's classifier, as published
 VGG_POOLINGS = 5  # each halves the image
+VGG_CHANNELS = 512  # at the last of them
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of red, green and blue, as torchvision's weights expect
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 LOGIT_SCALE = 4.0  # of the shrinking MLP, whose ten tanh outputs are bounded by 1
@@ -231,8 +232,9 @@ def vgg16(
     every network here: the first stage normalises them as torchvision's weights expect.
 
     At 224×224 torchvision's average pooling to 7×7 does nothing, and there is no stage for it. At
-    other sizes it is merged into the first fully connected layer of weights with torchvision's
-    names: the network is the same function. Other weights read the last level as it is.
+    other sizes it is merged into the first fully connected layer: the network is the same function.
+    So are weights that were trained on images of another size, such as 32×32: what their first
+    fully connected layer reads is averaged to the size that it was trained at.
 
     Args:
         weights: "imagenet" (torchvision's IMAGENET1K_V1, downloaded if need be); "random", weights
@@ -266,10 +268,11 @@ def vgg16(
         _draw_vgg(model, seed)
         return network
     theirs = dict(zip(network.state_dict(), model.state_dict(), strict=True))
+    state = {theirs.get(name, name): value for name, value in state.items()}
     first = state.get("classifier.0.weight")
-    if first is not None and first.shape[1:] == (512 * POOLED**2,):
-        state["classifier.0.weight"] = read_at(first, size)
-    take(model, {theirs.get(name, name): value for name, value in state.items()}, weights)
+    if first is not None and first.ndim == 2:
+        state["classifier.0.weight"] = read_at(first, size, channels=VGG_CHANNELS)
+    take(model, state, weights)
     return network
 
 
@@ -373,7 +376,8 @@ def _vgg_model(name: str, size: tuple[int, int], classes: int) -> Any:
 
     with torch.device("meta"):
         model = getattr(torchvision.models, name)(init_weights=False, num_classes=classes)
-        model.classifier[0] = nn.Linear(512 * size[0] * size[1], model.classifier[0].out_features)
+        inputs, outputs = VGG_CHANNELS * size[0] * size[1], model.classifier[0].out_features
+        model.classifier[0] = nn.Linear(inputs, outputs)
     return model
 
 

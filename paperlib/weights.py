@@ -1,5 +1,6 @@
 """Weights of trained networks: torchvision's downloads and local files."""
 
+import math
 import os
 import pickle
 from collections.abc import Mapping
@@ -16,7 +17,6 @@ from paperlib.libraries import DOWNLOAD_FAILURES, time_limit
 from paperlib.readers import reason
 
 TRAINED_ON = "IMAGENET1K_V1"
-POOLED = 7  # side to which torchvision's VGG averages what its fully connected layers read
 
 State = dict[str, Tensor]
 
@@ -110,11 +110,15 @@ def take(model: nn.Module, state: State, source: object) -> None:
     model.load_state_dict(state, assign=True)
 
 
-def read_at(weight: Tensor, size: tuple[int, int]) -> Tensor:
-    """The first fully connected layer of torchvision's VGG, (neurons, channels · 7 · 7), with the
-    average over parts of the image before it: (neurons, channels · height · width) for size."""
-    if size == (POOLED, POOLED):
+def read_at(weight: Tensor, size: tuple[int, int], *, channels: int) -> Tensor:
+    """A VGG's first fully connected layer, (neurons, channels · side · side), with the average over
+    side × side parts of the image before it: (neurons, channels · height · width) for size.
+
+    torchvision's has the side 7. A layer that reads no square image is returned as it is.
+    """
+    side = math.isqrt(weight.shape[1] // channels)
+    if weight.shape[1] != channels * side**2 or size == (side, side):
         return weight
     units = torch.eye(size[0] * size[1]).view(-1, 1, *size)
-    average = nn.functional.adaptive_avg_pool2d(units, POOLED).flatten(1).to(weight)
-    return (weight.unflatten(1, (-1, POOLED**2)) @ average.T).flatten(1)
+    average = nn.functional.adaptive_avg_pool2d(units, side).flatten(1).to(weight)
+    return (weight.unflatten(1, (-1, side**2)) @ average.T).flatten(1)

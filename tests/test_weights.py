@@ -129,8 +129,17 @@ def test_weights_of_another_network_are_refused_by_name() -> None:
         take(model, {**model.state_dict(), "new": torch.ones(1)}, "it")
 
 
+@pytest.mark.parametrize("side", [7, 1, 2])
 @pytest.mark.parametrize("size", [(7, 7), (1, 1), (2, 5), (14, 14), (9, 20)])
-def test_a_layer_read_at_another_size_averages_as_torchvision_does(size: tuple[int, int]) -> None:
-    weight, images = normal(4, 3 * 49), normal(2, 3, *size)
-    averaged = nn.functional.adaptive_avg_pool2d(images, 7).flatten(1) @ weight.T
-    torch.testing.assert_close(images.flatten(1) @ read_at(weight, size).T, averaged)
+def test_a_layer_read_at_another_size_averages_as_torchvision_does(
+    size: tuple[int, int], side: int
+) -> None:
+    weight, images = normal(4, 3 * side**2), normal(2, 3, *size)
+    averaged = nn.functional.adaptive_avg_pool2d(images, side).flatten(1) @ weight.T
+    read = read_at(weight, size, channels=3)
+    torch.testing.assert_close(images.flatten(1) @ read.T, averaged)
+
+
+def test_a_layer_that_reads_no_square_is_left_alone() -> None:
+    weight = normal(4, 3 * 8)
+    assert read_at(weight, (2, 4), channels=3) is weight
