@@ -5,8 +5,11 @@ has to look first whether its work is done.
 """
 
 import os
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import cache
 from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +21,7 @@ from paperlib.cluster import PERHAPS_MEMORY, Outcome, Task, Work
 
 BACKEND_VARIABLE = "PAPERLIB_BACKEND"
 ADDRESS_VARIABLE = "PAPERLIB_ADDRESS"
+WATCHED = 0.2  # seconds between a worker's looks at its parent
 LIVES = 3  # times in a row that workers may be killed before another task is finished
 
 
@@ -105,13 +109,14 @@ def _check(backend: str, address: str | None) -> None:
 
 
 def _beside(work: Work, tasks: Sequence[Task], jobs: int, backend: str) -> Iterator[Outcome]:
-    """`Engine.run` in processes that are children of this one."""
+    """`Engine.run` with joblib."""
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     waiting = dict(enumerate(tasks))
+    parent = os.getpid() if backend == "loky" else 0
     lost = 0  # times in a row
     while waiting and lost < LIVES:
-        calls = [joblib.delayed(_numbered)(work, *item, os.getpid()) for item in waiting.items()]
+        calls = [joblib.delayed(_numbered)(work, *item, parent) for item in waiting.items()]
         before = len(waiting)
         try:
             together = joblib.Parallel(jobs, backend=backend, return_as="generator_unordered")
@@ -126,8 +131,20 @@ def _beside(work: Work, tasks: Sequence[Task], jobs: int, backend: str) -> Itera
         yield task, f"workers were killed {LIVES} times in a row, {PERHAPS_MEMORY}"
 
 
-def _numbered(work: Work, number: int, task: Any, owner: int) -> tuple[int, str]:
-    """The task's number and why it failed; for an owner that was killed nothing is begun."""
-    if owner not in (os.getpid(), os.getppid()):
-        return number, "the process that asked for it is gone"
+def _numbered(work: Work, number: int, task: Any, parent: int) -> tuple[int, str]:
+    """The task's number and why it failed."""
+    if parent:
+        _go_with(parent)
     return number, work(task)
+
+
+@cache
+def _go_with(parent: int) -> None:
+    """Nothing; this process ends soon after its parent, whose kill -9 it would outlive else."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCHED)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

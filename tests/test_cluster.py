@@ -10,12 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import distributed
 import psutil
 import pytest
 from test_engines import deadly, odd
 
-from paperlib import cluster, engines
+from paperlib import cluster
 from paperlib.engines import Engine
 
 pytestmark = pytest.mark.slow
@@ -72,7 +71,7 @@ def test_a_scheduler_is_found_by_its_address(own: Any) -> None:
 def test_an_address_where_nobody_answers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "PATIENCE", 1)
     with (
-        pytest.raises(ConnectionError, match="no Dask scheduler answers at 'tcp://127.0.0.1:9'"),
+        pytest.raises(ConnectionError, match="no Dask scheduler answers at 'tcp://127"),
         Engine(address="tcp://127.0.0.1:9") as engine,
     ):
         engine.run(odd, range(4))
@@ -149,19 +148,11 @@ def test_a_scheduler_that_is_killed_is_told_and_nothing_finished_is_lost(
     processes.append(worker)
     folder = tmp_path / "done"
     folder.mkdir()
-    with (
-        pytest.raises(ConnectionError, match="the Dask scheduler is gone; what was finished is"),
-        Engine(address=address) as engine,
-    ):
-        for number, _ in enumerate(engine.run(partial(noted, folder=str(folder)), range(100))):
-            if number == 3:
-                scheduler.send_signal(signal.SIGKILL)
+    with Engine(address=address) as engine:
+        outcomes = engine.run(partial(noted, folder=str(folder)), range(100))
+        for _ in range(4):
+            next(outcomes)
+        scheduler.send_signal(signal.SIGKILL)
+        with pytest.raises(ConnectionError, match="the Dask scheduler is gone; what was finished"):
+            list(outcomes)
     assert 4 <= len(list(folder.iterdir())) < 100
-
-
-def test_the_environment_is_not_asked_where_a_backend_is_named(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv(engines.BACKEND_VARIABLE, "dask")
-    assert Engine("loky").backend == "loky"
-    assert distributed.__version__
