@@ -40,7 +40,10 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from paperlib import engines
+
     names = [notebooks.resolve(name) for name in options.names]
+    engines.choose(options.backend, options.address)
     parameters = {key: parsed(text) for key, text in options.parameters}
     status = 0
     for name in names or [notebook.name for notebook in notebooks.find()]:
@@ -156,6 +159,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--profile", default="quick", help=f"{', '.join(config.PROFILES)}; quick")
     _add_parameters(run, "another value for a parameter; the figure then goes to figures/custom/")
     run.add_argument("--jobs", type=int, help="points computed at a time; default: one per core")
+    run.add_argument("--backend", help="what computes points: loky (the default) or dask")
+    run.add_argument(
+        "--address", help="of a Dask scheduler, tcp://…; default: a cluster on this machine"
+    )
     run.add_argument("--force", action="store_true", help="run again what is fresh, too")
     run.add_argument(
         "--save", action="store_true", help="replace the notebook by the executed one (canonical)"

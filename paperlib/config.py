@@ -163,7 +163,7 @@ class Checked:
 
     def as_dict(self) -> dict[str, Any]:
         """Every setting by name, in the types that JSON and YAML know."""
-        return dataclasses.asdict(self)  # type: ignore[call-overload]
+        return {name: getattr(self, name) for name in self.names()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,10 +226,14 @@ class Sweep(_Experiment):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        list(self.points())  # each point checks its own values
+        object.__setattr__(self, "_points", tuple(self._grid()))  # each checks its own values
 
     def points(self) -> Iterator[Any]:
         """Every point of the grid; the last axis runs fastest."""
+        points: tuple[Any, ...] = self.__dict__["_points"]
+        return iter(points)
+
+    def _grid(self) -> Iterator[Any]:
         shared = {k: v for k, v in self.as_dict().items() if k not in self.axes.values()}
         for values in itertools.product(*(getattr(self, name) for name in self.axes.values())):
             yield self.point(**shared, **dict(zip(self.axes, values, strict=True)))

@@ -91,7 +91,7 @@ def download(name: str, root: Path) -> Found:
     layout = TORCHVISION[name]
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as staging:
-        with time_limit():
+        with time_limit(), inside_only():
             source = f"torchvision's download of {name}"
             found = _torchvision(name, Path(staging), source, download=True)
         (root / layout.folder).mkdir(parents=True, exist_ok=True)
@@ -118,6 +118,18 @@ def time_limit(seconds: float = _TIMEOUT) -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+@contextmanager
+def inside_only() -> Iterator[None]:
+    """What torchvision unpacks stays in its folder, on Pythons before 3.14 too: no member of an
+    archive is a link or a path that leads out, or a device."""
+    before = tarfile.TarFile.extraction_filter
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+    try:
+        yield
+    finally:
+        tarfile.TarFile.extraction_filter = before
 
 
 # --- bundled ---

@@ -1,6 +1,10 @@
 """Every directory and file name of the project, each in one place, and how files are written."""
 
 import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # Where the caches and the data look-up can be pointed elsewhere.
@@ -22,12 +26,66 @@ WEIGHTS = "weights"  # of pretrained networks, in the folder of data sets
 def write_whole(file: Path, content: bytes) -> None:
     """Nothing; the file appears under its name complete or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.part")
+    # the number of a process is another's on another machine of a cluster
+    temporary = file.with_name(f"{file.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         temporary.write_bytes(content)
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Nothing; the folder exists, and files can be written to it.
+
+    Raises:
+        OSError: they cannot; the message says what to do.
+    """
+    try:
+        write_whole(folder / ".writable", b"")
+        (folder / ".writable").unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_keep(folder, error) from error
+
+
+def cannot_keep(folder: Path, error: OSError) -> OSError:
+    """The error to raise where a folder does not take what was computed."""
+    what = f"{error.strerror or error}: results cannot be written there; what was finished before"
+    return OSError(
+        error.errno, f"{what} is kept. Make room or give access, and run again", str(folder)
+    )
+
+
+@contextmanager
+def alone(file: Path) -> Iterator[None]:
+    """Between processes: only one at a time is here with the same file.
+
+    The lock is a file beside it, which goes with its last holder and frees itself if one is killed.
+    """
+    if sys.platform == "win32":  # has no such locks
+        yield
+        return
+    import fcntl
+
+    lock = file.with_name(f".{file.name}.lock")
+    while True:
+        with lock.open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            if not _is_still(lock, held.fileno()):  # its holder before removed it
+                continue
+            try:
+                yield
+            finally:
+                lock.unlink()
+            return
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    """Whether the open file is the one of that name."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def home() -> Path:

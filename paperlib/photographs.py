@@ -12,7 +12,7 @@ from torch import Tensor
 
 from paperlib import paths
 from paperlib.datasets import DownloadError
-from paperlib.libraries import DOWNLOAD_FAILURES, time_limit
+from paperlib.libraries import DOWNLOAD_FAILURES, inside_only, time_limit
 from paperlib.readers import PICTURE_SUFFIXES, opened, reason
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _imagenette(root: Path) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as staging:
-            with time_limit():
+            with time_limit(), inside_only():
                 torchvision.datasets.Imagenette(staging, size="320px", download=True)
             os.replace(Path(staging, IMAGENETTE), folder)
     except DOWNLOAD_FAILURES as error:

@@ -54,6 +54,11 @@ KINDS: dict[type[Sweep], Kind] = {
 }
 
 
+def code_version_of(point: Any) -> int:
+    """The code version that a point's numbers have if they are computed here."""
+    return next(kind.code_version for s, kind in KINDS.items() if s.point is type(point))
+
+
 @dataclass
 class Plan:
     """What a sweep has and what it lacks."""

@@ -6,9 +6,9 @@ one that shares points with another, computes only what is missing.
 
 import json
 import os
-import time
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,17 @@ import xarray as xr
 
 from paperlib import paths, results
 from paperlib.config import (
-    CascadePoint,
     CascadeSweep,
     PredictorSweep,
     Sweep,
     TrainingPoint,
     TrainingSweep,
 )
-from paperlib.fitting import arithmetic_of
-from paperlib.plan import CURVES, Plan, forget_data, load_data, make_plan
-from paperlib.points import measure_together, shown_depths
+from paperlib.engines import Engine
+from paperlib.plan import CURVES, Plan, make_plan
+from paperlib.points import shown_depths
 from paperlib.progress import Progress
+from paperlib.worker import Terms, finish
 
 TOGETHER_ON_GPU = 64  # trainings of one shape in one program; on a CPU each alone is as fast
 
@@ -39,7 +39,8 @@ def run_sweep(
     *,
     jobs: int | None = None,
     device: str = "auto",
-    backend: str = "loky",
+    backend: str | None = None,
+    address: str | None = None,
     start_from: str | os.PathLike[str] | None = None,
 ) -> xr.Dataset:
     """The numbers of every point of a grid, along its axes (sigma_w2, seed, …) and depth.
@@ -52,19 +53,23 @@ def run_sweep(
         jobs: points at a time; None or 0 is one per core. The numbers do not depend on it.
         device: "auto", "cpu" or "cuda"; on a GPU trainings of one shape run as one program, other
             points one after the other, undivided.
-        backend: joblib's: "loky" on this machine, "dask" on a cluster.
+        backend: "loky" on this machine, "dask" on a cluster or another of joblib's; and
+        address: of a Dask scheduler. Their defaults: see `engines.Engine`. The folder of points
+            must be the same for all workers.
         start_from: a .nc of an earlier sweep, perhaps an unfinished one; a bare name is looked up
             in data/reference/.
 
     Raises:
         ValueError, FileNotFoundError: data or `start_from` that cannot be read.
+        OSError: results cannot be written, or no scheduler answers. What is finished is kept.
         RuntimeError: points failed; says which and why. The others are finished and kept.
     """
-    jobs, device = _resolve_jobs(jobs), _resolve_device(device)
-    plan = make_plan(config, start_from)
-    total = len(plan.finished) + len(plan.missing)
-    print(f"sweep: {total} points, {len(plan.finished)} finished before", flush=True)
-    _compute(plan, plan.missing, jobs=jobs, device=device, backend=backend)
+    device = _resolve_device(device)
+    with Engine(backend, address=address, jobs=_resolve_jobs(jobs, device)) as engine:
+        plan = make_plan(config, start_from)
+        total = len(plan.finished) + len(plan.missing)
+        print(f"sweep: {total} points, {len(plan.finished)} finished before", flush=True)
+        _compute(plan, plan.missing, engine, device)
     result = _collect(plan)
     results.save_result(result, paths.results_folder() / f"{plan.name}.nc")
     return result
@@ -100,16 +105,17 @@ def run_search(
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must be above 0 and at most 1, got {threshold}")
-    jobs, device = _resolve_jobs(jobs), _resolve_device(device)
+    device = _resolve_device(device)
     plan = make_plan(config, None)
     nearest = min(config.sigma_w2, key=lambda sigma_w2: abs(sigma_w2 - start))
     below = sorted((s for s in config.sigma_w2 if s <= nearest), reverse=True)
     above = sorted(s for s in config.sigma_w2 if s >= nearest)
     walks = [_walk(plan, side, seed, threshold) for side in (below, above) for seed in config.seeds]
     visited: set[TrainingPoint] = set()
-    while wanted := {point for walk in walks if (point := next(walk, None))}:
-        _compute(plan, wanted, jobs=jobs, device=device)
-        visited |= wanted
+    with Engine(jobs=_resolve_jobs(jobs, device)) as engine:
+        while wanted := {point for walk in walks if (point := next(walk, None))}:
+            _compute(plan, wanted, engine, device)
+            visited |= wanted
     return _collect(plan, visited)
 
 
@@ -184,7 +190,7 @@ def _collect(plan: Plan, points: Iterable[Any] | None = None) -> xr.Dataset:
         name: ((*along, *kind.fields[name]), field) for name, field in fields.items()
     }
     variables["finished"] = (tuple(along), done)
-    variables |= {name: (dims, first[name]) for name, dims in kind.shared.items()}
+    variables |= {name: (dims, np.array(first[name])) for name, dims in kind.shared.items()}
     if "depth" not in along:
         along["depth"] = np.arange(1, config.as_dict()["depth"] + 1)
     if isinstance(config, PredictorSweep):
@@ -201,39 +207,35 @@ def _empty(like: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.full((*shape, *like.shape), missing, like.dtype)
 
 
-def _compute(
-    plan: Plan, wanted: Iterable[Any], *, jobs: int, device: str, backend: str = "loky"
-) -> None:
+def _compute(plan: Plan, wanted: Iterable[Any], engine: Engine, device: str) -> None:
     """Nothing; the plan has the numbers of the wanted points that it lacked.
 
     Raises:
+        OSError: the folder of points cannot be written.
         RuntimeError: points failed; says which and why. The others are finished and kept.
     """
     files = {point: plan.missing.pop(point) for point in list(wanted) if point in plan.missing}
     if not files:
         return
+    paths.check_writable(paths.points_folder())
+    terms = Terms(device, os.fspath(paths.data_root()), plan.checksum, plan.kind.code_version)
     groups = _groups(files, device)
-    jobs = 1 if device == "cuda" else min(jobs, len(groups))
-    root = os.fspath(paths.data_root())
-    tasks = (joblib.delayed(_finish)(group, device, root, plan.checksum) for group in groups)
-    failures: list[tuple[Any, str]] = []
-    with (
-        joblib.parallel_config(backend=backend if jobs > 1 else "sequential", n_jobs=jobs),
-        Progress(len(files), "points") as progress,
-    ):
-        for finished, reason in joblib.Parallel(return_as="generator_unordered")(tasks):
-            for point in finished:
+    # In no order, so that sweeps over one grid at the same time share it instead of racing.
+    random.SystemRandom().shuffle(groups)
+    failures: dict[Any, str] = {}
+    with Progress(len(files), "points") as progress:
+        for group, reason in engine.run(partial(finish, terms=terms), groups):
+            for point, file in group.items():
                 progress.advance()
-                if reason:
-                    failures.append((point, reason))
-                else:
-                    plan.look_up(point, files[point])
+                plan.look_up(point, file)
+                if point not in plan.own:
+                    failures[point] = reason or f"its worker wrote no {file} that can be seen here"
     if failures:
-        point, reason = failures[0]
+        point = next(point for point in files if point in failures)
         where = ", ".join(f"{name}={getattr(point, name)}" for name in plan.config.axes)
         raise RuntimeError(
             f"{len(failures)} of {len(files)} points failed, the rest is kept; "
-            f"first at {where}: {reason}"
+            f"first at {where}: {failures[point]}"
         )
 
 
@@ -251,44 +253,10 @@ def _groups(files: Mapping[Any, Path], device: str) -> list[dict[Any, Path]]:
     return [group for of_a_kind in groups.values() for group in of_a_kind]
 
 
-def _finish(
-    files: Mapping[Any, Path], device: str, root: str, checksum: str
-) -> tuple[list[Any], str]:
-    """The points of one group, and why they failed; empty: their files are written."""
-    points = list(files)
-    try:
-        data = load_data(points[0], root)
-        if data.checksum != checksum:  # this worker read the files before they changed
-            forget_data()
-            data = load_data(points[0], root)
-        if data.checksum != checksum:
-            return points, f"this worker finds other data in {root} than the sweep began with"
-        begin = time.process_time()  # the machine may be shared
-        measured = measure_together(points, device=device, data=data)
-    except (ValueError, RuntimeError, OSError, MemoryError) as error:
-        return points, f"{type(error).__name__}: {error}"
-    seconds = (time.process_time() - begin) / len(points)
-    for point, arrays in zip(points, measured, strict=True):
-        about = {
-            "point": point.as_dict(),
-            "computed": {**results.stamp(), "device": device, **_arithmetic(point, device)},
-            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(seconds, 3),
-        }
-        results.write_point(files[point], about, arrays)
-    return points, ""
-
-
-def _arithmetic(point: Any, device: str) -> dict[str, str]:
-    if not isinstance(point, CascadePoint) or point.solver != "ridge":
-        return {}
-    return {"arithmetic": arithmetic_of(torch.zeros(0, device=device), point.resolution)}
-
-
-def _resolve_jobs(jobs: int | None) -> int:
+def _resolve_jobs(jobs: int | None, device: str) -> int:
     if jobs is not None and jobs < 0:
         raise ValueError(f"jobs must be >= 0 (0: one per core), got {jobs}")
-    return jobs or joblib.cpu_count()
+    return 1 if device == "cuda" else jobs or joblib.cpu_count()
 
 
 def _resolve_device(device: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tiny_project import NAME, build
 
-from paperlib import notebooks
+from paperlib import engines, notebooks
 from paperlib.cli import main, parsed
 
 
@@ -87,6 +87,19 @@ def test_run_passes_its_options_on(project: Path, runs: list[tuple[str, dict[str
     assert runs == [(NAME, {**options, "jobs": 3, "force": True, "save": True})]
 
 
+def test_run_chooses_where_the_sweeps_of_its_notebooks_are_computed(
+    project: Path, runs: list[tuple[str, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (engines.BACKEND_VARIABLE, engines.ADDRESS_VARIABLE):
+        monkeypatch.setenv(name, "to be restored")
+        monkeypatch.delenv(name)
+    assert main(["run", "01"]) == 0
+    assert engines.BACKEND_VARIABLE not in os.environ  # kernels inherit the environment
+    assert main(["run", "01", "--backend", "dask", "--address", "tcp://127.0.0.1:8786"]) == 0
+    assert os.environ[engines.BACKEND_VARIABLE] == "dask"
+    assert os.environ[engines.ADDRESS_VARIABLE] == "tcp://127.0.0.1:8786"
+
+
 def test_run_without_names_runs_every_notebook_on_the_quick_profile(
     project: Path, runs: list[tuple[str, dict[str, Any]]]
 ) -> None:
@@ -124,6 +137,8 @@ def test_run_goes_on_after_a_failure_and_reports_it_at_the_end(
         ("run -p depth three", "depth must be a whole number, got 'three'"),
         ("run -p depth 0", "depth must be >= 1, got 0"),
         ("run -p sigma_b2 -1", "sigma_b2 must be >= 0"),
+        ("run --backend slurm", "backend must be one of dask, loky"),
+        ("run --backend loky --address tcp://x:1", "address is for the backend 'dask'"),
         ("run --save", "only runs with exactly the values of the profiles"),
         ("data mnits", "unknown data set 'mnits'"),
         ("data none/such.npz", "such.npz"),

@@ -51,6 +51,9 @@ ORDER = (
     "scoring",
     "sweep",
     "channels",
+    "engines",
+    "cluster",
+    "worker",
     "study",
     "training_vgg",
     "procedure",
@@ -151,10 +154,14 @@ def test_the_lock_holds_what_is_required_and_nothing_else() -> None:
     assert here == required()
 
 
-@pytest.mark.parametrize("name", ["dask", "widgets"])
-def test_an_optional_extra_stays_out_of_the_lock(name: str) -> None:
-    extra = map(Requirement, PROJECT["optional-dependencies"][name])
+def test_the_extra_for_widgets_stays_out_of_the_lock() -> None:
+    extra = map(Requirement, PROJECT["optional-dependencies"]["widgets"])
     assert not {canonicalize_name(wanted.name) for wanted in extra} & locked().keys()
+
+
+def test_the_extra_for_dask_is_what_the_tests_run_with() -> None:
+    extras = PROJECT["optional-dependencies"]
+    assert set(extras["dask"]) <= set(extras["dev"])
 
 
 def test_the_conda_environment_is_python_pip_and_the_lock() -> None:

@@ -1,0 +1,120 @@
+"""Tasks on a Dask cluster: a running one, or one of this machine that listens on loopback.
+
+Everything that a task finishes it writes itself. So the scheduler, the workers and the process that
+asked may die; what was finished stays.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeVar
+
+Task = TypeVar("Task")
+Work = Callable[[Task], str]  # returns why it failed; empty: it did not
+Outcome = tuple[Task, str]  # with what its work returned
+
+PERHAPS_MEMORY = "perhaps for want of memory (try fewer jobs)"
+LOOPBACK = "127.0.0.1"
+CHUNKS = 1000  # that tasks are put into at most: few for a scheduler, many for an even load
+PATIENCE = 30  # seconds that a scheduler is waited for
+
+
+def client(address: str | None, jobs: int) -> AbstractContextManager[Any]:
+    """A client of the scheduler at an address, else the one that this process has, else one of a
+    new cluster of so many workers.
+
+    Raises:
+        ConnectionError: no scheduler answers there.
+    """
+    import distributed
+
+    if address is None:
+        try:
+            return nullcontext(distributed.default_client())  # its owner closes it
+        except ValueError:
+            return _own_cluster(jobs)
+    try:
+        made: Any = distributed.Client(address, timeout=PATIENCE, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ConnectionError(
+            f"no Dask scheduler answers at {address!r} ({error}); expected the address that "
+            "`dask scheduler` prints, such as tcp://127.0.0.1:8786"
+        ) from error
+    return made
+
+
+@contextmanager
+def _own_cluster(jobs: int) -> Iterator[Any]:
+    """A client of a cluster on this machine, for this machine only; its workers come back when
+    they are killed, and as with loky nothing but the system limits their memory."""
+    import dask
+    import distributed
+
+    with (
+        # Else a worker that needs longer to come back is given up, one after the other.
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1 day"}),
+        distributed.LocalCluster(
+            n_workers=jobs,
+            threads_per_worker=1,
+            memory_limit=0,
+            host=LOOPBACK,
+            dashboard_address=f"{LOOPBACK}:0",
+        ) as made,
+        distributed.Client(made, set_as_default=False) as opened,
+    ):
+        yield opened
+
+
+def run(client: Any, work: Work, tasks: Sequence[Task]) -> Iterator[Outcome]:
+    """Each task as its chunk ends, with why it failed; empty: it did not.
+
+    A chunk whose workers were killed more often than Dask allows (three times) is taken apart; a
+    task that was alone then has failed.
+
+    Raises:
+        ConnectionError: the scheduler is gone.
+    """
+    import distributed
+
+    size = -(-len(tasks) // CHUNKS)
+    sent: dict[Any, Sequence[Task]] = {}
+    ended = distributed.as_completed(loop=client.loop)
+
+    def send(chunk: Sequence[Task]) -> None:
+        future = client.submit(_one_by_one, work, chunk, pure=False)
+        sent[future] = chunk
+        ended.add(future)
+
+    try:
+        for begin in range(0, len(tasks), size):
+            send(tasks[begin : begin + size])
+        for future in ended:
+            chunk = sent.pop(future)
+            try:
+                yield from zip(chunk, future.result(), strict=True)
+            except distributed.KilledWorker:
+                if len(chunk) == 1:
+                    yield chunk[0], f"its workers were killed, {PERHAPS_MEMORY}"
+                else:
+                    for task in chunk:
+                        send([task])
+            except distributed.CancelledError as error:
+                raise ConnectionError(
+                    "the Dask scheduler is gone; what was finished is kept: start one and run again"
+                ) from error
+    finally:
+        if sent:
+            client.cancel(list(sent))
+
+
+def _one_by_one(work: Work, chunk: Sequence[Task]) -> list[str]:
+    """Why each task failed; those that come after the chunk was given up are not begun."""
+    return [work(task) if _wanted() else "it was given up" for task in chunk]
+
+
+def _wanted() -> bool:
+    """Whether anybody still waits for what this thread of a worker computes."""
+    import distributed
+
+    worker = distributed.get_worker()
+    task = worker.state.tasks.get(worker.get_current_task())
+    return task is not None and task.state in ("executing", "long-running")

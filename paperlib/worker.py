@@ -1,0 +1,75 @@
+"""What a worker does with a group of points, wherever it runs: it measures and keeps them."""
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from paperlib import paths, results
+from paperlib.config import CascadePoint
+from paperlib.fitting import arithmetic_of
+from paperlib.plan import code_version_of, forget_data, load_data
+from paperlib.points import measure_together
+
+
+class Terms(NamedTuple):
+    """What every worker of a sweep is told."""
+
+    device: str
+    root: str  # where the data lie
+    checksum: str  # of the data that the sweep began with
+    code_version: int  # of the process that named the files
+
+
+def finish(files: Mapping[Any, Path], terms: Terms) -> str:
+    """Why the points of one group failed; empty: their files are written.
+
+    What another worker has finished meanwhile is not computed again.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    points = [
+        point for point, file in files.items() if results.read_point(file, tell=False) is None
+    ]
+    if not points:
+        return ""
+    if code_version_of(points[0]) != terms.code_version:
+        return f"this worker has another paperlib, code version {code_version_of(points[0])}"
+    try:
+        data = load_data(points[0], terms.root)
+        if data.checksum != terms.checksum:  # this worker read the files before they changed
+            forget_data()
+            data = load_data(points[0], terms.root)
+        if data.checksum != terms.checksum:
+            return f"this worker finds other data in {terms.root} than the sweep began with"
+        begin = time.process_time()  # the machine may be shared
+        measured = measure_together(points, device=terms.device, data=data)
+    except (ValueError, RuntimeError, OSError, MemoryError) as error:
+        return f"{type(error).__name__}: {error}"
+    seconds = (time.process_time() - begin) / len(points)
+    for point, arrays in zip(points, measured, strict=True):
+        _keep(files[point], point, arrays, terms.device, seconds)
+    return ""
+
+
+def _keep(file: Path, point: Any, arrays: Any, device: str, seconds: float) -> None:
+    about = {
+        "point": point.as_dict(),
+        "computed": {**results.stamp(), "device": device, **_arithmetic(point, device)},
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
+    }
+    try:
+        results.write_point(file, about, arrays)
+    except OSError as error:
+        raise paths.cannot_keep(file.parent, error) from error
+
+
+def _arithmetic(point: Any, device: str) -> dict[str, str]:
+    if not isinstance(point, CascadePoint) or point.solver != "ridge":
+        return {}
+    return {"arithmetic": arithmetic_of(torch.zeros(0, device=device), point.resolution)}
