@@ -1,0 +1,480 @@
+"""`probe(model, images)`: at which layer of any PyTorch model the input is lost.
+
+    from paperlib import probe
+    report = probe(model, images)  # any nn.Module, untrained or trained
+    print(report)  # in Jupyter: report
+
+The paper's method on stages that are found by running the model: where all paths from the input to
+the output meet, an affine inverse leads back to the meeting point before, and the inverses are
+chained. A layer that some path leads past is regressed on directly.
+"""
+
+import hashlib
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from paperlib import measures, results
+from paperlib.cascade import Cascade
+from paperlib.fitting import EXACT_BELOW, OVERFLOW, default_resolution
+from paperlib.guard import take_statistics, untouched
+from paperlib.levels import Level, shape_of
+from paperlib.networks import Erf, Network, random_numbers
+from paperlib.readout import Inverse, inverse_between
+from paperlib.report import Report, report_of
+from paperlib.tracing import Layers, ProbeError, Stage, run_once, stages_of, tensors_in
+
+LEAST_IMAGES = 10
+FEW_IMAGES = 50  # below, R² says more about the images than about the model
+HELD_OUT = 100  # images that R² is measured on, at most; a fifth of them at least
+NEIGHBOURS = 32  # images whose activations are compared, and moved a little
+STEP = 1e-3  # by which they are moved, of their norm
+COARSE_STEP = 3e-2  # for models in half precision
+PARTS = 6  # of the memory, for a level of all images
+BATCH = 64  # images that run through the model at a time, at most
+RESOLUTION = 1e-3  # λ, where a network has no bounded convolutions
+_SHOWN = 7  # stages from which the example is shown, at most
+
+
+def probe(
+    model: nn.Module,
+    images: Any,
+    *,
+    layers: Layers = "auto",
+    seed: int = 0,
+    resolution: float | None = None,
+    batch_norm: str = "auto",
+    memory: float = 2**30,
+) -> Report:
+    """A report on how much of its input a model still holds at each of its stages.
+
+    R² of a stage is the fraction of held-out images that an affine cascade brings back from there:
+    a lower bound on what the activation holds, and on large activations of less than all of it: see
+    `levels`. The model is run in evaluation mode, without gradients, and is left exactly as it was.
+
+    Args:
+        model: any module; a compiled one is looked at as it was before.
+        images: (n, *shape), floating point, n >= 10 (a few hundred are well spent); or a dict or
+            tuple of tensors with n samples each, the model's arguments, of which the first in
+            floating point is reconstructed.
+        layers: "auto", every place where all paths meet; or dotted names (`relu#2` is the second
+            call of `relu`), or a function of name and module that picks layers.
+        seed: of which images are held out, and of the model's random numbers while it is probed.
+        resolution: λ, what lies below its square root is lost: in squared units of bounded
+            activations, in units of the mean square of others. None is 1e-3, and 3e-6 for
+            convolutional networks of tanh, erf or sigmoid.
+        batch_norm: statistics of batch norms: "running" as they are, "batch" of these images, or
+            "auto", of these images where none were ever taken.
+        memory: bytes that activations may take, about; less makes them coarser.
+
+    Raises:
+        ValueError: no such layer, images that the model does not take, a layer that returns NaN;
+            names the layer and the shape.
+
+    Source: arXiv:2406.12916; cuts, tokens and sequences are this package's.
+    """
+    options = {"layers": layers, "seed": seed, "resolution": resolution}
+    options |= {"batch_norm": batch_norm, "memory": memory}
+    model = _plain(model)
+    _check_options(seed, resolution, memory)
+    inputs = Inputs.of(images, model, seed)
+    if resolution is None:
+        resolution = _default_resolution(model)
+    with untouched(model):
+        torch.manual_seed(seed)
+        work = _Work(model, inputs, resolution, memory)
+        size = work.batch_size()
+        statistics = take_statistics(model, work.run, inputs.batches(size), batch_norm)
+        if isinstance(model, Network) and layers == "auto":
+            layers = [f"stages.{number}" for number in range(len(model.stages))]
+            work.look(layers)
+            kept, pictures = work.by_its_cascade()
+        else:
+            work.look(layers)
+            kept, pictures = work.by_chained_inverses(size)
+        correlation, separation = work.neighbours(size)
+    about = {
+        "config": work.settings() | {"seed": seed, "batch_norms_of_these_images": statistics},
+        "data": inputs.about(),
+        "computed": [{**results.stamp(), "device": str(inputs.device), "points": 1}],
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    table = work.table() | {
+        "r_squared": kept,
+        "correlation": correlation,
+        "separation": separation,
+    }
+    found = report_of(table, pictures, about)
+    return Report(found, lambda other: probe(other, images, **options), model)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A model's arguments, with all samples that are fitted before those that are held out.
+
+    Attributes:
+        values: the arguments: a tensor, a dict or a tuple.
+        place: of the tensor among them that is reconstructed.
+        train: how many samples are fitted.
+    """
+
+    values: Any
+    place: Any
+    train: int
+    device: torch.device
+
+    @classmethod
+    def of(cls, images: Any, model: nn.Module, seed: int) -> "Inputs":
+        """The arguments on the model's device and in its precision, checked."""
+        given = _named(images)
+        place = next((k for k, v in given.items() if v.is_floating_point() and v.ndim > 1), None)
+        if place is None:
+            kinds = ", ".join(f"{tuple(v.shape)} of {v.dtype}" for v in given.values()) or "none"
+            raise ProbeError(
+                "images must hold a floating-point tensor (n, *shape), which is reconstructed; got "
+                f"{kinds}; turn pixels into floats in [0, 1], and words into their embeddings"
+            )
+        count = len(given[place])
+        _check_count(count, {k: v for k, v in given.items()}, given[place])
+        order = torch.randperm(count, generator=random_numbers("held out", seed))
+        weights = next((p for p in model.parameters() if p.is_floating_point()), given[place])
+        for name, value in given.items():
+            value = value[order.to(value.device)].to(weights.device)
+            given[name] = value.to(weights.dtype) if value.is_floating_point() else value
+        values = given if isinstance(images, dict) else tuple(given.values())
+        whole: Any = values[0] if isinstance(images, Tensor) else values
+        held_out = min(HELD_OUT, max(2, count // 5))
+        return cls(whole, place, count - held_out, weights.device)
+
+    @property
+    def source(self) -> Tensor:
+        """The samples that are reconstructed."""
+        return self.source_of(self.values)
+
+    def source_of(self, values: Any) -> Tensor:
+        """The tensor that is reconstructed, among such arguments."""
+        return values if isinstance(values, Tensor) else values[self.place]
+
+    def part(self, first: int, end: int) -> Any:
+        """The arguments of some samples."""
+        return _mapped(self.values, lambda value: value[first:end])
+
+    def batches(self, size: int) -> Iterator[Any]:
+        """The arguments of the samples that are fitted, `size` at a time."""
+        for first in range(0, self.train, size):
+            if min(first + size, self.train) - first > 1 or size == 1:
+                yield self.part(first, min(first + size, self.train))
+
+    def moved(self, first: int, end: int, step: float) -> Any:
+        """The arguments of some samples twice, the second time `step` of their norm away."""
+        generator = random_numbers("neighbours", first)
+        both = _mapped(self.part(first, end), lambda value: torch.cat([value, value]))
+        source = self.source_of(both)
+        near = source[end - first :].float()
+        noise = torch.randn(near.shape, generator=generator).to(near)
+        sizes = [t.flatten(1).norm(dim=1).view(-1, *[1] * (near.ndim - 1)) for t in (near, noise)]
+        source[end - first :] = (near + step * noise * sizes[0] / sizes[1]).to(source.dtype)
+        return both
+
+    def about(self) -> dict[str, Any]:
+        """What is said of the samples in a result."""
+        numbers = self.source.detach().cpu().float().numpy()
+        return {
+            "name": "images",
+            "shape": list(self.source.shape[1:]),
+            "checksum": hashlib.sha256(np.ascontiguousarray(numbers).tobytes()).hexdigest(),
+            "train_images": self.train,
+            "test_images": len(self.source) - self.train,
+        }
+
+
+class _Work:
+    """One probe: what is found on the way."""
+
+    def __init__(
+        self, model: nn.Module, inputs: Inputs, resolution: float, memory: float
+    ) -> None:
+        self.model, self.inputs = model, inputs
+        self.resolution, self.memory = resolution, memory
+        self.stages: list[Stage] = []
+        self.levels: list[Level] = []
+
+    def run(self, values: Any) -> Any:
+        """What the model makes of some samples' arguments."""
+        if isinstance(values, dict):
+            return self.model(**values)
+        return self.model(values) if isinstance(values, Tensor) else self.model(*values)
+
+    def batch_size(self) -> int:
+        """How many samples run through the model at a time: half the memory, as two of them say."""
+        two = self.inputs.part(0, 2)
+        numbers = 0
+
+        def told(layer: str, call: int, outputs: Any) -> None:
+            nonlocal numbers
+            numbers += sum(tensor.numel() for tensor in tensors_in(outputs))
+
+        run_once(self.model, self.run, two, told)
+        return int(min(BATCH, max(2, self.memory / 2 / (4 * max(1, numbers / 2)))))
+
+    def look(self, layers: Layers) -> None:
+        """Nothing; finds the stages, and how much of each can be kept."""
+        two, three = (self.inputs.part(0, count) for count in (2, 3))
+        source = self.inputs.source_of(two)
+        self.stages, _ = stages_of(self.model, self.run, (two, three), source, layers)
+        image = tuple(source.shape[1:])
+        most = max(64, int(self.memory / (4 * PARTS * len(self.inputs.source))))
+        flat = any(isinstance(m, nn.Conv1d) for m in self.model.modules())
+        shapes = [shape_of(image, channels_first=flat)]
+        modules = dict(self.model.named_modules())
+        for stage in self.stages:
+            flat = any(isinstance(m, nn.Conv1d) for m in modules[stage.layer].modules())
+            shapes.append(shape_of(stage.shape, image=image, channels_first=flat))
+        self.levels = [Level(shape, most) for shape in shapes]
+
+    def by_its_cascade(self) -> tuple[np.ndarray, Tensor]:
+        """R² of every stage by the cascade of a network of this package, and the first held-out
+        image as it comes back."""
+        train, test = self._images()
+        stages: Any = self.model.stages
+        cascade = Cascade.for_network(stages, train[:1]).fit(train, resolution=self.resolution)
+        pictures = cascade.reconstruct(test)
+        kept = measures.r_squared(test, pictures, mean=train.mean(0))
+        return kept.cpu().numpy(), torch.cat([test[:1], pictures[:, 0]])
+
+    def by_chained_inverses(self, size: int) -> tuple[np.ndarray, Tensor]:
+        """R² of every stage, and the first held-out image as it comes back."""
+        source = self.inputs.source
+        images = torch.cat([self.levels[0].take(part) for part in source.split(size)])
+        train, test = images[: self.inputs.train], images[self.inputs.train :]
+        mean = train.mean(0)
+        chain: list[Inverse] = []
+        below, below_level = train, self.levels[0]
+        kept, pictures = np.full(len(self.stages), np.nan), [test[:1]]
+        for group in self._groups():
+            codes = self._captured(group, size)
+            for number in group:
+                found = codes.pop(number)
+                level, stage = self.levels[number + 1], self.stages[number]
+                lower, target = (below_level, below) if stage.cut else (self.levels[0], train)
+                inverse = inverse_between(level, lower, len(train))
+                inverse.fit(found[: len(train)], target, self._penalty(number), self._dtype)
+                back = inverse(found[len(train) :])
+                if stage.cut:
+                    for earlier in reversed(chain):
+                        back = earlier(back)
+                    chain.append(inverse)
+                    below, below_level = found[: len(train)], level
+                kept[number] = float(measures.r_squared(test, back, mean=mean))
+                pictures.append(back[:1])
+        return kept, torch.cat(pictures)
+
+    def neighbours(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """For every stage, the mean cosine of two images' activations, and how much further apart
+        than the images those of neighbours are."""
+        half = next((p.dtype.itemsize < 4 for p in self.model.parameters()), False)
+        step, pairs = COARSE_STEP if half else STEP, max(2, size // 2)
+        end = min(NEIGHBOURS, len(self.inputs.source))
+        found: list[list[tuple[float, float]]] = [[] for _ in self.stages]
+        for first in range(0, end - 1, pairs):
+            moved = self.inputs.moved(first, min(first + pairs, end), step)
+
+            def take(number: int, value: Tensor) -> None:
+                found[number].append(_geometry(value.float().flatten(1)))
+
+            self._visit(range(len(self.stages)), moved, take)
+        cosines, distances = np.moveaxis(np.array([np.mean(f, 0) for f in found]), 1, 0)
+        return cosines, distances / step
+
+    def table(self) -> dict[str, Any]:
+        """What is known of each stage by its name, before anything is measured."""
+        through = isinstance(self.model, Network) and all(s.cut for s in self.stages)
+        return {
+            "layer": [stage.name for stage in self.stages],
+            "shape": ["×".join(map(str, stage.shape)) for stage in self.stages],
+            "read": [
+                ("cascade" if stage.cut else "direct")
+                + ("" if level.whole or through else ", in part")
+                for stage, level in zip(self.stages, self.levels[1:], strict=True)
+            ],
+            "numbers": [math.prod(stage.shape) for stage in self.stages],
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """What is said of the computation in a result."""
+        target = self.levels[0]
+        return {
+            "model": type(self.model).__name__,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "resolution": self.resolution,
+            "memory": self.memory,
+            "target": list(target.kept if not target.whole else target.shape.raw),
+            "target_is_whole": target.whole,
+        }
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return torch.float64 if self.resolution < EXACT_BELOW else torch.float32
+
+    def _images(self) -> tuple[Tensor, Tensor]:
+        source = self.inputs.source
+        return source[: self.inputs.train], source[self.inputs.train :]
+
+    def _penalty(self, number: int) -> float:
+        if self.stages[number].bounded:
+            return self.resolution
+        return max(self.resolution * self.levels[number + 1].mean_square, 1e-30)
+
+    def _groups(self) -> Iterator[Sequence[int]]:
+        """Runs of stages whose activations of all images can be held together."""
+        group: list[int] = []
+        held = 0.0
+        for number, level in enumerate(self.levels[1:]):
+            size = 4.0 * math.prod(level.kept) * len(self.inputs.source)
+            if group and held + size > self.memory / 2:
+                yield group
+                group, held = [], 0.0
+            group.append(number)
+            held += size
+        yield group
+
+    def _captured(self, group: Sequence[int], size: int) -> dict[int, Tensor]:
+        """What is kept of all samples' activations at some stages."""
+        parts: dict[int, list[Tensor]] = {number: [] for number in group}
+
+        def take(number: int, value: Tensor) -> None:
+            parts[number].append(self.levels[number + 1].take(value))
+
+        count = len(self.inputs.source)
+        for first in range(0, count, size):
+            self._visit(group, self.inputs.part(first, min(first + size, count)), take)
+        return {number: torch.cat(found) for number, found in parts.items()}
+
+    def _visit(self, group: Sequence[int], values: Any, take: Any) -> None:
+        """Nothing; `take` is given the activations (n, *shape) at each of some stages."""
+        wanted: dict[tuple[str, int], list[int]] = {}
+        for number in group:
+            stage = self.stages[number]
+            wanted.setdefault((stage.layer, stage.call), []).append(number)
+        missing = set(group)
+
+        def told(layer: str, call: int, outputs: Any) -> None:
+            for number in wanted.get((layer, call), ()):
+                stage = self.stages[number]
+                value = list(tensors_in(outputs))[stage.place]
+                _check_finite(stage, value)
+                take(number, stage.samples(value))
+                missing.discard(number)
+
+        run_once(self.model, self.run, values, told)
+        if missing:
+            name = self.stages[min(missing)].name
+            raise ProbeError(f"layer {name!r} was called for some images and not for others")
+
+
+def _geometry(values: Tensor) -> tuple[float, float]:
+    """The mean cosine of the first half's rows with each other, and the mean relative distance of
+    each row of the second half from its like in the first."""
+    rows, near = values.double().chunk(2)
+    norms = rows.norm(dim=1).clamp(min=1e-300)
+    count = len(rows)
+    total = float((rows / norms[:, None]).sum(0).square().sum())
+    cosine = (total - count) / (count * (count - 1)) if count > 1 else math.nan
+    return cosine, float(((near - rows).norm(dim=1) / norms).mean())
+
+
+def _plain(model: Any) -> nn.Module:
+    """The module itself, of a compiled one the original.
+
+    Raises:
+        ProbeError: no module, or one whose weights do not exist yet.
+    """
+    model = getattr(model, "_orig_mod", model)
+    if not isinstance(model, nn.Module):
+        raise ProbeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ProbeError(f"{name} is not initialised yet; run the model once on some images")
+        if parameter.is_meta:
+            raise ProbeError(f"{name} is on the device meta; give it numbers first")
+    return model
+
+
+def _check_options(seed: Any, resolution: Any, memory: Any) -> None:
+    if not isinstance(seed, int) or seed < 0:
+        raise ProbeError(f"seed must be a whole number >= 0, got {seed!r}")
+    if resolution is not None and not (isinstance(resolution, int | float) and resolution > 0):
+        raise ProbeError(f"resolution must be a number > 0, got {resolution!r}")
+    if not isinstance(memory, int | float) or not memory >= 2**20:
+        raise ProbeError(f"memory must be at least 2**20 bytes, got {memory!r}")
+
+
+def _named(images: Any) -> dict[Any, Tensor]:
+    """The tensors among a model's arguments by name or place."""
+    if isinstance(images, Tensor):
+        return {0: images}
+    if isinstance(images, dict):
+        given: dict[Any, Any] = dict(images)
+    elif isinstance(images, tuple | list):
+        given = dict(enumerate(images))
+    else:
+        raise ProbeError(
+            "images must be a tensor (n, *shape), or a dict or tuple of tensors, the model's "
+            f"arguments; got {type(images).__name__}"
+        )
+    for name, value in given.items():
+        if not isinstance(value, Tensor) or not value.ndim:
+            raise ProbeError(
+                f"images[{name!r}] must be a tensor with an axis of samples, "
+                f"got {type(value).__name__}"
+            )
+    return given
+
+
+def _check_count(count: int, given: dict[Any, Tensor], source: Tensor) -> None:
+    for name, value in given.items():
+        if len(value) != count:
+            raise ProbeError(
+                f"all arguments must have as many samples; images[{name!r}] has {len(value)}, the "
+                f"first in floating point {count}"
+            )
+    if count < LEAST_IMAGES:
+        raise ProbeError(
+            f"a probe needs at least {LEAST_IMAGES} images to fit and hold out, got {count} "
+            f"(images are (n, *shape), here {tuple(source.shape)}); a few hundred are well spent"
+        )
+    if not source.isfinite().all():
+        raise ProbeError("images hold NaN or infinite values; remove them first")
+    if count < FEW_IMAGES:
+        warnings.warn(
+            f"only {count} images: R² is then a rough lower bound; give a few hundred",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _mapped(values: Any, change: Any) -> Any:
+    if isinstance(values, dict):
+        return {name: change(value) for name, value in values.items()}
+    return change(values) if isinstance(values, Tensor) else tuple(map(change, values))
+
+
+def _check_finite(stage: Stage, value: Tensor) -> None:
+    low, high = value.aminmax() if value.numel() else (value.new_zeros(()), value.new_zeros(()))
+    if not (low > -OVERFLOW and high < OVERFLOW):  # NaN compares false
+        raise ProbeError(
+            f"layer {stage.name!r} returns NaN or values beyond {OVERFLOW:g} in a tensor of shape "
+            f"{tuple(value.shape)}; use a smaller initialisation, or more precision"
+        )
+
+
+def _default_resolution(model: nn.Module) -> float:
+    bounded = any(isinstance(m, nn.Tanh | nn.Sigmoid | Erf) for m in model.modules())
+    return default_resolution([model]) if bounded or isinstance(model, Network) else RESOLUTION
