@@ -85,7 +85,7 @@ def _geometry(axis: Axes, result: xr.Dataset) -> None:
     other = axis.twinx()
     other.plot(result.stage, result["separation"].clip(min=1e-6), ".-", color="C1")
     other.set(yscale="log")
-    other.set_ylabel("distance of neighbours, relative to the input's", color="C1")
+    other.set_ylabel("distance of neighbours (at the input: 1)", color="C1")
     _name_stages(axis, result)
 
 

@@ -34,8 +34,8 @@ from paperlib.tracing import Layers, ProbeError, Stage, run_once, stages_of, ten
 LEAST_IMAGES = 10
 FEW_IMAGES = 50  # below, R² says more about the images than about the model
 HELD_OUT = 100  # images that R² is measured on, at most; a fifth of them at least
-NEIGHBOURS = 32  # images whose activations are compared, and moved a little
-STEP = 1e-3  # by which they are moved, of their norm
+NEIGHBOURS = 16  # images whose activations are compared, and moved a little
+STEP = 1e-3  # by which they are moved, of the way to another image
 COARSE_STEP = 3e-2  # for models in half precision
 PARTS = 6  # of the memory, for a level of all images
 BATCH = 64  # images that run through the model at a time, at most
@@ -173,14 +173,11 @@ class Inputs:
                 yield self.part(first, min(first + size, self.train))
 
     def moved(self, first: int, end: int, step: float) -> Any:
-        """The arguments of some samples twice, the second time `step` of their norm away."""
-        generator = random_numbers("neighbours", first)
+        """The arguments of some samples twice, the second time `step` of the way to the next."""
         both = _mapped(self.part(first, end), lambda value: torch.cat([value, value]))
         source = self.source_of(both)
-        near = source[end - first :].float()
-        noise = torch.randn(near.shape, generator=generator).to(near)
-        sizes = [t.flatten(1).norm(dim=1).view(-1, *[1] * (near.ndim - 1)) for t in (near, noise)]
-        source[end - first :] = (near + step * noise * sizes[0] / sizes[1]).to(source.dtype)
+        here = source[: end - first].float()
+        source[end - first :] = (here + step * (here.roll(1, 0) - here)).to(source.dtype)
         return both
 
     def about(self) -> dict[str, Any]:
@@ -198,9 +195,7 @@ class Inputs:
 class _Work:
     """One probe: what is found on the way."""
 
-    def __init__(
-        self, model: nn.Module, inputs: Inputs, resolution: float, memory: float
-    ) -> None:
+    def __init__(self, model: nn.Module, inputs: Inputs, resolution: float, memory: float) -> None:
         self.model, self.inputs = model, inputs
         self.resolution, self.memory = resolution, memory
         self.stages: list[Stage] = []
@@ -277,21 +272,23 @@ class _Work:
         return kept, torch.cat(pictures)
 
     def neighbours(self, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """For every stage, the mean cosine of two images' activations, and how much further apart
-        than the images those of neighbours are."""
-        half = next((p.dtype.itemsize < 4 for p in self.model.parameters()), False)
+        """For every stage, the mean cosine of two images' activations, and how far apart those of
+        neighbours are, relative to their length, as a multiple of the same at the input."""
+        half = self.inputs.source.dtype.itemsize < 4
         step, pairs = COARSE_STEP if half else STEP, max(2, size // 2)
         end = min(NEIGHBOURS, len(self.inputs.source))
         found: list[list[tuple[float, float]]] = [[] for _ in self.stages]
+        at_input: list[float] = []
         for first in range(0, end - 1, pairs):
             moved = self.inputs.moved(first, min(first + pairs, end), step)
+            at_input.append(_geometry(self.inputs.source_of(moved).flatten(1))[1])
 
             def take(number: int, value: Tensor) -> None:
-                found[number].append(_geometry(value.float().flatten(1)))
+                found[number].append(_geometry(value.flatten(1)))
 
             self._visit(range(len(self.stages)), moved, take)
         cosines, distances = np.moveaxis(np.array([np.mean(f, 0) for f in found]), 1, 0)
-        return cosines, distances / step
+        return cosines, distances / max(float(np.mean(at_input)), 1e-30)
 
     def table(self) -> dict[str, Any]:
         """What is known of each stage by its name, before anything is measured."""
@@ -380,14 +377,19 @@ class _Work:
 
 
 def _geometry(values: Tensor) -> tuple[float, float]:
-    """The mean cosine of the first half's rows with each other, and the mean relative distance of
-    each row of the second half from its like in the first."""
+    """The mean cosine of the first half's rows with each other, and the mean distance of each row
+    of the second half from its like in the first, relative to its length.
+
+    Rows without length count as parallel.
+    """
     rows, near = values.double().chunk(2)
-    norms = rows.norm(dim=1).clamp(min=1e-300)
+    norms = rows.norm(dim=1)
+    if not norms.all():
+        return 1.0, 0.0
     count = len(rows)
     total = float((rows / norms[:, None]).sum(0).square().sum())
-    cosine = (total - count) / (count * (count - 1)) if count > 1 else math.nan
-    return cosine, float(((near - rows).norm(dim=1) / norms).mean())
+    moved = (near - rows).norm(dim=1) / norms
+    return (total - count) / (count * (count - 1)), float(moved.mean())
 
 
 def _plain(model: Any) -> nn.Module:

@@ -16,7 +16,39 @@ from paperlib.regression import Moments, Samples
 from paperlib.windows import Window
 
 FEATURES = 1152  # of neighbourhoods, at most; else one position is read from one
+SCARCE = 4  # samples for each number, up to which a fit could follow noise
+TARGETS = 4096  # of a vector's, that choose how coarse its resolution is
 _RIDGES = tuple(10.0**power for power in range(7))  # of the resolution, where samples are few
+
+
+class CheckedMoments(Moments):
+    """Moments whose solution is checked on every fourth sample: where a coarser resolution, by
+    powers of ten, predicts these better from the others, it is taken."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__(dtype)
+        self.dtype = dtype
+        self._parts = (Moments(dtype), Moments(dtype))
+
+    def update(self, features: Tensor, targets: Tensor) -> None:
+        """Nothing; takes in a chunk of samples: features (n, p), targets (n, q)."""
+        super().update(features, targets)
+        first = len(features) - len(features) // 4
+        for part, rows in zip(self._parts, (slice(first), slice(first, None)), strict=True):
+            if len(features[rows]):
+                part.update(features[rows], targets[rows])
+
+    def solve(self, resolution: float) -> tuple[Tensor, Tensor]:
+        """Weight (q, p) and bias (q,), see `Moments.solve`, at the best resolution from this on."""
+        fitted, checked = self._parts
+        if not (checked.count and fitted.count):
+            return super().solve(resolution)
+        errors = []
+        for factor in _RIDGES:
+            weight = fitted.solve(factor * resolution)[0]
+            explained = 2 * (weight * checked.cross).sum()
+            errors.append(float(((weight @ checked.scatter) * weight).sum() - explained))
+        return super().solve(resolution * _RIDGES[errors.index(min(errors))])
 
 
 class Local:
@@ -44,7 +76,7 @@ class Local:
         self.inverse.to(codes.dtype)
         pairs = [(self._resized(codes), targets)]
         samples = Samples(pairs, len(codes), resolution=resolution)
-        self.inverse.solve(samples, Moments(dtype))
+        self.inverse.solve(samples, CheckedMoments(dtype))
 
     def __call__(self, codes: Tensor) -> Tensor:
         """The estimated fields (n, *lower.kept) of codes (n, *upper.kept)."""
@@ -61,10 +93,9 @@ class Local:
 class Dense:
     """From all numbers of a level to all of a level below it.
 
-    With fewer samples than numbers the regression is solved by the samples' products, and kept as
-    these samples where that is smaller. A fit of more numbers than samples could follow noise; so
-    the resolution then grows, by powers of ten, as long as leaving out one sample says that this
-    predicts better.
+    A fit to fewer samples than four times the numbers could follow noise; its resolution grows, by
+    powers of ten, where leaving out one sample says that this predicts better. Such a fit is solved
+    by the samples' products, and kept as these samples where that is smaller.
     """
 
     def __init__(self, upper: Level, lower: Level) -> None:
@@ -75,7 +106,7 @@ class Dense:
         """Nothing; takes the ridge regression of targets (n, …) on codes (n, …) as its own."""
         x, y = codes.flatten(1), targets.flatten(1)
         (n, p), q = x.shape, y.shape[1]
-        if n > p and q * p <= n * (p + q):
+        if n > SCARCE * p and q * p <= n * (p + q):
             moments = Moments(dtype)
             moments.update(x, y)
             weight, bias = moments.solve(resolution)
@@ -85,8 +116,10 @@ class Dense:
         x, y = (x - self.code).to(dtype), (y - self.mean).to(dtype)
         values, vectors = torch.linalg.eigh((x @ x.T / n).double())
         values = values.clamp(min=0)
-        if n <= p:
-            resolution *= _best_ridge(values, vectors, y.double(), resolution)
+        if n <= SCARCE * p:
+            resolution *= _best_ridge(
+                values, vectors, y[:, :: -(-y.shape[1] // TARGETS)].double(), resolution
+            )
         dual = (vectors / (values + resolution)) @ vectors.T / n
         self.read = (dual.to(x.dtype) @ x).to(codes.dtype)  # (n, p)
         self.samples = y.to(codes.dtype)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LOST = 0.02  # R² below which the input counts as lost
 PARALLEL = 0.98  # mean cosine of different images' activations from which they are parallel
-APART = 10.0  # times as far apart as at the input: neighbours are separated
+APART = 3.0  # times as far apart as at the input: neighbours have separated
 ALIVE = 0.1  # R² at the end of a critical network
 GAINS = tuple(2 ** (power / 2) for power in range(-4, 7))  # factors of the weights' variance
 BETTER = 0.02  # of R² at the end, that another variance must gain
@@ -37,8 +37,8 @@ class Report:
     Attributes:
         result: along `stage` (from 1), with `layer`, `shape` and `read` (how the input is read from
             there): `r_squared`, the fraction of held-out images that comes back; `correlation`, the
-            mean cosine of two images' activations; `separation`, how many times further apart than
-            the images those of neighbours are; `numbers` of one sample.
+            mean cosine of two images' activations; `separation`, how far apart those of neighbours
+            are, relative to their length, as a multiple of the same at the input; `numbers` of one sample.
     """
 
     result: xr.Dataset
@@ -68,15 +68,15 @@ class Report:
     def phase(self) -> str:
         """ordered, chaotic, critical, or undecided, by the numbers at the `end`.
 
-        Ordered: activations of different inputs have become parallel (mean cosine above 0.98, and
-        closer to 1 than the images' own); chaotic: neighbours are more than 10 times further apart
-        than at the input; critical: neither, and R² is above 0.1. See `phase_numbers`.
+        Ordered: activations of different inputs have become parallel (mean cosine above 0.98);
+        chaotic: neighbours are more than 3 times as far apart as at the input, relative to the
+        activations' length; critical: neither, and R² is above 0.1.
         """
         at = self.phase_numbers
-        if at["separation"] > APART:
-            return "chaotic"
         if at["correlation"] > PARALLEL:
             return "ordered"
+        if at["separation"] > APART:
+            return "chaotic"
         return "critical" if at["r_squared"] > ALIVE else "undecided"
 
     @property

@@ -8,7 +8,6 @@ returned, so that skip connections, concatenations and attention need no rules o
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -105,9 +104,7 @@ class _Flow(TorchDispatchMode):
         self._alive: dict[int, list[Tensor]] = {}  # by storage, so that none is used again
         self._keep(source)
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         given = [t for t in tensors_in([args, kwargs]) if _key(t) is not None]
         read = [self._nodes.get(_key(t)) for t in given]
@@ -130,6 +127,10 @@ class _Flow(TorchDispatchMode):
         self._keep(tensor)
         if not parents or (_key(tensor) in self._nodes and not written):
             return
+        if len(parents) == 1 and not written and not others and _moves(name):
+            if tensor.numel() == self.operations[parents[0]].numbers:
+                self._nodes[_key(tensor)] = parents[0]  # the same numbers in another order
+                return
         bounded = self._bounded(name, parents, others)
         self.operations.append(_Operation(name, parents, bounded, tensor.numel()))
         node = len(self.operations) - 1
@@ -144,7 +145,7 @@ class _Flow(TorchDispatchMode):
     def _bounded(self, name: str, parents: tuple[int, ...], others: bool) -> bool:
         if name.rstrip("_") in _BOUNDED:
             return True
-        if any(part in name for part in (*_KEEPING, *_MOVING)) or name in _MOVING_EXACTLY:
+        if _moves(name) or any(part in name for part in _KEEPING):
             return all(self.operations[node].bounded for node in parents)
         if name.rstrip("_") == "mul":
             return not others and all(self.operations[node].bounded for node in parents)
@@ -201,9 +202,7 @@ def _listening(
             handle.remove()
 
 
-def run_once(
-    model: nn.Module, run: Run, inputs: Any, told: Callable[[str, int, Any], None]
-) -> Any:
+def run_once(model: nn.Module, run: Run, inputs: Any, told: Callable[[str, int, Any], None]) -> Any:
     """What the model returns; `told` hears of every call of every layer, and what it returned.
 
     Raises:
@@ -339,17 +338,17 @@ def _automatic(
         segment = _between(operations, cuts, before, node)
         if any(_mixes(operation.name) for operation in segment):
             kept.append(node)
-        elif kept and not all(_moves(operation, operations[node]) for operation in segment):
+        elif kept:
             kept[-1] = node
     kept = kept or ends[-1:]
     return [_named(node, [c for c in calls if c.node == node], kept) for node in kept]
 
 
 def _named(node: int, calls: list[_Call], kept: list[int]) -> _Call:
-    """The outermost of the calls that returned a tensor, of those within one stage if any is."""
-    whole = [
-        call for call in calls if call.layer and not any(call.begin <= k < node for k in kept)
-    ]
+    """The outermost of the calls that returned a tensor, of those within one stage if any is; not
+    one that arranged its numbers anew."""
+    calls = [call for call in calls if call.shape == calls[0].shape]
+    whole = [call for call in calls if call.layer and not any(call.begin <= k < node for k in kept)]
     return max(whole or [c for c in calls if c.layer][:1] or calls, key=lambda call: call.order)
 
 
@@ -408,10 +407,8 @@ def _stage(call: _Call, axis: int, rows: int, *, cut: bool, segment: list[_Opera
         bounded = bounded or any(op.name.rstrip("_") in _CENTRED for op in segment)
     rest = [size for place, size in enumerate(call.shape) if place != axis]
     shape = tuple(rest if rows == 1 else [rows, *rest])
-    name = _title_of(call) + (f"[{call.place}]" if call.place else "")
-    return Stage(
-        name or "output", call.layer, call.call, call.place, shape, axis, rows, cut, bounded
-    )
+    name = (_title_of(call) or "output") + (f"[{call.place}]" if call.place else "")
+    return Stage(name, call.layer, call.call, call.place, shape, axis, rows, cut, bounded)
 
 
 def _title_of(call: _Call) -> str:
@@ -436,11 +433,5 @@ def _mixes(name: str) -> bool:
     return any(part in name for part in _MIXING) or name in _MIXING_EXACTLY
 
 
-def _moves(operation: _Operation, end: _Operation) -> bool:
-    known = any(part in operation.name for part in _MOVING) or operation.name in _MOVING_EXACTLY
-    return known and operation.numbers == end.numbers
-
-
-def in_order(stages: Sequence[Stage]) -> bool:
-    """Whether every stage follows the one before without anything between them left out."""
-    return all(a.cut and b.cut for a, b in pairwise(stages))
+def _moves(name: str) -> bool:
+    return any(part in name for part in _MOVING) or name in _MOVING_EXACTLY
