@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from paperlib.tracing import ProbeError, Run
@@ -24,7 +24,12 @@ def untouched(model: nn.Module) -> Iterator[None]:
     """
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(module, dict(module._buffers)) for module in model.modules()]
-    values = {b: b.detach().clone() for _, named in buffers for b in named.values() if _is(b)}
+    values = [
+        (buffer, buffer.detach().clone())
+        for _, named in buffers
+        for buffer in named.values()
+        if buffer is not None
+    ]
     momenta = [(norm, norm.momentum) for norm in batch_norms(model)]
     numbers = random.getstate(), np.random.get_state()  # noqa: NPY002 (the model may use it)
     devices = {p.device.index or 0 for p in model.parameters() if p.is_cuda}
@@ -41,8 +46,9 @@ def untouched(model: nn.Module) -> Iterator[None]:
             module._buffers.clear()
             module._buffers.update(named)
         with torch.no_grad():
-            for buffer, value in values.items():
-                _put_back(buffer, value)
+            for buffer, value in values:
+                if not torch.equal(buffer, value):
+                    buffer.copy_(value)
         for module, mode in modes:
             module.training = mode
 
@@ -87,12 +93,3 @@ def _has_counted(norm: Any) -> bool:
     counted = norm.num_batches_tracked is not None and int(norm.num_batches_tracked) > 0
     fresh = bool((norm.running_mean == 0).all() and (norm.running_var == 1).all())
     return counted or not fresh
-
-
-def _is(buffer: Tensor | None) -> bool:
-    return buffer is not None
-
-
-def _put_back(buffer: Tensor, value: Tensor) -> None:
-    if not torch.equal(buffer, value):
-        buffer.copy_(value)

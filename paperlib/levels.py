@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 GRID = 32  # positions along an axis, at most
 CHANNELS = 128  # at most, where there is more than one position
-LEFT_OVER = 8  # tokens in front that belong to no place, at most: a class token and the like
+IN_FRONT = (0, 1, 2, 5)  # tokens that belong to no place: of the class, of a teacher, registers
 _ROWS = 4096  # positions whose channels the principal ones are found from
 
 
@@ -90,10 +90,11 @@ def _grid(tokens: int, image: Sequence[int] | None) -> tuple[int, int, int] | No
     """Rows and columns of the tokens of an image cut into squares, and how many are left over."""
     if image is None or len(image) != 3:
         return None
-    for skipped in range(min(LEFT_OVER, tokens)):
-        for side in range(2, max(image[1:]) + 1):
+    sides = [s for s in range(2, min(image[1:])) if image[1] % s == 0 and image[2] % s == 0]
+    for skipped in IN_FRONT:
+        for side in sides:
             rows, columns = image[1] // side, image[2] // side
-            if rows > 1 and columns > 1 and rows * columns == tokens - skipped:
+            if rows * columns == tokens - skipped:
                 return rows, columns, skipped
     return None
 

@@ -1,12 +1,14 @@
 """The figure of a report on a model."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
-from paperlib.plots import paper_style, sign
+from paperlib.plots import paper_style, pixels, sign
 from paperlib.plots_study import draw_picture
 from paperlib.results import provenance
 
@@ -27,7 +29,7 @@ def report(result: xr.Dataset, *, title: str | None = None) -> Figure:
         height = 4.6 if pictured else 3.4
         figure = plt.figure(figsize=(8.2, height))
         ratios = (2.4, 1) if pictured else (1,)
-        panels = np.atleast_1d(figure.subfigures(len(ratios), 1, height_ratios=ratios))
+        panels: Any = figure.subfigures(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
         kept, geometry = panels[0].subplots(1, 2)
         _kept(kept, result)
         _geometry(geometry, result)
@@ -97,11 +99,11 @@ def _name_stages(axis: Axes, result: xr.Dataset) -> None:
     axis.set_xlim(0.5, count + 0.5)
 
 
-def _pictures(panel: plt.Figure, result: xr.Dataset) -> None:
+def _pictures(panel: SubFigure, result: xr.Dataset) -> None:
     axes = panel.subplots(1, result.sizes["shown"] + 1, squeeze=False)[0]
-    draw_picture(axes[0], result["original"])
+    draw_picture(axes[0], pixels(result["original"]))
     axes[0].set_title("input", fontsize=6, loc="center")
     for axis, stage in zip(axes[1:], result.shown.values, strict=True):
-        draw_picture(axis, result["example"].sel(shown=stage).clip(0, 1))
+        draw_picture(axis, pixels(result["example"].sel(shown=stage)))
         layer = str(result["layer"].sel(stage=stage).values)[-20:]
         axis.set_title(f"{layer}\nstage {stage}", fontsize=6, loc="center")

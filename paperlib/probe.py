@@ -80,7 +80,7 @@ def probe(
 
     Source: arXiv:2406.12916; cuts, tokens and sequences are this package's.
     """
-    options = {"layers": layers, "seed": seed, "resolution": resolution}
+    options: dict[str, Any] = {"layers": layers, "seed": seed, "resolution": resolution}
     options |= {"batch_norm": batch_norm, "memory": memory}
     model = _plain(model)
     _check_options(seed, resolution, memory)
@@ -223,15 +223,13 @@ class _Work:
         """Nothing; finds the stages, and how much of each can be kept."""
         two, three = (self.inputs.part(0, count) for count in (2, 3))
         source = self.inputs.source_of(two)
-        self.stages, _ = stages_of(self.model, self.run, (two, three), source, layers)
+        self.stages = stages_of(self.model, self.run, (two, three), source, layers)
         image = tuple(source.shape[1:])
         most = max(64, int(self.memory / (4 * PARTS * len(self.inputs.source))))
-        flat = any(isinstance(m, nn.Conv1d) for m in self.model.modules())
-        shapes = [shape_of(image, channels_first=flat)]
-        modules = dict(self.model.named_modules())
+        shapes = [shape_of(image, channels_first=_channels_first(self.model, image))]
         for stage in self.stages:
-            flat = any(isinstance(m, nn.Conv1d) for m in modules[stage.layer].modules())
-            shapes.append(shape_of(stage.shape, image=image, channels_first=flat))
+            first = _channels_first(self.model, stage.shape)
+            shapes.append(shape_of(stage.shape, image=image, channels_first=first))
         self.levels = [Level(shape, most) for shape in shapes]
 
     def by_its_cascade(self) -> tuple[np.ndarray, Tensor]:
@@ -390,6 +388,13 @@ def _geometry(values: Tensor) -> tuple[float, float]:
     total = float((rows / norms[:, None]).sum(0).square().sum())
     moved = (near - rows).norm(dim=1) / norms
     return (total - count) / (count * (count - 1)), float(moved.mean())
+
+
+def _channels_first(model: nn.Module, shape: Sequence[int]) -> bool:
+    """Whether two axes are channels and times, as a one-dimensional convolution has them."""
+    layers = [module for module in model.modules() if isinstance(module, nn.Conv1d)]
+    widths = {width for layer in layers for width in (layer.in_channels, layer.out_channels)}
+    return len(shape) == 2 and shape[0] in widths
 
 
 def _plain(model: Any) -> nn.Module:

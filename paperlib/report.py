@@ -38,7 +38,8 @@ class Report:
         result: along `stage` (from 1), with `layer`, `shape` and `read` (how the input is read from
             there): `r_squared`, the fraction of held-out images that comes back; `correlation`, the
             mean cosine of two images' activations; `separation`, how far apart those of neighbours
-            are, relative to their length, as a multiple of the same at the input; `numbers` of one sample.
+            are, relative to their length, as a multiple of the same at the input; `numbers` of one
+            sample.
     """
 
     result: xr.Dataset

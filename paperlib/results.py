@@ -88,9 +88,9 @@ def stamp() -> dict[str, Any]:
 
 def _commit() -> str:
     """The checkout's commit, marked where files differ from it; "unknown" outside git."""
-    where = ["git", "-C", os.fspath(paths.home())]
-    command = [*where, "describe", "--always", "--dirty", "--abbrev=12"]
+    command = ["describe", "--always", "--dirty", "--abbrev=12"]
     try:
+        command = ["git", "-C", os.fspath(paths.home()), *command]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return "unknown"

@@ -127,10 +127,10 @@ class _Flow(TorchDispatchMode):
         self._keep(tensor)
         if not parents or (_key(tensor) in self._nodes and not written):
             return
-        if len(parents) == 1 and not written and not others and _moves(name):
-            if tensor.numel() == self.operations[parents[0]].numbers:
-                self._nodes[_key(tensor)] = parents[0]  # the same numbers in another order
-                return
+        alone = len(parents) == 1 and not written and not others and _moves(name)
+        if alone and tensor.numel() == self.operations[parents[0]].numbers:
+            self._nodes[_key(tensor)] = parents[0]  # the same numbers in another order
+            return
         bounded = self._bounded(name, parents, others)
         self.operations.append(_Operation(name, parents, bounded, tensor.numel()))
         node = len(self.operations) - 1
@@ -231,8 +231,8 @@ def run_once(model: nn.Module, run: Run, inputs: Any, told: Callable[[str, int, 
 @torch.no_grad()
 def stages_of(
     model: nn.Module, run: Run, examples: tuple[Any, Any], source: Tensor, layers: Layers
-) -> tuple[list[Stage], int]:
-    """The stages at which a model is looked at, and how many numbers one sample has on its way.
+) -> list[Stage]:
+    """The stages at which a model is looked at, in the order in which they end.
 
     Args:
         model: in evaluation mode.
@@ -274,7 +274,7 @@ def stages_of(
         stages.append(_stage(call, *batch, cut=call.node in cuts, segment=segment))
     if not stages:
         raise ProbeError("no layer returns anything that depends on the images, sample by sample")
-    return stages, sum(operation.numbers for operation in flow.operations) // 2
+    return stages
 
 
 def _recorded(
@@ -346,8 +346,9 @@ def _automatic(
 
 def _named(node: int, calls: list[_Call], kept: list[int]) -> _Call:
     """The outermost of the calls that returned a tensor, of those within one stage if any is; not
-    one that arranged its numbers anew."""
-    calls = [call for call in calls if call.shape == calls[0].shape]
+    one that only passed it on."""
+    first = calls[0]
+    calls = [call for call in calls if call.begin <= first.begin and call.shape == first.shape]
     whole = [call for call in calls if call.layer and not any(call.begin <= k < node for k in kept)]
     return max(whole or [c for c in calls if c.layer][:1] or calls, key=lambda call: call.order)
 

@@ -41,6 +41,7 @@ ORDER = (
     "parameters",
     "freshness",
     "panel",
+    "asked",
     "probe",
     "readout",
     "levels",
