@@ -16,8 +16,10 @@ BATCH_NORM = ("auto", "batch", "running")
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
+def untouched(model: nn.Module, seed: int) -> Iterator[None]:
     """A model in evaluation mode, without gradients, which afterwards is as it was.
+
+    Inside, its random numbers are those of the seed.
 
     Its modes, buffers, batch norms' momenta, and the state of every random number generator (of
     Python, NumPy, torch, and torch on the model's GPUs) are put back, also after an exception.
@@ -35,6 +37,9 @@ def untouched(model: nn.Module) -> Iterator[None]:
     devices = {p.device.index or 0 for p in model.parameters() if p.is_cuda}
     try:
         with torch.random.fork_rng(devices=sorted(devices)), torch.no_grad():
+            torch.default_generator.manual_seed(seed)
+            for device in devices:
+                torch.cuda.default_generators[device].manual_seed(seed)
             model.eval()
             yield
     finally:

@@ -85,8 +85,10 @@ def _geometry(axis: Axes, result: xr.Dataset) -> None:
     axis.set(title="Geometry of activations", ylim=(-0.1, 1.05))
     axis.set_ylabel("mean cosine of different inputs", color="C0")
     other = axis.twinx()
-    other.plot(result.stage, result["separation"].clip(min=1e-6), ".-", color="C1")
-    other.set(yscale="log")
+    apart = result["separation"].clip(min=1e-6)
+    other.plot(result.stage, apart, ".-", color="C1")
+    limits = (min(0.1, 0.7 * float(apart.min())), max(10.0, 1.4 * float(apart.max())))
+    other.set(yscale="log", ylim=limits)
     other.set_ylabel("distance of neighbours (at the input: 1)", color="C1")
     _name_stages(axis, result)
 

@@ -51,7 +51,7 @@ def test_a_model_is_afterwards_as_it_was_also_after_an_exception(fails: bool) ->
     np.random.seed(3)  # noqa: NPY002
     torch.manual_seed(3)
     try:
-        with untouched(model):
+        with untouched(model, 0):
             assert not torch.is_grad_enabled()
             assert not any(m.training for m in model.modules())
             model(torch.ones(3, 4))
@@ -77,7 +77,7 @@ def batches() -> list[Tensor]:
 def test_batch_norms_that_never_saw_a_batch_take_the_statistics_of_these() -> None:
     norm = nn.BatchNorm1d(4)
     model = nn.Sequential(norm)
-    with untouched(model):
+    with untouched(model, 0):
         assert take_statistics(model, model, batches(), "auto") == 1
         mean = torch.stack([batch.mean(0) for batch in batches()]).mean(0)
         variance = torch.stack([batch.var(0) for batch in batches()]).mean(0)
@@ -94,7 +94,7 @@ def test_trained_batch_norms_keep_theirs_unless_told_otherwise() -> None:
     model = nn.Sequential(norm)
     model(batches()[0])
     trained = norm.running_mean.clone()
-    with untouched(model):
+    with untouched(model, 0):
         assert take_statistics(model, model, batches(), "auto") == 0
         assert take_statistics(model, model, batches(), "running") == 0
         assert torch.equal(norm.running_mean, trained)
