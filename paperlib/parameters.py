@@ -328,6 +328,7 @@ class Vgg16Channels(ChannelsPoint):
         return ChannelsPoint(**_shared(self, ChannelsPoint))
 
 
+@dataclass(frozen=True, kw_only=True)
 class ProbeYourModel(_OnOneDataset):
     """The parameters of the probe's notebook: a network that is dead and saved, and others."""
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from paperlib import measures, results
 from paperlib.cascade import Cascade
+from paperlib.config import RESOLUTION
 from paperlib.fitting import EXACT_BELOW, OVERFLOW, default_resolution
 from paperlib.flow import tensors_in
 from paperlib.guard import take_statistics, untouched
@@ -35,8 +36,6 @@ STEP = 1e-3  # by which they are moved, of the way to another image
 COARSE_STEP = 3e-2  # for models in half precision
 PARTS = 6  # of the memory, for a level of all images
 BATCH = 64  # images that run through the model at a time, at most
-RESOLUTION = 1e-3  # λ, where a network has no bounded convolutions
-_SHOWN = 7  # stages from which the example is shown, at most
 
 
 def probe(
@@ -65,7 +64,7 @@ def probe(
         seed: of which images are held out, and of the model's random numbers while it is probed.
         resolution: λ, what lies below its square root is lost: in squared units of bounded
             activations, in units of the mean square of others. None is 1e-3, and 3e-6 for
-            convolutional networks of tanh, erf or sigmoid.
+            convolutional models with a layer tanh or erf.
         batch_norm: statistics of batch norms: "running" as they are, "batch" of these images, or
             "auto", of these images where none were ever taken.
         memory: bytes that activations may take, about; less makes them coarser.
@@ -351,5 +350,9 @@ def _check_finite(stage: Stage, value: Tensor) -> None:
 
 
 def _default_resolution(model: nn.Module) -> float:
-    bounded = any(isinstance(m, nn.Tanh | nn.Sigmoid | Erf) for m in model.modules())
-    return default_resolution([model]) if bounded or isinstance(model, Network) else RESOLUTION
+    """λ where none is given; see `probe`."""
+    if isinstance(model, Network):
+        return default_resolution(model.stages)
+    kinds = [type(module) for module in model.modules()]
+    bounded = any(issubclass(kind, nn.Tanh | Erf) for kind in kinds)
+    return RESOLUTION["cnn" if bounded and nn.Conv2d in kinds else "mlp"]
