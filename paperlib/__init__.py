@@ -35,6 +35,7 @@ from paperlib.measures import (
 )
 from paperlib.networks import Network, cnn, initialise, mlp, resnet, vgg16
 from paperlib.points import measure_point
+from paperlib.probe import probe
 from paperlib.results import load_result
 from paperlib.sweep import run_search, run_sweep
 
@@ -62,6 +63,7 @@ __all__ = [
     "load_result",
     "measure_point",
     "mlp",
+    "probe",
     "r_squared",
     "relative_entropy",
     "resnet",

@@ -1,5 +1,4 @@
-"""The command line: `paperlib list | run | status | data | train | clean`, also as `python -m
-paperlib`."""
+"""The command line: `paperlib list | run | status | data | train | probe | clean`."""
 
 import argparse
 import logging
@@ -99,6 +98,24 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
+def _probe(options: argparse.Namespace) -> int:
+    from paperlib.asked import model_of, pictures_of, written
+    from paperlib.probe import probe
+
+    model = model_of(options.model)
+    pictures = pictures_of(
+        options.dataset, count=options.images, channels=options.channels, size=options.size
+    )
+    layers = options.layers.split(",") if options.layers else "auto"
+    report = probe(model, pictures, layers=layers, seed=options.seed)
+    print(report, flush=True)
+    if options.suggest:
+        print(f"\n{report.suggest()}", flush=True)
+    for file in written(report, Path(options.output)) if options.output else ():
+        print(f"wrote {file}")
+    return 0
+
+
 def _clean(options: argparse.Namespace) -> int:
     # what a sweep wrote can be made from its points in seconds, so the two go together
     folders = {paths.points_folder(), paths.results_folder()}
@@ -187,6 +204,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.set_defaults(command=_train)
 
+    _add_probe(commands)
+
     clean = commands.add_parser("clean", help="say what can be freed, then free it")
     what = clean.add_mutually_exclusive_group()
     for name, text in (
@@ -209,6 +228,29 @@ def _add_parameters(command: argparse.ArgumentParser, meaning: str) -> None:
         metavar=("KEY", "VALUE"),
         help=meaning,
     )
+
+
+def _add_probe(commands: Any) -> None:
+    """Nothing; adds the command that looks into any model."""
+    probe = commands.add_parser(
+        "probe", help="at which layer of any PyTorch model its input is lost"
+    )
+    probe.add_argument(
+        "model",
+        metavar="MODULE:FACTORY",
+        help="what makes the model, or is it: mymodels:build, torchvision.models:resnet18",
+    )
+    probe.add_argument("--dataset", required=True, help="a name, a .npz file or a folder")
+    probe.add_argument("--images", type=int, default=400, help="of the data set's, at most; 400")
+    probe.add_argument(
+        "--channels", type=int, choices=(1, 3), help="turn grey into colour or back; default: as is"
+    )
+    probe.add_argument("--size", type=int, help="scale the images to squares of so many pixels")
+    probe.add_argument("--layers", help="names with commas between; default: where all paths meet")
+    probe.add_argument("--seed", type=int, default=0)
+    probe.add_argument("--suggest", action="store_true", help="look for a better initialisation")
+    probe.add_argument("--output", metavar="FOLDER", help="for probe.html, probe.png, probe.csv")
+    probe.set_defaults(command=_probe)
 
 
 def _version() -> str:

@@ -118,8 +118,12 @@ def curves(result: xr.Dataset) -> Figure:
         left.set_xticks(result.level, result.stage.values, rotation=90, fontsize=5.5)
         left.legend()
         frame = _entries(result)
-        look: dict[str, Any] = {"data": frame, "y": "R² gained", "hue": "level"}
-        look["palette"] = "colorblind"
+        look: dict[str, Any] = {
+            "data": frame,
+            "y": "R² gained",
+            "hue": "level",
+            "palette": "colorblind",
+        }
         seaborn.lineplot(x="rank", ax=middle, **look)
         seaborn.scatterplot(x="energy (pixel²)", ax=right, s=8, **look)
         middle.set(title="One channel", xscale="log")

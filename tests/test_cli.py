@@ -255,6 +255,67 @@ def test_clean_never_leaves_the_checkout(full: Path, tmp_path_factory: Any) -> N
     assert (outside / "mnist.npz").read_bytes() == b"precious"
 
 
+@pytest.fixture
+def mine(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with a module of the user's own."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "my_own_models.py").write_text(
+        "from torch import nn\n"
+        "def build():\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.Tanh(), nn.Linear(20, 3))\n"
+        "ready = build()\n"
+        "def needs(width): pass\n"
+        "number = 3\n"
+    )
+    monkeypatch.chdir(folder)
+    monkeypatch.delitem(sys.modules, "my_own_models", raising=False)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["build", "ready"])
+def test_probe_prints_a_report_on_a_model_of_the_current_folder_and_writes_it(
+    name: str, mine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = f"probe my_own_models:{name} --dataset digits --size 8 --images 200 --output report"
+    assert main(words.split()) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("Sequential, 1,363 parameters; inputs of 1×8×8; 160 fitted, 40 held out")
+    assert {f"report/probe.{kind}" for kind in ("html", "png", "csv")} == {
+        line.removeprefix("wrote ") for line in out.splitlines() if line.startswith("wrote")
+    }
+    assert (mine / "report/probe.png").read_bytes().startswith(b"\x89PNG")
+    header, *rows = (mine / "report/probe.csv").read_text().splitlines()
+    assert header == "stage,layer,shape,read,r_squared,correlation,separation"
+    assert [row.split(",")[1] for row in rows] == ["2", "3"]
+    page = (mine / "report/probe.html").read_text()
+    assert "160 fitted" in page
+    assert "data:image/png;base64" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("probe my_own_models --dataset digits", "must be MODULE:FACTORY"),
+        ("probe no_such_module:x --dataset digits", "cannot import 'no_such_module'"),
+        ("probe my_own_models:x --dataset digits", "'my_own_models' has no 'x'"),
+        ("probe my_own_models:needs --dataset digits", "callable without arguments"),
+        ("probe my_own_models:number --dataset digits", "return a torch.nn.Module, got int"),
+        ("probe my_own_models:build --dataset mnits", "unknown data set 'mnits'"),
+        ("probe my_own_models:build --dataset digits", "layer '1', which was given (2, 784)"),
+        ("probe my_own_models:build --dataset digits --images 0", "images must be >= 1"),
+        ("probe my_own_models:build --dataset digits --size 8 --layers 9", "no layer '9'"),
+    ],
+)
+def test_a_model_that_cannot_be_probed_is_one_line_on_stderr(
+    words: str, message: str, mine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words.split()) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("paperlib: ")
+    assert message in captured.err
+
+
 def test_python_m_paperlib_is_the_same_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "paperlib", "--version"],

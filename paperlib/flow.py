@@ -1,0 +1,159 @@
+"""The flow of numbers through a model: which operation reads what of whose results.
+
+Recorded below autograd, so that modules, functions and methods look alike, views are the numbers
+that they show, and writing in place is a new operation.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# Operations by their names in torch: those that mix numbers, those whose results stay within ±1,
+# those that keep the size of numbers, and those that only arrange them anew.
+_MIXING = ("mm", "conv", "pool", "linear", "attention", "encoder_layer", "lstm", "gru", "rnn")
+_MIXING_EXACTLY = ("mean", "sum", "mv", "dot", "embedding", "fft_fft", "cumsum")
+_BOUNDED = ("tanh", "erf", "sigmoid", "_softmax", "sin", "cos", "lstm", "gru", "mkldnn_rnn_layer")
+CENTRED = ("tanh", "erf")
+_KEEPING = ("pool", "dropout", "cat", "stack", "select", "slice", "split", "mean", "index")
+_MOVING = ("view", "reshape", "permute", "transpose", "clone", "alias", "detach", "squeeze")
+_MOVING_EXACTLY = ("t", "unsqueeze", "copy_", "contiguous", "_to_copy", "flatten", "unbind")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation on numbers that depend on the input."""
+
+    name: str
+    parents: tuple[int, ...]  # numbers of the operations whose results it reads
+    bounded: bool
+    numbers: int
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors in tuples, lists, mappings and objects with their fields as attributes."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from tensors_in(part)
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from tensors_in(part)
+
+
+class Flow(TorchDispatchMode):
+    """Records which operation reads what of whose results."""
+
+    def __init__(self, source: Tensor) -> None:
+        super().__init__()
+        self.operations = [Operation("input", (), False, source.numel())]
+        self._nodes: dict[Any, int] = {_key(source): 0}
+        self._alive: dict[int, list[Tensor]] = {}  # by storage, so that none is used again
+        self._keep(source)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        given = [t for t in tensors_in([args, kwargs]) if _key(t) is not None]
+        read = [self._nodes.get(_key(t)) for t in given]
+        result = func(*args, **kwargs)
+        name = func._schema.name.partition("::")[2]
+        parents = tuple(sorted({node for node in read if node is not None}))
+        written = _written(func, args, kwargs)
+        for tensor in [*tensors_in(result), *written]:
+            if _key(tensor) is not None:
+                self._note(tensor, name, parents, None in read, bool(written))
+        return result
+
+    def node(self, tensor: Tensor) -> int:
+        """The number of the operation that made a tensor; -1 if it does not depend on the input."""
+        return self._nodes.get(_key(tensor), -1)
+
+    def _note(
+        self, tensor: Tensor, name: str, parents: tuple[int, ...], others: bool, written: bool
+    ) -> None:
+        self._keep(tensor)
+        if not parents or (_key(tensor) in self._nodes and not written):
+            return
+        alone = len(parents) == 1 and not written and not others and _moves(name)
+        if alone and tensor.numel() == self.operations[parents[0]].numbers:
+            self._nodes[_key(tensor)] = parents[0]  # the same numbers in another order
+            return
+        bounded = self._bounded(name, parents, others)
+        self.operations.append(Operation(name, parents, bounded, tensor.numel()))
+        node = len(self.operations) - 1
+        if written:  # in place: everything that shares the memory has changed
+            for other in self._alive[tensor.untyped_storage()._cdata]:
+                self._nodes[_key(other)] = node
+        self._nodes[_key(tensor)] = node
+
+    def _keep(self, tensor: Tensor) -> None:
+        self._alive.setdefault(tensor.untyped_storage()._cdata, []).append(tensor)
+
+    def _bounded(self, name: str, parents: tuple[int, ...], others: bool) -> bool:
+        if name.rstrip("_") in _BOUNDED:
+            return True
+        if _moves(name) or any(part in name for part in _KEEPING):
+            return all(self.operations[node].bounded for node in parents)
+        if name.rstrip("_") == "mul":
+            return not others and all(self.operations[node].bounded for node in parents)
+        return False
+
+
+def _key(tensor: Tensor) -> Any:
+    """What two tensors have in common that are the same numbers; None for exotic ones."""
+    try:
+        storage = tensor.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):
+        return None
+    return storage, tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
+    """The arguments that an operation changes in place."""
+    found: list[Tensor] = []
+    for place, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = args[place] if place < len(args) else kwargs.get(argument.name)
+            found += tensors_in(value)
+    return found
+
+
+def cuts_of(operations: list[Operation], sink: int) -> dict[int, int]:
+    """The operations that no path from the input to the result leads past, and their order."""
+    needed = {sink}
+    for node in range(sink, 0, -1):
+        if node in needed:
+            needed.update(operations[node].parents)
+    passing = [0] * (sink + 2)  # edges over each operation, as differences
+    for node in needed:
+        for parent in operations[node].parents:
+            passing[parent + 1] += 1
+            passing[node] -= 1
+    open_edges, found = 0, []
+    for node in range(sink + 1):
+        open_edges += passing[node]
+        if node and node in needed and not open_edges:
+            found.append(node)
+    return {node: order for order, node in enumerate(found)}
+
+
+def between(
+    operations: list[Operation], cuts: dict[int, int], begin: int, end: int
+) -> list[Operation]:
+    """The operations after one cut up to another that its result depends on."""
+    needed = {end}
+    for node in range(end, begin, -1):
+        if node in needed:
+            needed.update(parent for parent in operations[node].parents if parent > begin)
+    return [operations[node] for node in sorted(needed) if node > begin or begin == end]
+
+
+def mixes(name: str) -> bool:
+    return any(part in name for part in _MIXING) or name in _MIXING_EXACTLY
+
+
+def _moves(name: str) -> bool:
+    return any(part in name for part in _MOVING) or name in _MOVING_EXACTLY
