@@ -1,7 +1,8 @@
-"""The command line: `paperlib list | run | status | data | clean`, also as `python -m paperlib`."""
+"""The command line: `paperlib list | run | status | show | data | clean`; `python -m paperlib`."""
 
 import argparse
 import logging
+import os
 import shutil
 import sys
 import textwrap
@@ -10,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from paperlib import config, notebooks, paths
+from paperlib import config, figures, notebooks, paths
 
 KEPT_DATA = ("README.md", Path(paths.REFERENCE).name)  # committed
 
@@ -63,6 +64,17 @@ def _status(options: argparse.Namespace) -> int:
         for profile in config.PROFILES:
             rows.append((notebook.name, profile, *_state(notebook.name, profile)))
     _print_table(rows)
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    for name in options.names:
+        file = figures.find_figure(name)
+        about = figures.provenance_of(file)
+        print(os.path.relpath(file))
+        for number, result in enumerate(about, start=1):
+            print(f"result {number} of {len(about)}")
+            print(*figures.told(result), sep="\n")
     return 0
 
 
@@ -160,6 +172,10 @@ def _parser() -> argparse.ArgumentParser:
         "status", help="which figures are fresh, stale or missing, and why"
     )
     status.set_defaults(command=_status)
+
+    show = commands.add_parser("show", help="what a figure was computed from, when and with what")
+    show.add_argument("names", nargs="+", metavar="FIGURE", help="a .png, a .pdf, or its name")
+    show.set_defaults(command=_show)
 
     data = commands.add_parser("data", help="list data sets, or fetch and verify some")
     data.add_argument("names", nargs="*", metavar="NAME", help="a name, a .npz file or a folder")

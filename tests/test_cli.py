@@ -80,6 +80,24 @@ def test_status_has_a_line_for_every_profile_and_says_why(
     assert "has no profile paper" in lines[3][3]
 
 
+def test_show_tells_what_each_figure_was_computed_from(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from test_figures import ABOUT, drawn
+
+    drawn(project / "figures" / NAME, ABOUT, ABOUT)
+    monkeypatch.chdir(project)
+    assert main(["show", NAME, f"figures/{NAME}.pdf"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == [
+        f"figures/{NAME}.png", "result 1 of 2", "result 2 of 2",
+        f"figures/{NAME}.pdf", "result 1 of 2", "result 2 of 2",
+    ]  # fmt: skip
+    assert sum("commit abc" in line for line in lines) == 4
+    assert main(["show", "none"]) == 1
+    assert capsys.readouterr().err.startswith("paperlib: no figure 'none'")
+
+
 def test_run_passes_its_options_on(project: Path, runs: list[tuple[str, dict[str, Any]]]) -> None:
     words = "run 01 --profile paper -p depth 1e2 -p dataset mnist --jobs 3 --force --save"
     assert main(words.split()) == 0

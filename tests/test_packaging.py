@@ -37,6 +37,7 @@ ORDER = (
     "__main__",
     "__init__",
     "cli",
+    "figures",
     "notebooks",
     "parameters",
     "freshness",

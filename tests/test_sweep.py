@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from tiny_data import refuse_requests
+from tiny_data import keras, refuse_requests, save
 
 from paperlib import (
     paths,
@@ -20,6 +20,8 @@ from paperlib import (
     sweep,
 )
 from paperlib.config import CascadePoint, CascadeSweep, PredictorSweep, TrainingPoint, TrainingSweep
+from paperlib.datasets import load_dataset
+from paperlib.plan import about_data
 from paperlib.points import measure_point
 from paperlib.results import load_result, provenance, save_result
 from paperlib.sweep import collect_sweep, run_resolutions, run_search, run_sweep
@@ -165,6 +167,7 @@ def test_a_result_says_what_it_was_computed_with() -> None:
     about = provenance(run_sweep(SMALL, jobs=1))
     assert CascadeSweep.from_dict(about["config"]) == SMALL
     assert about["data"]["name"] == "digits"
+    assert about["data"]["source"] == "scikit-learn's digits"
     assert about["data"]["train_images"] == 100
     assert len(about["data"]["checksum"]) == 64
     (way,) = about["computed"]
@@ -213,6 +216,11 @@ def test_workers_never_measure_other_data_than_the_sweep_began_with(
         alone = measure_point(point)["r_squared"]
         np.testing.assert_array_equal(found[name]["r_squared"][0, 0], alone)
     assert not np.array_equal(found["one"]["r_squared"], found["two"]["r_squared"])
+
+
+def test_the_provenance_names_the_file_of_the_data_and_no_folder(tmp_path: Path) -> None:
+    data = load_dataset(save(tmp_path / "own.npz", keras()))
+    assert about_data(SMALL, data)["source"] == "own.npz"
 
 
 def test_a_complete_result_on_other_data_is_not_taken(tmp_path: Path) -> None:
