@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from paperlib import config, figures, notebooks, paths
+from paperlib import config, costs, figures, notebooks, paths
 
 KEPT_DATA = ("README.md", Path(paths.REFERENCE).name)  # committed
 
@@ -31,10 +31,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    rows = [("notebook", "figure", "what it shows", "state (quick)")]
+    measured = costs.load_costs()
+    if options.markdown:
+        print(costs.markdown(notebooks.find(), measured))
+        return 0
+    rows = [("notebook", "figure", "what it shows", "time: quick", "paper", "state (quick)")]
     for notebook in notebooks.find():
         claim = textwrap.shorten(notebook.claim, 78, placeholder=" …")
-        rows.append((notebook.name, notebook.title, claim, _state(notebook.name, "quick")[0]))
+        cost = measured.get(notebook.name)
+        times = cost.times if cost else (costs.UNKNOWN, costs.UNKNOWN)
+        rows.append(
+            (notebook.name, notebook.title, claim, *times, _state(notebook.name, "quick")[0])
+        )
     _print_table(rows)
     return 0
 
@@ -147,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     listed = commands.add_parser("list", help="the notebooks, and what each one shows")
+    listed.add_argument("--markdown", action="store_true", help="the table of the README")
     listed.set_defaults(command=_list)
 
     run = commands.add_parser("run", help="run notebooks; their figures go to figures/")

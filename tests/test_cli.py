@@ -62,7 +62,13 @@ def test_list_names_each_notebook_with_its_figure_claim_and_state(
     header, line = capsys.readouterr().out.splitlines()
     assert header.split("  ")[0] == "notebook"
     cells = [cell.strip() for cell in line.split("  ") if cell]
-    assert cells == [NAME, "A line", "It goes up with the depth.", "missing"]
+    assert cells == [NAME, "A line", "It goes up with the depth.", *["not measured"] * 2, "missing"]
+
+
+def test_list_prints_the_readmes_table(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--markdown"]) == 0
+    *_, row = capsys.readouterr().out.splitlines()
+    assert f"[A line](notebooks/{NAME}.ipynb) | `paperlib run 01` | not measured |" in row
 
 
 def test_status_has_a_line_for_every_profile_and_says_why(

@@ -38,6 +38,7 @@ ORDER = (
     "__init__",
     "cli",
     "figures",
+    "costs",
     "notebooks",
     "parameters",
     "freshness",
