@@ -47,7 +47,8 @@ def load_costs() -> dict[str, Cost]:
         return {name: Cost(**_flat(about)) for name, about in measured.items()}
     except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{file} cannot be read ({' '.join(str(error).split())}); measure anew: python benchmarks/notebooks.py"
+            f"{file} cannot be read ({' '.join(str(error).split())}); "
+            "measure anew: python benchmarks/notebooks.py"
         ) from error
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paperlib import paths
-from paperlib.config import did_you_mean
+from paperlib.checks import did_you_mean
 
 SUFFIXES = (".png", ".pdf")
 _NEEDED = {"config", "data", "computed", "finished_at"}

@@ -18,6 +18,7 @@ import torch
 import xarray as xr
 
 from paperlib import paths, results
+from paperlib.checks import checked, instance_of, path_of
 from paperlib.config import (
     CascadePoint,
     CascadeSweep,
@@ -27,7 +28,7 @@ from paperlib.config import (
     TrainingSweep,
 )
 from paperlib.fitting import arithmetic_of
-from paperlib.plan import CURVES, Plan, forget_data, load_data, make_plan
+from paperlib.plan import CURVES, KINDS, Plan, forget_data, load_data, make_plan
 from paperlib.points import measure_together, shown_depths
 from paperlib.progress import Progress
 
@@ -61,6 +62,10 @@ def run_sweep(
         RuntimeError: points failed; says which and why. The others are finished and kept.
     """
     jobs, device = _resolve_jobs(jobs), _resolve_device(device)
+    instance_of("config", config, *KINDS)
+    checked("backend", backend, str)
+    if start_from is not None and not (isinstance(start_from, str) and not start_from):
+        start_from = path_of("start_from", start_from)
     plan = make_plan(config, start_from)
     total = len(plan.finished) + len(plan.missing)
     print(f"sweep: {total} points, {len(plan.finished)} finished before", flush=True)
@@ -98,8 +103,9 @@ def run_search(
 
     Source: arXiv:2406.12916 (start 1.7, depths 150, 145, …, threshold 0.4).
     """
-    if not 0 < threshold <= 1:
-        raise ValueError(f"threshold must be above 0 and at most 1, got {threshold}")
+    instance_of("config", config, TrainingSweep)
+    threshold = checked("threshold", threshold, float, above=0, high=1)
+    start = checked("start", start, float)
     jobs, device = _resolve_jobs(jobs), _resolve_device(device)
     plan = make_plan(config, None)
     nearest = min(config.sigma_w2, key=lambda sigma_w2: abs(sigma_w2 - start))
@@ -286,14 +292,11 @@ def _arithmetic(point: Any, device: str) -> dict[str, str]:
 
 
 def _resolve_jobs(jobs: int | None) -> int:
-    if jobs is not None and jobs < 0:
-        raise ValueError(f"jobs must be >= 0 (0: one per core), got {jobs}")
-    return jobs or joblib.cpu_count()
+    return checked("jobs", 0 if jobs is None else jobs, int, low=0) or joblib.cpu_count()
 
 
 def _resolve_device(device: str) -> str:
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device must be auto, cpu or cuda; got {device!r}")
+    checked("device", device, str, choices=("auto", "cpu", "cuda"))
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device='cuda' was asked for, but torch finds no GPU; use 'auto' or 'cpu'")
     return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"

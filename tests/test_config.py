@@ -132,7 +132,7 @@ def test_a_list_may_come_as_the_text_that_papermill_makes_of_it(given: object) -
 @pytest.mark.parametrize(("settings", "message"), [
     ({"depths": "[5, ten]"}, r"depths must be a sequence of values, got '\[5, ten\]'"),
     ({"depths": [5, "10"]}, r"depths must be a whole number, got '10' \(str\)"),
-    ({"depths": [0]}, "depth must be >= 1, got 0"),
+    ({"depths": [0]}, "depths must be >= 1, got 0"),
     ({"threshold": 0}, "threshold must be > 0.0, got 0.0"),
     ({"threshold": 1.5}, "threshold must be <= 1.0, got 1.5"),
     ({"optimiser": "sdg"}, r"sgd, adam; got 'sdg' \(did you mean 'sgd'\?\)"),

@@ -18,6 +18,7 @@ import pytest
 from tiny_project import NAME, build
 
 from paperlib import config, notebooks, parameters
+from paperlib.checks import LARGEST_SEED
 
 ROOT = Path(__file__).parent.parent
 NAMES = [path.stem for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
@@ -380,6 +381,7 @@ UNITS = re.compile(
 def ranges(limits: Mapping[str, Any]) -> list[str]:
     """The phrases of which a comment must hold one, for a setting with these limits."""
     low, above, high = (limits.get(name) for name in ("low", "above", "high"))
+    high = None if high == LARGEST_SEED else high  # what fits into 64 bits
     if low is None and above is None:
         return ["any number"]
     begin = f"{low:g}" if above is None else f"above {above:g}"

@@ -77,6 +77,7 @@ ORDER = (
     "readers",
     "vision",
     "config",
+    "checks",
     "progress",
     "paths",
 )
