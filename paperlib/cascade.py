@@ -208,7 +208,7 @@ class Cascade:
             ValueError: a level outside 1 … depth, an activation of another shape, or no fit yet.
         """
         (level,) = self._checked_levels([level], name="level")
-        (to,) = _numbers(f"to must be a level from 0 to {level}", [to], range(level + 1))
+        to = checked("to", to, int, low=0, high=level)
         activation = self._checked_activation("activation", activation, level)
         if to:
             return self._chain(activation, level, to=to)

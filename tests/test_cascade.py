@@ -266,7 +266,7 @@ def test_a_cascade_can_stop_on_its_way(cascade: Cascade) -> None:
     )
     assert torch.equal(cascade.from_activation(codes, 5, to=5), codes)
     for wrong in (-1, 6, 0.5):
-        with pytest.raises(ValueError, match=f"to must be a level from 0 to 5, got {wrong}"):
+        with pytest.raises(ValueError, match=f"to must be .*, got {wrong}"):
             cascade.from_activation(codes, 5, to=wrong)
 
 
@@ -580,5 +580,5 @@ def test_stages_that_do_not_fit_together_are_named() -> None:
         Cascade.for_network([nn.Linear(8, 6), nn.Linear(5, 4)], torch.rand(1, 8))
     with pytest.raises(ValueError, match=r"network must be one with stages, .*got Linear"):
         Cascade.for_network(nn.Linear(8, 6), torch.rand(1, 8))
-    with pytest.raises(ValueError, match="at least one stage"):
+    with pytest.raises(ValueError, match=r"network must be one with stages, .* at least one; got"):
         Cascade.for_network([], torch.rand(1, 8))

@@ -80,7 +80,7 @@ def test_a_sweep_is_every_variance_with_every_seed() -> None:
     ({"sigma_w2": (1.0, -1.0)}, "sigma_w2 must be > 0.0, got -1.0"),
     ({"sigma_w2": ("1",)}, "sigma_w2 must be a finite number"),
     ({"seeds": (0.5,)}, "seeds must be a whole number"),
-    ({"seeds": (-1,)}, "seed must be >= 0, got -1"),
+    ({"seeds": (-1,)}, "seeds must be >= 0, got -1"),
     ({"seeds": 3}, "seeds must be a sequence of values, got 3"),
     ({"sigma_w2": "1.7"}, "sigma_w2 must be a sequence of values, got '1.7'"),
     ({"shape": "shrinking", "width": 5}, "width is given by the shape 'shrinking', got 5"),
