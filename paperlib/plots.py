@@ -11,7 +11,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
@@ -43,9 +42,9 @@ _PANELS = {
 @contextmanager
 def paper_style() -> Iterator[None]:
     """Figures made inside look alike."""
-    # Jupyter's backend turns interactive when it is first asked for. Inside the context it would be
-    # turned off again at its end, and no later figure of the notebook would be shown.
-    matplotlib.get_backend()
+    # Jupyter's backend turns interactive when it is loaded, by the first figure. Inside the context
+    # that would be undone at its end, and no later figure of the notebook would be shown.
+    plt.draw_if_interactive()  # loads it, and does nothing else
     with plt.style.context(STYLE):
         yield
 
