@@ -11,10 +11,11 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 RUNS := $(addprefix figures/,smoke quick reference paper custom)
+BOOK := .venv/.installed-book
 CACHES := .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 .DEFAULT_GOAL := help
-.PHONY: help figures paper reference test lint check lab clean
+.PHONY: help figures paper reference test lint check book lab clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -38,14 +39,22 @@ lint: $(INSTALLED) ## formatting, lint and types
 
 check: lint test ## lint, then test
 
+book: $(BOOK) ## the committed notebooks, their figures and the API as a site for reading, into book/_build/
+	$(BIN)/python -m sphinx -q -W --keep-going -E -b html book book/_build/html $(ARGS)
+	@echo "open book/_build/html/index.html"
+
 lab: $(INSTALLED) ## JupyterLab on notebooks/, on this machine only, with its token
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=notebooks $(ARGS)
 
-clean: ## remove caches, figures of runs and finished points (data/points/); .venv stays
-	@for path in $(RUNS) data/points $(CACHES); do \
+clean: ## remove caches, figures of runs, finished points (data/points/) and the book; .venv stays
+	@for path in $(RUNS) data/points book/_build book/_pages $(CACHES); do \
 		if [ -e "$$path" ]; then echo "removing $$path ($$(du -sh "$$path" | cut -f1))"; rm -rf "$$path"; fi; \
 	done
 	@find . -name .venv -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+
+$(BOOK): $(INSTALLED) requirements-book.lock
+	$(BIN)/python -m pip install -r requirements-book.lock
+	@touch $@
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

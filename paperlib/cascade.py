@@ -2,17 +2,18 @@
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from paperlib import archive
+from paperlib.checks import LARGEST_SEED, checked, path_of, quoted
 from paperlib.config import SOLVERS
-from paperlib.fitting import Progress, default_resolution, fit_adam, fit_ridge
+from paperlib.fitting import ARITHMETICS, Progress, default_resolution, fit_adam, fit_ridge
 from paperlib.inverses import bounds_of, inverse_of
 from paperlib.linear import Inverse
 
@@ -49,23 +50,24 @@ class Cascade:
             ValueError: no stages, or a stage that rejects the output of the one before.
         """
         found: Any = getattr(network, "stages", network)
-        if not isinstance(found, Iterable):
+        stages = (
+            list(found) if isinstance(found, nn.Sequential | nn.ModuleList | list | tuple) else []
+        )
+        if not stages or not all(isinstance(stage, nn.Module) for stage in stages):
             raise ValueError(
-                "a cascade needs a network with stages, an nn.Sequential or a list of modules; "
-                f"got {type(network).__name__}"
+                "network must be one with stages, an nn.Sequential or a list of modules, at least "
+                f"one; got {quoted(network)} ({type(network).__name__})"
             )
-        stages = list(found)
-        if not stages:
-            raise ValueError("a cascade needs at least one stage, got none")
-        activations = _floating(example_images, stages)
+        activations = _floating("example_images", example_images, stages)
         shapes = [activations.shape[1:]]
         for level, stage in enumerate(stages, start=1):
             try:
                 activations = _Stage(stage)(activations)
-            except RuntimeError as error:
+            except (RuntimeError, IndexError, TypeError, ValueError) as error:
                 raise ValueError(
                     f"stage {level} ({type(stage).__name__}) does not take an input of shape "
-                    f"{tuple(activations.shape)}: {error}"
+                    f"{tuple(activations.shape)}: {error}; example_images have the shape "
+                    f"{tuple(example_images.shape)}"
                 ) from error
             shapes.append(activations.shape[1:])
         return cls(stages, shapes)
@@ -121,17 +123,22 @@ class Cascade:
 
         Source: arXiv:2406.12916 (adam); the closed form is this package's.
         """
-        if solver not in SOLVERS:
-            raise ValueError(f"solver must be one of {', '.join(SOLVERS)}; got {solver!r}")
+        images = self._checked(images)
         if len(images) < 2:
             raise ValueError(f"a fit needs at least 2 images, got {len(images)}")
+        solver = checked("solver", solver, str, choices=SOLVERS)
+        arithmetic = checked("arithmetic", arithmetic, str, choices=ARITHMETICS)
+        affine = checked("affine", affine, bool)
+        seed = checked("seed", seed, int, low=0, high=LARGEST_SEED)
         resolution = default_resolution(self._stages) if resolution is None else resolution
-        if not isinstance(resolution, int | float) or not resolution > 0:
-            raise ValueError(f"resolution must be a number > 0, got {resolution!r}")
-        for name, value in (("steps", steps), ("batch_size", batch_size)):
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
-        images = self._checked(images)
+        resolution = checked("resolution", resolution, float, above=0)
+        batch_size = checked("batch_size", batch_size, int, low=1)
+        if steps is not None:
+            steps = checked("steps", steps, int, low=1)
+        if progress is not None and not callable(progress):
+            raise ValueError(f"progress must be a function, got {quoted(progress)}")
+        if checkpoint is not None:
+            checkpoint = path_of("checkpoint", checkpoint)
         images = images.to(torch.promote_types(images.dtype, torch.float32))
         inverses = self._new_inverses(solver, affine=affine, seed=seed)
         for inverse in inverses:
@@ -205,18 +212,9 @@ class Cascade:
         Raises:
             ValueError: a level outside 1 … depth, an activation of another shape, or no fit yet.
         """
-        (level,) = self._checked_levels([level])
-        if to not in range(level + 1):
-            raise ValueError(f"to must be a level from 0 to {level}, got {to}")
-        expected = self._shapes[level]
-        activation = torch.as_tensor(activation).to(self._inverse_weight)
-        if not activation.isfinite().all():
-            raise ValueError("the activation holds NaN or infinite values")
-        if tuple(activation.shape[1:]) != expected:
-            raise ValueError(
-                f"activations at level {level} have the shape (batch, {_spelt(expected)}), "
-                f"got ({_spelt(activation.shape)})"
-            )
+        (level,) = self._checked_levels([level], name="level")
+        to = checked("to", to, int, low=0, high=level)
+        activation = self._checked_activation("activation", activation, level)
         if to:
             return self._chain(activation, level, to=to)
         return self._descend({level: activation})[level]
@@ -236,11 +234,9 @@ class Cascade:
         Raises:
             ValueError: a level or channel that does not exist, images of another shape, or no fit.
         """
-        (level,) = self._checked_levels([level])
-        kept = [channel] if isinstance(channel, int) else list(channel)
-        channels = self._shapes[level][0]
-        if not kept or any(index not in range(channels) for index in kept):
-            raise ValueError(f"level {level} has the channels 0 … {channels - 1}, got {channel}")
+        (level,) = self._checked_levels([level], name="level")
+        each = checked("each", each, bool)
+        kept = self._checked_channels(channel, level)
         whole = self._activations(self._checked(images), {level})[level]
         groups = torch.tensor(kept).view(-1, 1) if each else torch.tensor(kept).view(1, -1)
         at_once = max(1, self._fitting(level) // max(1, len(images)))
@@ -262,6 +258,8 @@ class Cascade:
         Raises:
             ValueError: a target of another shape, or no fit yet.
         """
+        self._checked_levels(None)
+        target = self._checked_activation("target", target, self.depth)
         return self.from_activation(target, self.depth)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -271,13 +269,16 @@ class Cascade:
             ValueError: no fit yet.
         """
         self._checked_levels(None)
+        file = path_of("path", path)
+        if file.is_dir():
+            raise ValueError(f"path must be that of a file, got the folder {file}")
         tensors = {
             f"{level}.{name}": value
             for level, inverse in enumerate(self._inverses, start=1)
             for name, value in inverse.state_dict().items()
         }
         about = {"shapes": self._shapes, "network": self._weights_digest(), **self._solver}
-        archive.write(Path(path), tensors, about)
+        archive.write(file, tensors, about)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], network: nn.Module | Iterable[nn.Module]) -> Self:
@@ -291,7 +292,7 @@ class Cascade:
             FileNotFoundError: no such file.
             ValueError: not a saved cascade, a damaged one, or one of another network.
         """
-        about, tensors = archive.read(Path(path))
+        about, tensors = archive.read(path_of("path", path))
         shapes = [tuple(shape) for shape in about["shapes"]]
         cascade = cls.for_network(network, torch.zeros(1, *shapes[0]))
         weights = [p for stage in cascade._stages for p in stage.parameters()]
@@ -435,22 +436,45 @@ class Cascade:
         return max(1, WORKSPACE // max(torch.Size(s).numel() for s in self._shapes[: level + 1]))
 
     def _checked(self, images: Tensor) -> Tensor:
+        floating = _floating("images", images, self._stages)
         if tuple(images.shape[1:]) != self.image_shape:
             raise ValueError(
                 f"images must have the shape (batch, {_spelt(self.image_shape)}), "
                 f"got ({_spelt(images.shape)})"
             )
-        return _floating(images, self._stages)
+        return floating
 
-    def _checked_levels(self, levels: Sequence[int] | int | None) -> list[int]:
+    def _checked_levels(
+        self, levels: Sequence[int] | int | None, *, name: str = "levels"
+    ) -> list[int]:
         if not self._inverses:
             raise ValueError("this cascade has no inverses yet; call fit(images) first")
-        every = range(1, self.depth + 1)
-        wanted = [levels] if isinstance(levels, int) else list(every if levels is None else levels)
-        wrong = [level for level in wanted if level not in every]
-        if wrong or not wanted:
-            raise ValueError(f"levels are 1 … {self.depth}, got {wrong or 'none'}")
-        return wanted
+        wanted = range(1, self.depth + 1) if levels is None else levels
+        noun = "levels are" if name == "levels" else f"{name} must be one of"
+        return _numbers(f"{noun} 1 … {self.depth}", wanted, range(1, self.depth + 1))
+
+    def _checked_channels(self, channel: int | Sequence[int], level: int) -> list[int]:
+        last = self._shapes[level][0] - 1
+        must = f"channel: level {level} has the channels 0 … {last}"
+        return _numbers(must, channel, range(last + 1))
+
+    def _checked_activation(self, name: str, activation: Any, level: int) -> Tensor:
+        expected = self._shapes[level]
+        try:
+            tensor = torch.as_tensor(activation)
+        except (TypeError, ValueError, RuntimeError) as error:
+            kind = type(activation).__name__
+            raise ValueError(f"{name} must be a tensor of numbers, got {kind}: {error}") from error
+        if not _is_dense(tensor):
+            raise ValueError(f"{name} must be a dense tensor of real numbers, got {tensor.dtype}")
+        if tuple(tensor.shape[1:]) != expected or not len(tensor):
+            raise ValueError(
+                f"{name} at level {level} must have the shape (batch, {_spelt(expected)}), "
+                f"got ({_spelt(tensor.shape)})"
+            )
+        if not tensor.isfinite().all():
+            raise ValueError(f"the {name} holds NaN or infinite values")
+        return tensor.detach().to(self._inverse_weight)
 
 
 class _Stage(nn.Module):
@@ -474,14 +498,39 @@ class _Stage(nn.Module):
         return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
 
 
-def _floating(images: Tensor, stages: Iterable[nn.Module]) -> Tensor:
+def _numbers(must: str, given: Any, allowed: range) -> list[int]:
+    """A whole number, or several, of those that are allowed; else an error that says `must`."""
+    if isinstance(given, Tensor):
+        given = given.tolist() if _is_dense(given) and given.ndim < 2 else str(given.layout)
+    if isinstance(given, np.ndarray):
+        given = given.tolist()
+    several = list(given) if isinstance(given, Sequence | Set) else [given]
+    if isinstance(given, str | bytes) or not several:
+        raise ValueError(f"{must}, got {quoted(given) if several else 'none'}")
+    try:
+        return [checked("", n, int, low=allowed[0], high=allowed[-1]) for n in several]
+    except ValueError as error:
+        raise ValueError(f"{must}, got {quoted(given)}") from error
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether a tensor holds real numbers, each of them."""
+    sparse = tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized
+    return not sparse and not tensor.is_complex()
+
+
+def _floating(name: str, images: Any, stages: Iterable[nn.Module]) -> Tensor:
     """Finite images in the precision and on the device of the stages' weights."""
     if not isinstance(images, Tensor):
-        raise ValueError(f"images must be a torch tensor, got {type(images).__name__}")
-    if not images.is_floating_point():
-        raise ValueError(f"images must be floating point in [0, 1], got {images.dtype}")
+        raise ValueError(f"{name} must be a torch tensor, got {type(images).__name__}")
+    if not images.is_floating_point() or not _is_dense(images):
+        raise ValueError(f"{name} must be dense floating point in [0, 1], got {images.dtype}")
+    if images.ndim < 2 or not images.numel():
+        raise ValueError(
+            f"{name} must have the shape (batch, *image_shape), got ({_spelt(images.shape)})"
+        )
     if not images.isfinite().all():
-        raise ValueError("images hold NaN or infinite values; remove them first")
+        raise ValueError(f"{name} hold NaN or infinite values; remove them first")
     weights = next((p for stage in stages for p in stage.parameters()), images)
     return images.to(weights.device, weights.dtype)
 

@@ -1,7 +1,8 @@
-"""The command line: `paperlib list | run | status | data | train | probe | clean`."""
+"""The command line: `paperlib list | run | status | show | data | train | probe | clean`."""
 
 import argparse
 import logging
+import os
 import shutil
 import sys
 import textwrap
@@ -10,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from paperlib import config, notebooks, paths
+from paperlib import config, costs, figures, notebooks, paths
 
 KEPT_DATA = ("README.md", Path(paths.REFERENCE).name)  # committed
 
@@ -30,10 +31,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    rows = [("notebook", "figure", "what it shows", "state (quick)")]
+    measured = costs.load_costs()
+    if options.markdown:
+        print(costs.markdown(notebooks.find(), measured))
+        return 0
+    rows = [("notebook", "figure", "what it shows", "time: quick", "paper", "state (quick)")]
     for notebook in notebooks.find():
         claim = textwrap.shorten(notebook.claim, 78, placeholder=" …")
-        rows.append((notebook.name, notebook.title, claim, _state(notebook.name, "quick")[0]))
+        cost = measured.get(notebook.name)
+        times = cost.times if cost else (costs.UNKNOWN, costs.UNKNOWN)
+        rows.append(
+            (notebook.name, notebook.title, claim, *times, _state(notebook.name, "quick")[0])
+        )
     _print_table(rows)
     return 0
 
@@ -66,6 +75,17 @@ def _status(options: argparse.Namespace) -> int:
         for profile in config.PROFILES:
             rows.append((notebook.name, profile, *_state(notebook.name, profile)))
     _print_table(rows)
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    for name in options.names:
+        file = figures.find_figure(name)
+        about = figures.provenance_of(file)
+        print(os.path.relpath(file))
+        for number, result in enumerate(about, start=1):
+            print(f"result {number} of {len(about)}")
+            print(*figures.told(result), sep="\n")
     return 0
 
 
@@ -169,6 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     listed = commands.add_parser("list", help="the notebooks, and what each one shows")
+    listed.add_argument("--markdown", action="store_true", help="the table of the README")
     listed.set_defaults(command=_list)
 
     run = commands.add_parser("run", help="run notebooks; their figures go to figures/")
@@ -190,6 +211,10 @@ def _parser() -> argparse.ArgumentParser:
         "status", help="which figures are fresh, stale or missing, and why"
     )
     status.set_defaults(command=_status)
+
+    show = commands.add_parser("show", help="what a figure was computed from, when and with what")
+    show.add_argument("names", nargs="+", metavar="FIGURE", help="a .png, a .pdf, or its name")
+    show.set_defaults(command=_show)
 
     data = commands.add_parser("data", help="list data sets, or fetch and verify some")
     data.add_argument("names", nargs="*", metavar="NAME", help="a name, a .npz file or a folder")

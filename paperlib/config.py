@@ -5,18 +5,16 @@ A point is one computation: a `CascadePoint` one network whose cascade is measur
 grid of them. What notebooks ask for is in `paperlib.parameters`.
 """
 
-import contextlib
 import dataclasses
-import difflib
 import hashlib
 import itertools
 import json
-import math
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from numbers import Real
-from typing import Any, ClassVar, Self, get_args
+from typing import Any, ClassVar, Self
+
+from paperlib.checks import LARGEST_SEED, check_limits, checked, did_you_mean, quoted, values_of
 
 ACTIVATIONS = ("tanh", "erf", "relu", "gelu", "linear")
 SHAPES = ("wide", "shrinking")
@@ -51,59 +49,6 @@ def option(default: Any, **limits: Any) -> Any:
     return field(default=default, metadata=limits)
 
 
-def _typed(name: str, value: Any, kind: type) -> Any:
-    """`value` as `kind`, where nothing is lost by it: 100.0 is an int, '100' is not."""
-    if kind is bool or isinstance(value, bool):
-        accepted = kind is bool and isinstance(value, bool)
-    elif kind is int:
-        accepted = isinstance(value, Real) and float(value).is_integer()
-    elif kind is float:
-        accepted = isinstance(value, Real) and math.isfinite(value)
-    else:
-        accepted = isinstance(value, kind)
-    if not accepted:
-        raise ValueError(f"{name} must be {_noun(kind)}, got {value!r} ({type(value).__name__})")
-    return kind(value)
-
-
-def _values(name: str, given: Any, kind: Any) -> tuple[Any, ...]:
-    """A list setting, `tuple[kind, ...]`, of different values; papermill's -p gives its text."""
-    if isinstance(given, str) and given.startswith("["):
-        with contextlib.suppress(json.JSONDecodeError):
-            given = json.loads(given.replace("'", '"'))
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise ValueError(f"{name} must be a sequence of values, got {given!r}")
-    values = tuple(_typed(name, value, get_args(kind)[0]) for value in given)
-    if not values or len(set(values)) < len(values):
-        raise ValueError(f"{name} must hold at least one value and none twice, got {values}")
-    return values
-
-
-def _noun(kind: type) -> str:
-    nouns = {int: "a whole number", float: "a finite number", bool: "True or False"}
-    return nouns.get(kind, "a string")
-
-
-def _check_limits(name: str, value: Any, limits: Mapping[str, Any]) -> None:
-    if "choices" in limits and value not in limits["choices"]:
-        known = ", ".join(map(str, limits["choices"]))
-        raise ValueError(
-            f"{name} must be one of {known}; got {value!r}{did_you_mean(value, limits['choices'])}"
-        )
-    if "low" in limits and value < limits["low"]:
-        raise ValueError(f"{name} must be >= {limits['low']}, got {value}")
-    if "above" in limits and value <= limits["above"]:
-        raise ValueError(f"{name} must be > {limits['above']}, got {value}")
-    if "high" in limits and value > limits["high"]:
-        raise ValueError(f"{name} must be <= {limits['high']}, got {value}")
-
-
-def did_you_mean(word: object, known: Iterable[str]) -> str:
-    """The known word that was probably meant, in brackets for an error; empty if none is close."""
-    close = difflib.get_close_matches(str(word).lower(), [*map(str, known)], n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
 class Checked:
     """Validation on construction, and the ways in and out, shared by every configuration."""
 
@@ -112,12 +57,11 @@ class Checked:
             name, kind = setting.name, setting.type
             value = getattr(self, name)
             if kind in (int, float, bool, str):
-                value = _typed(name, value, kind)
-                _check_limits(name, value, setting.metadata)
+                value = checked(name, value, kind, **setting.metadata)
             else:
-                value = _values(name, value, kind)
+                value = values_of(name, value, kind)
                 for each in value:
-                    _check_limits(name, each, setting.metadata)
+                    check_limits(name, each, setting.metadata)
             object.__setattr__(self, name, value)
 
     @classmethod
@@ -135,7 +79,8 @@ class Checked:
         for name, value in settings.items():
             if name not in cls.names():
                 raise ValueError(
-                    f"unknown parameter {name!r} = {value!r}{did_you_mean(name, cls.names())}; "
+                    f"unknown parameter {name!r} = {quoted(value)}"
+                    f"{did_you_mean(name, cls.names())}; "
                     f"the parameters are: {', '.join(cls.names())}"
                 )
         return cls(**settings)
@@ -180,7 +125,7 @@ class _Experiment(Checked):
     sigma_b2: float = option(0.05, low=0.0)
     train_images: int = option(2000, low=2)
     test_images: int = option(100, low=2)
-    data_seed: int = option(0, low=0)
+    data_seed: int = option(0, low=0, high=LARGEST_SEED)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -210,7 +155,7 @@ class _Point(_Experiment):
     """One network of its own."""
 
     sigma_w2: float = option(1.7, above=0.0)
-    seed: int = option(0, low=0)
+    seed: int = option(0, low=0, high=LARGEST_SEED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,8 +166,8 @@ class Sweep(_Experiment):
     axes: ClassVar[Mapping[str, str]] = {"sigma_w2": "sigma_w2", "seed": "seeds"}
     point: ClassVar[type[_Experiment]]
 
-    sigma_w2: tuple[float, ...] = (1.0, 1.7, 3.0)
-    seeds: tuple[int, ...] = (0, 1, 2)
+    sigma_w2: tuple[float, ...] = option((1.0, 1.7, 3.0), above=0.0)
+    seeds: tuple[int, ...] = option((0, 1, 2), low=0, high=LARGEST_SEED)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -305,7 +250,7 @@ class TrainingSweep(_TrainingExperiment, Sweep):
     axes: ClassVar[Mapping[str, str]] = {**Sweep.axes, "depth": "depths"}
     point: ClassVar[type[_Experiment]] = TrainingPoint
 
-    depths: tuple[int, ...] = (5, 10, 20, 40)
+    depths: tuple[int, ...] = option((5, 10, 20, 40), low=1, high=10_000)
 
 
 @dataclass(frozen=True, kw_only=True)

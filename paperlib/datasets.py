@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from paperlib import libraries, paths
-from paperlib.config import did_you_mean
+from paperlib.checks import checked, device_of, did_you_mean, path_of, quoted
 from paperlib.readers import Found, Split, in_byte_order, read_folder, read_npz, reason
 
 OFFLINE_NAMES: tuple[str, ...] = tuple(libraries.BUNDLED)
@@ -101,8 +101,9 @@ class Dataset:
         Raises:
             ValueError: there is no such split.
         """
-        if split not in ("train", "test"):
-            raise ValueError(f"split must be 'train' or 'test', got {split!r}")
+        checked("split", split, str, choices=("train", "test"))
+        grey, flat = checked("grey", grey, bool), checked("flat", flat, bool)
+        device = device_of("device", device)
         images = self.train_images if split == "train" else self.test_images
         floats = images.to(device=device, dtype=torch.float32) / 255
         if grey and floats.shape[1] == 3:
@@ -147,6 +148,8 @@ def load_dataset(
     _check_whole("seed", seed, least=0)
     if limit is not None:
         _check_whole("limit", limit, least=1)
+    if root is not None:
+        root = path_of("root", root)
     return _dataset(_find(name, root), limit=limit, seed=seed)
 
 
@@ -200,12 +203,12 @@ def availability(name: str, root: str | os.PathLike[str] | None = None) -> str:
 
 def _check_whole(what: str, value: object, *, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f"{what} must be a whole number >= {least}, got {value!r}")
+        raise ValueError(f"{what} must be a whole number >= {least}, got {quoted(value)}")
 
 
 def _unknown(name: object) -> ValueError:
     return ValueError(
-        f"unknown data set {name!r}{did_you_mean(name, NAMES)}: expected one of "
+        f"unknown data set {quoted(name)}{did_you_mean(name, NAMES)}: expected one of "
         f"{', '.join(NAMES)}, or the path of an .npz file or of a folder of pictures"
     )
 

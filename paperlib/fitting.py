@@ -17,10 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
+from paperlib.checks import checked
 from paperlib.config import RESOLUTION
 from paperlib.inverses import has_unit
 from paperlib.regression import CHUNK, Moments, Samples
 
+ARITHMETICS = ("auto", "float64", "float32", "int8")  # of second moments
 EXACT_BELOW = 1e-4  # a finer resolution than this needs float64 moments
 HELD = 2**29  # numbers at a level that are held at once: 2 GiB in float32
 AT_ONCE = 2**26  # numbers at a level that is made anew, of the samples of one chunk: 256 MiB
@@ -99,8 +101,7 @@ def _moments_for(images: Tensor, resolution: float, arithmetic: str, *, bounded:
     """Empty moments in the arithmetic asked for; only bounded activations are ever rounded."""
     if arithmetic == "auto":
         arithmetic = arithmetic_of(images, resolution)
-    if arithmetic not in ("float64", "float32", "int8"):
-        raise ValueError(f"arithmetic must be auto, float64, float32 or int8; got {arithmetic!r}")
+    checked("arithmetic", arithmetic, str, choices=ARITHMETICS)
     rounding = resolution / 20 if arithmetic == "int8" and bounded else 0.0
     dtype = torch.float64 if arithmetic == "float64" else torch.float32
     return Moments(dtype, rounding=rounding)

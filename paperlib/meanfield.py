@@ -7,14 +7,13 @@ of them with correlation c. Source of the equations: Schoenholz et al., arXiv:16
 import functools
 import math
 from collections.abc import Callable
-from numbers import Real
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import erf, ndtr, roots_hermitenorm
 
-from paperlib.config import did_you_mean
+from paperlib.checks import checked
 
 Array = NDArray[np.float64]
 Function = Callable[[Array], Array]
@@ -68,6 +67,9 @@ def critical_sigma_w2(sigma_b2: float, *, activation: str = "tanh") -> float:
     phi, slope = SMOOTH[activation]
     if sigma_b2 == 0:
         return 1 / float(slope(np.zeros(1))[0]) ** 2
+
+    if sigma_b2 > LARGEST_VARIANCE:
+        raise _beyond_reach(f"sigma_b2 = {sigma_b2!r}")
 
     def excess(q: float) -> float:
         return q - _mean_square(phi, q) / _mean_square(slope, q) - sigma_b2
@@ -331,16 +333,9 @@ def _beyond_reach(given: str) -> ValueError:
 
 def _variance(name: str, value: float) -> float:
     """`value` as a float, or a ValueError that says what a variance must be."""
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < 0:
-        raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
-    return float(value)
+    return float(checked(name, value, float, low=0))
 
 
 def _check_activation(name: str) -> None:
     known = [*SMOOTH, *HOMOGENEOUS]
-    if name in known:
-        return
-    raise ValueError(
-        f"activation must be one of {', '.join(known)}, got {name!r}{did_you_mean(name, known)}"
-    )
+    checked("activation", name, str, choices=known)

@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from paperlib.checks import checked
+
 Values = Tensor | NDArray[np.generic] | Sequence[float]
 
 # Keeps the logarithm of a black pixel finite.
@@ -119,7 +121,7 @@ def r_squared(reference: Values, reconstruction: Values, *, mean: Values | None 
     images, levels, single = _pair(reference, reconstruction)
     images = images.double()
     if mean is None and len(images) < 2:
-        raise ValueError("r_squared of one image needs mean=, the mean image to compare with")
+        raise ValueError("a reference of one image needs mean=, the mean image to compare with")
     centre = images.mean(dim=0) if mean is None else _mean_image(mean, images)
     spread = (images - centre).square().mean()
     constant = spread <= ROUNDING**2 * images.square().mean()
@@ -140,6 +142,7 @@ def collapse_depth(curve: Values, *, threshold: float = 0.02) -> int:
     Raises:
         ValueError: the curve is empty or not one-dimensional.
     """
+    threshold = checked("threshold", threshold, float)
     values = _tensor("curve", curve)
     if values.ndim != 1 or not values.numel():
         raise ValueError(f"curve must have shape (depth,), depth >= 1, got {_shape(values)}")
@@ -164,11 +167,10 @@ def cutoff(curves: Values, *, rtol: float) -> int:
 
     Source: arXiv:2406.12916.
     """
+    rtol = checked("rtol", rtol, float, low=0)
     values = _tensor("curves", curves).double()
     if values.ndim != 2 or not values.numel():
         raise ValueError(f"curves must have shape (depth, batch), got {_shape(values)}")
-    if not rtol >= 0:
-        raise ValueError(f"rtol must be >= 0, got {rtol!r}")
     usable = values.isfinite().all(dim=0) & (values[-1] != 0)
     if not usable.any():
         raise ValueError(
@@ -270,6 +272,8 @@ def _tensor(name: str, values: Values) -> Tensor:
     except (TypeError, ValueError) as error:
         kind = type(values).__name__
         raise ValueError(f"{name} must be a tensor or an array of numbers, got {kind}") from error
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+        raise ValueError(f"{name} must be a dense tensor that holds numbers, got {tensor.layout}")
     if tensor.is_complex():
         raise ValueError(f"{name} must be real, got {tensor.dtype}")
     return tensor.detach()

@@ -1,16 +1,18 @@
 """The paper's networks, cut into the stages that a cascade inverts, and their initialisation."""
 
+import math
 import os
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from paperlib.checks import LARGEST_SEED, checked, instance_of, path_of, quoted
 from paperlib.config import ACTIVATIONS, SHAPES, VGG_LAYERS
 from paperlib.weights import imagenet_state, read_at, read_state, take
 
@@ -19,6 +21,8 @@ VGG_POOLINGS = 5  # each halves the image
 VGG_CHANNELS = 512  # at the last of them
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of red, green and blue, as torchvision's weights expect
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+DEEPEST, WIDEST = 10_000, 100_000  # stages; neurons, channels, classes or pixels a side
+LARGEST_VARIANCE = 1e30  # of which float32 can hold the root times a normal number
 LOGIT_SCALE = 4.0  # of the shrinking MLP, whose ten tanh outputs are bounded by 1
 
 
@@ -80,10 +84,10 @@ class Network(nn.Module):
         self, stages: nn.Sequential, head: nn.Module, *, image_shape: Sequence[int], stem: int = 0
     ) -> None:
         super().__init__()
-        self.stages = stages
-        self.head = head
-        self.stem = stem
-        self.image_shape = tuple(image_shape)
+        self.stages = instance_of("stages", stages, nn.Sequential)
+        self.head = instance_of("head", head, nn.Module)
+        self.stem = checked("stem", stem, int, low=0, high=len(stages))
+        self.image_shape = _checked_shape(image_shape)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.stages(images))
@@ -102,9 +106,7 @@ def activation_module(name: str) -> nn.Module:
         "gelu": nn.GELU,
         "linear": nn.Identity,
     }
-    if name not in modules:
-        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {name!r}")
-    return modules[name]()
+    return modules[checked("activation", name, str, choices=ACTIVATIONS)]()
 
 
 def mlp(
@@ -132,23 +134,27 @@ def mlp(
 
     Source: arXiv:2406.12916; the logits' scale is ours (the published code trains softmax twice).
     """
-    pixels = _pixels(image_shape)
-    for name, value in (("depth", depth), ("classes", classes), ("width", width or pixels)):
-        _check_count(name, value)
+    image_shape = _checked_shape(image_shape)
+    pixels = math.prod(image_shape)
+    depth = checked("depth", depth, int, low=1, high=DEEPEST)
+    classes = checked("classes", classes, int, low=1, high=WIDEST)
+    shape = checked("shape", shape, str, choices=SHAPES)
+    if width is not None:
+        width = checked("width", width, int, low=1, high=WIDEST)
     if shape == "wide":
         widths = [pixels] + [width or pixels] * depth
+        _check_memory("width and depth", [pixels * widths[1], (depth - 1) * widths[1] ** 2])
         head: nn.Module = nn.Sequential(
             nn.Linear(widths[-1], HEAD_WIDTH),
             activation_module(activation),
             nn.Linear(HEAD_WIDTH, classes),
         )
-    elif shape == "shrinking":
+    else:
         if width is not None:
             raise ValueError(f"width is given by the shape 'shrinking', got {width}; leave it out")
         widths = [round(pixels + (classes - pixels) * i / depth) for i in range(depth + 1)]
+        _check_memory("image_shape and depth", [a * b for a, b in pairwise(widths)])
         head = Scale(LOGIT_SCALE)
-    else:
-        raise ValueError(f"shape must be one of {', '.join(SHAPES)}; got {shape!r}")
     stages = [
         _linear_stage(fan_in, fan_out, activation, flatten=i == 0)
         for i, (fan_in, fan_out) in enumerate(pairwise(widths))
@@ -253,15 +259,19 @@ def vgg16(
     Source: arXiv:1409.1556; levels as in arXiv:2406.12916.
     """
     size = _vgg_size(image_shape)
-    if layers not in VGG_LAYERS:
-        raise ValueError(f"layers must be one of {', '.join(map(str, VGG_LAYERS))}; got {layers!r}")
+    layers = checked("layers", layers, int, choices=VGG_LAYERS)
+    batch_norm = checked("batch_norm", batch_norm, bool)
+    seed = checked("seed", seed, int, low=0, high=LARGEST_SEED)
+    if classes is not None:
+        classes = checked("classes", classes, int, low=1, high=WIDEST)
+    _check_memory("image_shape", [512 * size[0] * size[1] * 4096])
     name = f"vgg{layers}" + ("_bn" if batch_norm else "")
     state = None
-    if weights != "random":
-        state = imagenet_state(name) if weights == "imagenet" else read_state(weights)
+    if not isinstance(weights, str) or weights != "random":
+        imagenet = isinstance(weights, str) and weights == "imagenet"
+        state = imagenet_state(name) if imagenet else read_state(path_of("weights", weights))
     if classes is None:
         classes = 1000 if state is None else _classes_of(state, layers)
-    _check_count("classes", classes)
     model = _vgg_model(name, size, classes)
     network = Network(nn.Sequential(*_vgg_stages(model)), nn.Identity(), image_shape=image_shape)
     if state is None:
@@ -299,17 +309,27 @@ def untrained(
     return network
 
 
-def _pixels(image_shape: Sequence[int]) -> int:
-    if len(image_shape) != 3 or any(not isinstance(n, int) or n < 1 for n in image_shape):
+def _checked_shape(image_shape: Any) -> tuple[int, int, int]:
+    try:
+        sizes = [checked("image_shape", n, int, low=1, high=WIDEST) for n in islice(image_shape, 4)]
+        channels, height, width = sizes
+    except (TypeError, ValueError) as error:
         raise ValueError(
-            f"image_shape must be (channels, height, width), each >= 1; got {tuple(image_shape)}"
+            f"image_shape must be (channels, height, width), each 1 to {WIDEST:,}; "
+            f"got {quoted(image_shape)}"
+        ) from error
+    return channels, height, width
+
+
+def _check_memory(names: str, weights: Iterable[int]) -> None:
+    """Nothing; a ValueError where so many weights, in float32, are more than this machine holds."""
+    needed = 4 * sum(weights)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise ValueError(
+            f"a network of this {names} needs {needed / 2**30:,.0f} GiB for its weights, this "
+            f"machine has {memory / 2**30:,.0f} GiB; make it smaller, or scale the images down"
         )
-    return image_shape[0] * image_shape[1] * image_shape[2]
-
-
-def _check_count(name: str, value: int) -> None:
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
 
 
 def _linear_stage(fan_in: int, fan_out: int, activation: str, *, flatten: bool) -> nn.Sequential:
@@ -330,9 +350,11 @@ def _convolutional(
     classes: int,
 ) -> Network:
     """The network with `depth` such stages between the published stem and head."""
-    _pixels(image_shape)
-    for name, value in (("depth", depth), ("channels", channels), ("classes", classes)):
-        _check_count(name, value)
+    image_shape = _checked_shape(image_shape)
+    depth = checked("depth", depth, int, low=1, high=DEEPEST)
+    channels = checked("channels", channels, int, low=1, high=WIDEST)
+    classes = checked("classes", classes, int, low=1, high=WIDEST)
+    _check_memory("channels and depth", [9 * channels**2 * (depth + 3)])
     stem = [
         _convolution_stage(image_shape[0], channels, activation),
         _convolution_stage(channels, channels, activation, stride=2),
@@ -359,12 +381,11 @@ def _convolution_stage(
 
 def _vgg_size(image_shape: Sequence[int]) -> tuple[int, int]:
     """Height and width of the last pooling's output."""
-    _pixels(image_shape)
-    channels, height, width = image_shape
+    channels, height, width = _checked_shape(image_shape)
     least = 2**VGG_POOLINGS
     if channels != 3 or min(height, width) < least:
         raise ValueError(
-            f"VGG takes colour images (3, height, width) with sides >= {least}, got "
+            f"VGG takes colour images, image_shape (3, height, width) with sides >= {least}, got "
             f"{tuple(image_shape)}; repeat a grey channel, enlarge small images"
         )
     return height // least, width // least
@@ -439,13 +460,14 @@ def initialise(network: nn.Module, *, sigma_w2: float, sigma_b2: float, seed: in
         seed: of this network's own random numbers; the global generator is not touched.
 
     Raises:
-        ValueError: a negative variance or seed.
+        ValueError: a variance or seed that is negative or no float32 can hold.
 
     Source: arXiv:1611.01232.
     """
-    for name, value in (("sigma_w2", sigma_w2), ("sigma_b2", sigma_b2), ("seed", seed)):
-        if not value >= 0:
-            raise ValueError(f"{name} must be >= 0, got {value}")
+    network = instance_of("network", network, nn.Module)
+    sigma_w2 = checked("sigma_w2", sigma_w2, float, low=0, high=LARGEST_VARIANCE)
+    sigma_b2 = checked("sigma_b2", sigma_b2, float, low=0, high=LARGEST_VARIANCE)
+    seed = checked("seed", seed, int, low=0, high=LARGEST_SEED)
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):

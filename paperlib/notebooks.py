@@ -18,7 +18,7 @@ import yaml
 
 from paperlib import config, freshness, paths
 from paperlib import parameters as kinds
-from paperlib.config import did_you_mean
+from paperlib.checks import did_you_mean
 from paperlib.freshness import INJECTED, State
 
 CANONICAL = ("reference", "paper")  # the profiles whose figures and notebooks are committed

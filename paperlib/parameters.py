@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from paperlib.checks import LARGEST_SEED
 from paperlib.config import (
     ACTIVATIONS,
     OPTIMISERS,
@@ -266,7 +267,7 @@ class HowItWorks(_OnOneDataset):
     activation: str = option("tanh", choices=ACTIVATIONS)
     sigma_w2: float = option(0.6, above=0.0)
     sigma_b2: float = option(0.05, low=0.0)
-    seed: int = option(0, low=0)
+    seed: int = option(0, low=0, high=LARGEST_SEED)
     solver: str = option("ridge", choices=SOLVERS)
     train_images: int = option(2000, low=2)
     test_images: int = option(100, low=2)
@@ -292,7 +293,7 @@ class DigitReconstructions(_OnOneDataset):
     activation: str = option("tanh", choices=ACTIVATIONS)
     sigma_w2: float = option(1.7, above=0.0)
     sigma_b2: float = option(0.05, low=0.0)
-    seed: int = option(0, low=0)
+    seed: int = option(0, low=0, high=LARGEST_SEED)
     optimiser: str = option("adam", choices=OPTIMISERS)
     learning_rate: float = option(2e-4, above=0.0)
     rate_exponent: float = option(0.0, low=0.0, high=4.0)

@@ -14,6 +14,7 @@ DATA_VARIABLE = "PAPERLIB_DATA"
 # The folders of a checkout.
 NOTEBOOKS = "notebooks"
 PROFILES = "notebooks/profiles"
+COSTS = "notebooks/costs.yaml"
 FIGURES = "figures"
 DATA = "data"
 POINTS = "data/points"
@@ -133,6 +134,11 @@ def notebook_file(name: str) -> Path:
 def profile_file(profile: str, name: str) -> Path:
     """The parameters of one notebook in one profile, in a form that `papermill -f` takes."""
     return home() / PROFILES / profile / f"{name}.yaml"
+
+
+def costs_file() -> Path:
+    """What the notebooks cost, as it was measured."""
+    return home() / COSTS
 
 
 def points_folder() -> Path:

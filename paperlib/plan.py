@@ -207,6 +207,8 @@ def about_data(config: Any, data: Dataset) -> dict[str, Any]:
     """What a provenance says of the data: what they really are, and how many were used."""
     return {
         "name": data.name,
+        # without the folders of this machine
+        "source": Path(data.source).name if os.path.isabs(data.source) else data.source,
         "checksum": data.checksum,
         "classes": len(data.classes),
         "pixels": data.image_shape[1] * data.image_shape[2],  # grey

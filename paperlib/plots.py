@@ -42,6 +42,9 @@ _PANELS = {
 @contextmanager
 def paper_style() -> Iterator[None]:
     """Figures made inside look alike."""
+    # Jupyter's backend turns interactive when it is loaded, by the first figure. Inside the context
+    # that would be undone at its end, and no later figure of the notebook would be shown.
+    plt.draw_if_interactive()  # loads it, and does nothing else
     with plt.style.context(STYLE):
         yield
 

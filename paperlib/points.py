@@ -10,6 +10,7 @@ import torch
 
 from paperlib import measures
 from paperlib.cascade import Cascade
+from paperlib.checks import device_of, instance_of
 from paperlib.config import CascadePoint, PredictorPoint, TrainingPoint
 from paperlib.datasets import Dataset
 from paperlib.networks import Network, untrained
@@ -39,9 +40,12 @@ def measure_point(
         back from `shown_depths`; `original`, that image.
 
     Raises:
-        ValueError: a cascade whose activations overflow, or data that it cannot take.
+        ValueError: an argument of another kind, a cascade whose activations overflow, or data that
+            it cannot take.
     """
-    data = data or load_data(point)
+    instance_of("point", point, CascadePoint, TrainingPoint, PredictorPoint)
+    device = str(device_of("device", device))
+    data = load_data(point) if data is None else instance_of("data", data, Dataset)
     with one_thread():
         if isinstance(point, TrainingPoint):
             return train_point(point, data=data, device=device)

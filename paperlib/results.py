@@ -21,6 +21,7 @@ import numpy as np
 import xarray as xr
 
 from paperlib import paths
+from paperlib.checks import path_of
 
 Point = Mapping[str, np.ndarray]  # a finished point: its arrays by name
 ABOUT = "about"  # beside them: settings and stamp, in JSON
@@ -59,12 +60,12 @@ def load_result(path: str | os.PathLike[str]) -> xr.Dataset:
         FileNotFoundError: no such file.
         ValueError: a file that does not match its line in SHA256SUMS, or is no NetCDF of a sweep.
     """
-    file = Path(path)
+    file = path_of("path", path)
     if not file.is_absolute() and len(file.parts) == 1:
         file = paths.reference_file(file.name)
-    if not file.exists():
+    if not file.is_file():
         raise FileNotFoundError(
-            f"no result at {file}; give a .nc file or a name in data/reference/"
+            f"no result at the path {file}; give a .nc file or a name in data/reference/"
         )
     sums = file.with_name(paths.CHECKSUMS)
     content, sound = _vouched(file, sums)

@@ -18,6 +18,7 @@ import torch
 import xarray as xr
 
 from paperlib import paths, results
+from paperlib.checks import checked, instance_of, path_of
 from paperlib.config import (
     CascadeSweep,
     PredictorSweep,
@@ -26,7 +27,7 @@ from paperlib.config import (
     TrainingSweep,
 )
 from paperlib.engines import Engine
-from paperlib.plan import CURVES, Plan, make_plan
+from paperlib.plan import CURVES, KINDS, Plan, make_plan
 from paperlib.points import shown_depths
 from paperlib.progress import Progress
 from paperlib.worker import Terms, finish
@@ -65,6 +66,9 @@ def run_sweep(
         RuntimeError: points failed; says which and why. The others are finished and kept.
     """
     device = _resolve_device(device)
+    instance_of("config", config, *KINDS)
+    if start_from is not None and not (isinstance(start_from, str) and not start_from):
+        start_from = path_of("start_from", start_from)
     with Engine(backend, address=address, jobs=_resolve_jobs(jobs, device)) as engine:
         plan = make_plan(config, start_from)
         total = len(plan.finished) + len(plan.missing)
@@ -103,8 +107,9 @@ def run_search(
 
     Source: arXiv:2406.12916 (start 1.7, depths 150, 145, …, threshold 0.4).
     """
-    if not 0 < threshold <= 1:
-        raise ValueError(f"threshold must be above 0 and at most 1, got {threshold}")
+    instance_of("config", config, TrainingSweep)
+    threshold = checked("threshold", threshold, float, above=0, high=1)
+    start = checked("start", start, float)
     device = _resolve_device(device)
     plan = make_plan(config, None)
     nearest = min(config.sigma_w2, key=lambda sigma_w2: abs(sigma_w2 - start))
@@ -254,14 +259,12 @@ def _groups(files: Mapping[Any, Path], device: str) -> list[dict[Any, Path]]:
 
 
 def _resolve_jobs(jobs: int | None, device: str) -> int:
-    if jobs is not None and jobs < 0:
-        raise ValueError(f"jobs must be >= 0 (0: one per core), got {jobs}")
-    return 1 if device == "cuda" else jobs or joblib.cpu_count()
+    found = checked("jobs", 0 if jobs is None else jobs, int, low=0) or joblib.cpu_count()
+    return 1 if device == "cuda" else found
 
 
 def _resolve_device(device: str) -> str:
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device must be auto, cpu or cuda; got {device!r}")
+    checked("device", device, str, choices=("auto", "cpu", "cuda"))
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device='cuda' was asked for, but torch finds no GPU; use 'auto' or 'cpu'")
     return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"

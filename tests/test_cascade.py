@@ -271,7 +271,7 @@ def test_a_cascade_can_stop_on_its_way(cascade: Cascade) -> None:
     )
     assert torch.equal(cascade.from_activation(codes, 5, to=5), codes)
     for wrong in (-1, 6, 0.5):
-        with pytest.raises(ValueError, match=f"to must be a level from 0 to 5, got {wrong}"):
+        with pytest.raises(ValueError, match=f"to must be .*, got {wrong}"):
             cascade.from_activation(codes, 5, to=wrong)
 
 
@@ -487,9 +487,9 @@ def test_any_sequence_of_modules_can_be_inverted() -> None:
 @pytest.mark.parametrize(("call", "message"), [
     (lambda c: c.fit(images(10), solver="sgd"), "solver must be one of ridge, adam; got 'sgd'"),
     (lambda c: c.fit(images(1)), "at least 2 images, got 1"),
-    (lambda c: c.fit(images(9), resolution=0), "resolution must be a number > 0, got 0"),
-    (lambda c: c.fit(images(9), resolution="1e-3"), "resolution must be a number > 0, got '1e-3'"),
-    (lambda c: c.fit(images(9), solver="adam", steps=0), "steps must be a whole number >= 1"),
+    (lambda c: c.fit(images(9), resolution=0), r"resolution must be > 0, got 0\.0"),
+    (lambda c: c.fit(images(9), resolution="1e-3"), "resolution must be .*, got '1e-3'"),
+    (lambda c: c.fit(images(9), solver="adam", steps=0), "steps must be >= 1, got 0"),
     (lambda c: c.fit(images(9), solver="adam", steps=2.5), "steps must be .* got 2.5"),
     (lambda c: c.fit(images(9), solver="adam", batch_size=0), "batch_size must be .* got 0"),
     (lambda c: c.fit(images(9).numpy()), "images must be a torch tensor, got ndarray"),
@@ -500,9 +500,9 @@ def test_any_sequence_of_modules_can_be_inverted() -> None:
     (lambda c: c.reconstruct(images(2), levels=[]), "levels are 1 … 5, got none"),
     (lambda c: c.reconstruct(images(2), levels=[2.5]), r"levels are 1 … 5, got \[2.5\]"),
     (lambda c: c.from_channel(images(2), 5, [1.5]), "has the channels 0 … 35, got"),
-    (lambda c: c.ideal_input(torch.full((1, 36), torch.nan)), "the activation holds NaN"),
+    (lambda c: c.ideal_input(torch.full((1, 36), torch.nan)), "the target holds NaN"),
     (lambda c: c.from_activation(torch.rand(2, 35), 5), r"shape \(batch, 36\), got \(2, 35\)"),
-    (lambda c: c.from_channel(images(2), 6, 0), r"levels are 1 … 5, got \[6\]"),
+    (lambda c: c.from_channel(images(2), 6, 0), r"level must be one of 1 … 5, got \[6\]"),
     (lambda c: c.from_channel(images(2), 5, 36), "has the channels 0 … 35, got 36"),
     (lambda c: c.ideal_input(torch.rand(2, 10)), r"shape \(batch, 36\), got \(2, 10\)"),
 ])  # fmt: skip
@@ -583,7 +583,7 @@ def test_stages_that_do_not_fit_together_are_named() -> None:
         ValueError, match=r"stage 2 \(Linear\) does not take an input of shape \(1, 6\)"
     ):
         Cascade.for_network([nn.Linear(8, 6), nn.Linear(5, 4)], torch.rand(1, 8))
-    with pytest.raises(ValueError, match=r"needs a network with stages, .*got Linear"):
+    with pytest.raises(ValueError, match=r"network must be one with stages, .*got Linear"):
         Cascade.for_network(nn.Linear(8, 6), torch.rand(1, 8))
-    with pytest.raises(ValueError, match="at least one stage"):
+    with pytest.raises(ValueError, match=r"network must be one with stages, .* at least one; got"):
         Cascade.for_network([], torch.rand(1, 8))

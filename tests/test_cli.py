@@ -62,7 +62,13 @@ def test_list_names_each_notebook_with_its_figure_claim_and_state(
     header, line = capsys.readouterr().out.splitlines()
     assert header.split("  ")[0] == "notebook"
     cells = [cell.strip() for cell in line.split("  ") if cell]
-    assert cells == [NAME, "A line", "It goes up with the depth.", "missing"]
+    assert cells == [NAME, "A line", "It goes up with the depth.", *["not measured"] * 2, "missing"]
+
+
+def test_list_prints_the_readmes_table(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--markdown"]) == 0
+    *_, row = capsys.readouterr().out.splitlines()
+    assert f"[A line](notebooks/{NAME}.ipynb) | `paperlib run 01` | not measured |" in row
 
 
 def test_status_has_a_line_for_every_profile_and_says_why(
@@ -78,6 +84,24 @@ def test_status_has_a_line_for_every_profile_and_says_why(
     ]
     assert lines[0][3] == "not run here yet"
     assert "has no profile paper" in lines[3][3]
+
+
+def test_show_tells_what_each_figure_was_computed_from(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from test_figures import ABOUT, drawn
+
+    drawn(project / "figures" / NAME, ABOUT, ABOUT)
+    monkeypatch.chdir(project)
+    assert main(["show", NAME, f"figures/{NAME}.pdf"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == [
+        f"figures/{NAME}.png", "result 1 of 2", "result 2 of 2",
+        f"figures/{NAME}.pdf", "result 1 of 2", "result 2 of 2",
+    ]  # fmt: skip
+    assert sum("commit abc" in line for line in lines) == 4
+    assert main(["show", "none"]) == 1
+    assert capsys.readouterr().err.startswith("paperlib: no figure 'none'")
 
 
 def test_run_passes_its_options_on(project: Path, runs: list[tuple[str, dict[str, Any]]]) -> None:

@@ -80,7 +80,7 @@ def test_a_sweep_is_every_variance_with_every_seed() -> None:
     ({"sigma_w2": (1.0, -1.0)}, "sigma_w2 must be > 0.0, got -1.0"),
     ({"sigma_w2": ("1",)}, "sigma_w2 must be a finite number"),
     ({"seeds": (0.5,)}, "seeds must be a whole number"),
-    ({"seeds": (-1,)}, "seed must be >= 0, got -1"),
+    ({"seeds": (-1,)}, "seeds must be >= 0, got -1"),
     ({"seeds": 3}, "seeds must be a sequence of values, got 3"),
     ({"sigma_w2": "1.7"}, "sigma_w2 must be a sequence of values, got '1.7'"),
     ({"shape": "shrinking", "width": 5}, "width is given by the shape 'shrinking', got 5"),
@@ -132,7 +132,7 @@ def test_a_list_may_come_as_the_text_that_papermill_makes_of_it(given: object) -
 @pytest.mark.parametrize(("settings", "message"), [
     ({"depths": "[5, ten]"}, r"depths must be a sequence of values, got '\[5, ten\]'"),
     ({"depths": [5, "10"]}, r"depths must be a whole number, got '10' \(str\)"),
-    ({"depths": [0]}, "depth must be >= 1, got 0"),
+    ({"depths": [0]}, "depths must be >= 1, got 0"),
     ({"threshold": 0}, "threshold must be > 0.0, got 0.0"),
     ({"threshold": 1.5}, "threshold must be <= 1.0, got 1.5"),
     ({"optimiser": "sdg"}, r"sgd, adam; got 'sdg' \(did you mean 'sgd'\?\)"),

@@ -93,7 +93,7 @@ def test_colour_floats_keep_three_channels_and_flatten_all_of_them(tmp_path: Pat
 
 
 def test_floats_of_an_unknown_split_are_refused(small: Path) -> None:
-    with pytest.raises(ValueError, match="'train' or 'test', got 'validation'"):
+    with pytest.raises(ValueError, match="one of train, test; got 'validation'"):
         load_dataset(small).floats("validation")
 
 

@@ -1,6 +1,7 @@
 """What a figure is made from, and when it changes."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +94,68 @@ def test_lists_are_the_same_before_and_after_a_note_and_their_files_are_watched(
     assert json.loads(json.dumps(made)) == made
     Path(names[1]).write_bytes(b"x")
     assert identity(trained=names, depths=(5, 10))["data"] != made["data"]
+
+
+@pytest.fixture
+def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with an executed notebook, its figure and the note of both."""
+    monkeypatch.setenv("PAPERLIB_HOME", str(tmp_path))
+    monkeypatch.setenv("PAPERLIB_DATA", str(tmp_path))
+    (tmp_path / "notebooks").mkdir()
+    for name in ("run.ipynb", "figure.png", "figure_more.png", "own.npz"):
+        (tmp_path / name).write_bytes(name.encode())
+    freshness.note(tmp_path / "run.ipynb", tmp_path / "figure", made(tmp_path))
+    return tmp_path
+
+
+def made(folder: Path, *, code: str = "1 + 1", **values: Any) -> dict[str, Any]:
+    values = {"dataset": str(folder / "own.npz"), "depth": 3, **values}
+    return freshness.identity(new_notebook(cells=[new_code_cell(code)]), values)
+
+
+def state_of(folder: Path, now: dict[str, Any]) -> tuple[str, str]:
+    return freshness.state(folder / "run.ipynb", folder / "figure", now)
+
+
+def test_a_figure_is_fresh_while_nothing_changes(ran: Path) -> None:
+    assert state_of(ran, made(ran)) == ("fresh", "nothing has changed")
+
+
+def test_each_cause_alone_makes_a_figure_stale_and_is_named(
+    ran: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert state_of(ran, made(ran, depth=4)) == ("stale", "its parameters changed")
+    assert state_of(ran, made(ran, code="1 + 2")) == ("stale", "its code changed")
+    changed = ran / "paperlib"
+    shutil.copytree(Path(freshness.__file__).parent, changed)
+    (changed / "plan.py").write_text("CODE_VERSION = 2")
+    with monkeypatch.context() as other:
+        other.setattr(freshness, "__file__", str(changed / "freshness.py"))
+        assert state_of(ran, made(ran)) == ("stale", "paperlib changed")
+    (ran / "own.npz").write_bytes(b"other images")
+    assert state_of(ran, made(ran)) == ("stale", "its data changed")
+
+
+def test_all_causes_are_named_together(ran: Path) -> None:
+    (ran / "own.npz").write_bytes(b"other images")
+    state = state_of(ran, made(ran, code="2", depth=4))
+    assert state == ("stale", "its parameters changed, its code changed, its data changed")
+
+
+def test_a_figure_that_is_no_longer_the_runs_own_is_stale_and_a_lost_one_missing(ran: Path) -> None:
+    (ran / "figure_more.png").write_bytes(b"drawn by hand")
+    assert state_of(ran, made(ran)) == ("stale", "figure_more.png is not the one that the run left")
+    (ran / "figure.png").unlink()
+    assert state_of(ran, made(ran)) == ("missing", "figure.png is gone")
+
+
+@pytest.mark.parametrize("lost", ["run.ipynb", "run.json"])
+def test_without_the_run_or_its_note_a_figure_is_missing(lost: str, ran: Path) -> None:
+    (ran / lost).unlink()
+    assert state_of(ran, made(ran)) == ("missing", "not run here yet")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"figures": 3}'])
+def test_a_note_that_cannot_be_read_makes_a_figure_stale(text: str, ran: Path) -> None:
+    (ran / "run.json").write_text(text)
+    assert state_of(ran, made(ran)) == ("stale", "run.json beside it cannot be read")

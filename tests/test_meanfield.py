@@ -341,7 +341,7 @@ def test_a_residual_network_never_loses_its_signal_and_grows_linearly():
     ({"depth": 0}, "depth must be >= 1"),
     ({"signal": 0.3}, "0 <= signal <= mean_square"),
     ({"mean_square": 0, "signal": 0}, "mean_square > 0"),
-    ({"mean_square": math.inf}, "mean_square must be a finite number >= 0"),
+    ({"mean_square": math.inf}, "mean_square must be a finite number, got inf"),
     ({"activation": "relu"}, "activation must be one of tanh, erf, gelu, got 'relu'"),
 ])  # fmt: skip
 def test_a_propagation_that_makes_no_sense_is_refused(wrong, message):
@@ -356,11 +356,11 @@ def test_a_propagation_that_makes_no_sense_is_refused(wrong, message):
 @pytest.mark.parametrize("bad", [-0.1, math.nan, math.inf, "1.7", None, True, [1.0]])
 def test_variances_that_are_none_are_refused_by_name(bad):
     for function in SINGLE:
-        with pytest.raises(ValueError, match=r"sigma_w2 must be a finite number >= 0, got"):
+        with pytest.raises(ValueError, match=r"sigma_w2 must be (a finite number|>= 0), got"):
             function(bad, 0.05)
-        with pytest.raises(ValueError, match=r"sigma_b2 must be a finite number >= 0, got"):
+        with pytest.raises(ValueError, match=r"sigma_b2 must be (a finite number|>= 0), got"):
             function(1.0, bad)
-    with pytest.raises(ValueError, match=r"sigma_b2 must be a finite number >= 0, got"):
+    with pytest.raises(ValueError, match=r"sigma_b2 must be (a finite number|>= 0), got"):
         critical_sigma_w2(bad)
 
 
@@ -370,7 +370,7 @@ def test_an_unknown_activation_is_refused_with_a_suggestion():
     for function in SINGLE:
         with pytest.raises(ValueError, match=r"got 'Relu' \(did you mean 'relu'\?"):
             function(1.0, 0.05, activation="Relu")
-    with pytest.raises(ValueError, match=r"got None$"):
+    with pytest.raises(ValueError, match="activation must be a string, got None"):
         critical_sigma_w2(0.05, activation=None)
 
 

@@ -444,7 +444,7 @@ def test_cutoff_refuses_what_is_not_depth_by_batch(shape):
 
 @pytest.mark.parametrize("rtol", [-0.1, math.nan])
 def test_cutoff_refuses_a_tolerance_that_is_not_one(rtol):
-    with pytest.raises(ValueError, match="rtol must be >= 0"):
+    with pytest.raises(ValueError, match=r"rtol must be (>= 0|a finite number)"):
         cutoff(torch.ones(3, 2), rtol=rtol)
 
 

@@ -168,9 +168,9 @@ def test_wide_convolutional_networks_follow_the_mean_field_variance_of_full_conn
 
 @pytest.mark.parametrize("build", [cnn, resnet])
 @pytest.mark.parametrize(("arguments", "message"), [
-    ({"depth": 0}, "depth must be a whole number >= 1, got 0"),
-    ({"depth": 2, "channels": 0}, "channels must be a whole number >= 1, got 0"),
-    ({"depth": 2, "channels": 2.5}, "channels must be a whole number >= 1, got 2.5"),
+    ({"depth": 0}, "depth must be >= 1, got 0"),
+    ({"depth": 2, "channels": 0}, "channels must be >= 1, got 0"),
+    ({"depth": 2, "channels": 2.5}, "channels must be a whole number, got 2.5"),
     ({"depth": 2, "classes": 0}, "classes must be"),
     ({"depth": 2, "activation": "tan"}, "activation must be one of .*; got 'tan'"),
 ])  # fmt: skip
@@ -184,9 +184,9 @@ def test_a_bad_argument_of_a_convolutional_network_is_named(
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ({"depth": 0}, "depth must be a whole number >= 1, got 0"),
-    ({"depth": 2.5}, "depth must be a whole number >= 1, got 2.5"),
-    ({"depth": 2, "width": -3}, "width must be a whole number >= 1, got -3"),
+    ({"depth": 0}, "depth must be >= 1, got 0"),
+    ({"depth": 2.5}, "depth must be a whole number, got 2.5"),
+    ({"depth": 2, "width": -3}, "width must be >= 1, got -3"),
     ({"depth": 2, "classes": 0}, "classes must be"),
     ({"depth": 2, "shape": "round"}, "shape must be one of wide, shrinking; got 'round'"),
     ({"depth": 2, "activation": "tan"}, "activation must be one of .*; got 'tan'"),
@@ -333,9 +333,9 @@ def test_a_vggs_own_state_dict_comes_back_with_its_classes(ending: str, tmp_path
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"layers": 12}, "layers must be one of 11, 13, 16, 19; got 12"),
-    ({"classes": 0}, "classes must be a whole number >= 1, got 0"),
+    ({"classes": 0}, "classes must be >= 1, got 0"),
     ({"image_shape": (3, 8, 8)}, r"sides >= 32, got \(3, 8, 8\); .* enlarge small images"),
-    ({"image_shape": (1, 64, 64)}, r"takes colour images .*got \(1, 64, 64\); repeat a grey"),
+    ({"image_shape": (1, 64, 64)}, r"takes colour images, .*got \(1, 64, 64\); repeat a grey"),
     ({"image_shape": (64, 64)}, r"image_shape must be .* got \(64, 64\)"),
 ])  # fmt: skip
 def test_a_bad_argument_of_vgg_is_named(options: dict, message: str) -> None:

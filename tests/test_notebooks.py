@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import pytest
 from tiny_project import NAME, build
 
 from paperlib import config, notebooks, parameters
+from paperlib.checks import LARGEST_SEED
 
 ROOT = Path(__file__).parent.parent
 NAMES = [path.stem for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
@@ -370,6 +371,70 @@ def test_parameters_are_annotated_literals_with_a_comment_each(name: str) -> Non
         assert statement.lineno in commented, ast.unparse(statement)
 
 
+# What a parameter counts or measures, as its comment says it; some of them have no unit.
+UNITS = re.compile(
+    r"stages?\b|layers|convolutions|blocks|neurons|channels|tokens|networks?\b|images?\b|batches|"
+    r"points|variances?\b|σ_w²|square root|number|rate\b|accuracy|outputs|seconds|fraction"
+)
+
+
+def ranges(limits: Mapping[str, Any]) -> list[str]:
+    """The phrases of which a comment must hold one, for a setting with these limits."""
+    low, above, high = (limits.get(name) for name in ("low", "above", "high"))
+    high = None if high == LARGEST_SEED else high  # what fits into 64 bits
+    if low is None and above is None:
+        return ["any number"]
+    begin = f"{low:g}" if above is None else f"above {above:g}"
+    end = "or more" if high is None else f"to {high:,.10g}"
+    if above is not None:
+        return [begin] if high is None else [f"{begin} {end}"]
+    special = [f"{low + 1:g} {end}", "above 0"] if low in (0, -1) else []  # 0 and -1 are told apart
+    return [f"{begin} {end}", *special]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_papermills_help_gives_the_unit_and_the_range_of_every_parameter(name: str) -> None:
+    fields = getattr(parameters, read(name).metadata["paperlib"]["config"]).__dataclass_fields__
+    for key, parameter in notebooks.parameters(name).items():
+        said, limits, default = parameter.help, fields[key].metadata, parameter.default
+        values = default if isinstance(default, list) else [default]
+        if "choices" in limits:
+            every = f"config.{choices_name(limits['choices'])}"
+            assert every in said or all(choice in said for choice in limits["choices"]), key
+        elif isinstance(values[0], bool):
+            assert said.startswith("True: "), key
+        elif isinstance(values[0], str):
+            # of files: what kind; a data set's names stand in its comment
+            assert ".nc" in said or "mnist" in said or "folder" in said, key
+        else:
+            wanted = ranges(limits)
+            assert UNITS.search(said), f"{name}: {key} has no unit: {said!r}"
+            assert any(
+                phrase in said or phrase.replace("above", ">") in said for phrase in wanted
+            ), f"{name}: the comment of {key} must say one of {wanted}, got {said!r}"
+
+
+def choices_name(choices: tuple[str, ...]) -> str:
+    """What paperlib.config calls the choices, for lists too long for a comment."""
+    return next(name for name, value in vars(config).items() if value is choices)
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({"low": 1, "high": 10_000}, "1 to 10,000"),
+        ({"low": 2}, "2 or more"),
+        ({"low": 0}, "1 or more"),  # 0 may stand for something of its own
+        ({"low": 0.0, "high": 4.0}, "0 to 4"),
+        ({"above": 0.0}, "above 0"),
+        ({"above": 0.0, "high": 1e6}, "above 0 to 1,000,000"),
+        ({}, "any number"),
+    ],
+)
+def test_a_range_is_said_in_these_words(limits: dict[str, Any], said: str) -> None:
+    assert said in ranges(limits)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_parameters_are_those_of_the_notebooks_configuration(name: str) -> None:
     kind = getattr(parameters, read(name).metadata["paperlib"]["config"])
@@ -379,10 +444,12 @@ def test_the_parameters_are_those_of_the_notebooks_configuration(name: str) -> N
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_papermills_help_lists_every_parameter_with_its_default(name: str) -> None:
+def test_papermills_help_lists_every_parameter_with_its_default_and_comment(name: str) -> None:
     path = ROOT / "notebooks" / f"{name}.ipynb"
     command = [sys.executable, "-m", "papermill", "--help-notebook", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
+    words = " ".join(done.stdout.split())
+    assert all(" ".join(p.help.split()) in words for p in notebooks.parameters(name).values())
     for statement in ast.parse(parameters_cell(name)).body:
         assert isinstance(statement, ast.AnnAssign)
         assert statement.value is not None

@@ -37,6 +37,8 @@ ORDER = (
     "__main__",
     "__init__",
     "cli",
+    "figures",
+    "costs",
     "notebooks",
     "parameters",
     "freshness",
@@ -90,6 +92,7 @@ ORDER = (
     "readers",
     "vision",
     "config",
+    "checks",
     "progress",
     "paths",
 )
@@ -163,8 +166,19 @@ def test_the_lock_holds_what_is_required_and_nothing_else() -> None:
     assert here == required()
 
 
-def test_the_extra_for_widgets_stays_out_of_the_lock() -> None:
-    extra = map(Requirement, PROJECT["optional-dependencies"]["widgets"])
+def test_the_books_lock_adds_to_the_lock_what_its_extra_needs() -> None:
+    lines = (ROOT / "requirements-book.lock").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    assert [pin.name for pin in pins] == sorted({pin.name for pin in pins})
+    assert not {pin.name for pin in pins} & locked().keys()
+    found = {pin.name: version_of(pin) for pin in pins}
+    for wanted in map(Requirement, PROJECT["optional-dependencies"]["book"]):
+        assert found[canonicalize_name(wanted.name)] in wanted.specifier
+
+
+@pytest.mark.parametrize("name", ["book", "widgets"])
+def test_an_optional_extra_stays_out_of_the_lock(name: str) -> None:
+    extra = map(Requirement, PROJECT["optional-dependencies"][name])
     assert not {canonicalize_name(wanted.name) for wanted in extra} & locked().keys()
 
 
@@ -218,6 +232,7 @@ def dry_run(target: str) -> str:
         ("paper", ".venv/bin/paperlib run --profile paper"),
         ("reference", ".venv/bin/paperlib run --profile reference --force --save"),
         ("test", ".venv/bin/python -m pytest"),
+        ("book", ".venv/bin/python -m sphinx -q -W --keep-going -E -b html book book/_build/html"),
         ("lab", "--ServerApp.ip=127.0.0.1 --ServerApp.root_dir=notebooks"),
     ],
 )
@@ -319,9 +334,9 @@ def private_paths(path: Path) -> list[str]:
 
 
 def test_no_file_names_a_private_path() -> None:
-    folders = ("paperlib", "tests", "notebooks", "benchmarks")
+    folders = ("paperlib", "tests", "notebooks", "benchmarks", "book/_static")
     files = [path for folder in folders for path in (ROOT / folder).rglob("*")]
-    files += [path for path in ROOT.iterdir() if path.is_file()]
+    files += [path for top in (ROOT, ROOT / "book") for path in top.iterdir() if path.is_file()]
     checked = [p for p in files if p.suffix in TEXT_FILES and ".ipynb_checkpoints" not in p.parts]
     assert Path(__file__) in checked
     found = {str(path.relative_to(ROOT)): private_paths(path) for path in checked}

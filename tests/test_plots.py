@@ -6,6 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
 from paperlib import plots
@@ -172,3 +174,13 @@ def test_saved_files_hold_their_provenance_and_are_the_same_bytes_again(tmp_path
         about = json.loads(picture.text["Description"])
     assert [drawn["computed"][0]["commit"] for drawn in about] == ["abc"]
     assert b"made-up" in (tmp_path / "a" / "figure.pdf").read_bytes()
+
+
+@pytest.mark.slow
+def test_every_cell_of_a_notebook_shows_its_figure() -> None:
+    draw = "from matplotlib import pyplot\nfrom paperlib import plots\n\n"
+    draw += "with plots.paper_style():\n    figure = pyplot.figure(figsize=(1, 1))"
+    notebook = new_notebook(cells=[new_code_cell(draw) for _ in range(3)])
+    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    shown = [[o.output_type for o in cell.outputs] for cell in notebook.cells]
+    assert shown == [["display_data"]] * 3

@@ -1,5 +1,7 @@
 """What the shipped results must show: the paper's figures, and what this package claims beyond."""
 
+import hashlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +17,15 @@ from paperlib.plots_trainability import threshold_of
 from paperlib.results import load_result, provenance
 from paperlib.scoring import scoreboard, trainable_depth
 from paperlib.tables import walls
+
+
+def test_every_shipped_result_has_its_digest_and_every_digest_its_result() -> None:
+    folder = paths.reference_file(paths.CHECKSUMS).parent
+    lines = (folder / paths.CHECKSUMS).read_text().splitlines()
+    digests = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.nc")
+    }
+    assert {name: digest for digest, name in map(str.split, lines)} == digests
 
 
 def shipped(name: str) -> xr.Dataset:

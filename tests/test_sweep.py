@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from tiny_data import refuse_requests
+from tiny_data import keras, refuse_requests, save
 
 from paperlib import (
     paths,
@@ -20,6 +20,8 @@ from paperlib import (
     sweep,
 )
 from paperlib.config import CascadePoint, CascadeSweep, PredictorSweep, TrainingPoint, TrainingSweep
+from paperlib.datasets import load_dataset
+from paperlib.plan import about_data
 from paperlib.points import measure_point
 from paperlib.results import load_result, provenance, save_result
 from paperlib.sweep import collect_sweep, run_resolutions, run_search, run_sweep
@@ -165,6 +167,7 @@ def test_a_result_says_what_it_was_computed_with() -> None:
     about = provenance(run_sweep(SMALL, jobs=1))
     assert CascadeSweep.from_dict(about["config"]) == SMALL
     assert about["data"]["name"] == "digits"
+    assert about["data"]["source"] == "scikit-learn's digits"
     assert about["data"]["train_images"] == 100
     assert len(about["data"]["checksum"]) == 64
     (way,) = about["computed"]
@@ -215,6 +218,11 @@ def test_workers_never_measure_other_data_than_the_sweep_began_with(
     assert not np.array_equal(found["one"]["r_squared"], found["two"]["r_squared"])
 
 
+def test_the_provenance_names_the_file_of_the_data_and_no_folder(tmp_path: Path) -> None:
+    data = load_dataset(save(tmp_path / "own.npz", keras()))
+    assert about_data(SMALL, data)["source"] == "own.npz"
+
+
 def test_a_complete_result_on_other_data_is_not_taken(tmp_path: Path) -> None:
     save_result(run_sweep(SMALL, jobs=1), tmp_path / "digits.nc")
     with pytest.warns(UserWarning, match="was computed from other data"):
@@ -251,7 +259,7 @@ def test_resolutions_make_a_dimension() -> None:
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"jobs": -1}, "jobs must be >= 0"),
-    ({"device": "tpu"}, "device must be auto, cpu or cuda; got 'tpu'"),
+    ({"device": "tpu"}, "device must be one of auto, cpu, cuda; got 'tpu'"),
 ])  # fmt: skip
 def test_bad_run_options_are_named(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -449,5 +457,5 @@ def test_a_search_trains_nothing_twice_and_shows_only_what_it_walked_over(
 
 @pytest.mark.parametrize("threshold", [0, -0.1, 1.1])
 def test_a_search_needs_an_accuracy_to_look_for(threshold: float) -> None:
-    with pytest.raises(ValueError, match="threshold must be above 0 and at most 1"):
+    with pytest.raises(ValueError, match=r"threshold must be (> 0|<= 1), got"):
         run_search(TRAININGS, threshold=threshold, start=1.7)

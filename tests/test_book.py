@@ -1,0 +1,151 @@
+"""The reading copy, built and opened in a browser: nothing broken, nothing fetched, nothing cut."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit
+
+import pytest
+from test_jupyterlab import BROWSER, QUIET
+
+ROOT = Path(__file__).parent.parent
+NEEDED = ("sphinx", "myst_nb", "sphinx_book_theme", "sphinx-mathjax-offline")
+NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+FIGURES = sorted((ROOT / "figures").glob("[0-9]*.png"))
+SIZES = {"desktop": (1440, 900), "phone": (390, 844)}
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not all(map(importlib.util.find_spec, NEEDED)),
+        reason="the extra `book` is not installed (`make book` installs it)",
+    ),
+]
+in_a_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built site, made where no other build is disturbed; a warning of sphinx is an error."""
+    root = tmp_path_factory.mktemp("book")
+    for name in ("book", "notebooks", "figures", "paperlib"):
+        unwanted = shutil.ignore_patterns("_build", "_pages", "__pycache__", "quick", ".ipynb_*")
+        shutil.copytree(ROOT / name, root / name, ignore=unwanted)
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html"]
+    done = subprocess.run(
+        [*command, str(root / "book"), str(root / "html")],
+        env={**os.environ, "PAPERLIB_HOME": str(root), "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return root / "html"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=BROWSER, args=list(QUIET))
+        yield opened
+        opened.close()
+
+
+def pages(book: Path) -> list[Path]:
+    return sorted(path for path in book.rglob("*.html") if "_static" not in path.parts)
+
+
+def test_there_is_a_page_for_every_notebook_and_a_figure_for_every_figure(book: Path) -> None:
+    names = {path.stem for path in pages(book)}
+    assert {"index", "api", *NOTEBOOKS} <= names
+    front = (book / "index.html").read_text()
+    for figure in FIGURES:
+        assert f"_images/{figure.name}" in front
+        assert (book / "_images" / figure.name).stat().st_size == figure.stat().st_size
+    places = [front.index(f"_images/{figure.name}") for figure in FIGURES]
+    assert places == sorted(places)
+
+
+def test_outputs_are_shown_as_they_were_committed_and_nothing_is_executed(book: Path) -> None:
+    page = (book / "_pages" / f"{NOTEBOOKS[0]}.html").read_text()
+    assert "cell_output" in page
+    assert "Traceback" not in page
+
+
+def test_every_public_name_has_its_place_in_the_reference(book: Path) -> None:
+    import paperlib
+
+    reference = (book / "api.html").read_text()
+    assert [name for name in paperlib.__all__ if f'id="paperlib.{name}"' not in reference] == []
+    assert "problematic" not in reference  # what docutils puts around text that it cannot read
+
+
+@in_a_browser
+@pytest.mark.parametrize("size", SIZES)
+def test_no_page_reports_an_error_asks_a_network_or_is_wider_than_the_screen(
+    book: Path, browser: Any, size: str
+) -> None:
+    width, height = SIZES[size]
+    context = browser.new_context(viewport={"width": width, "height": height}, offline=True)
+    for path in pages(book):
+        page, wrong = context.new_page(), []
+        page.on("console", lambda m, w=wrong: w.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error, w=wrong: w.append(str(error)))
+        page.on("requestfailed", lambda request, w=wrong: w.append(f"failed: {request.url}"))
+        page.on(
+            "request",
+            lambda request, w=wrong: (
+                None if request.url.startswith((book.as_uri(), "data:")) else w.append(request.url)
+            ),
+        )
+        page.goto(path.as_uri(), wait_until="load")
+        page.wait_for_function("!window.MathJax || !MathJax.startup || MathJax.startup.promise")
+        assert wrong == [], path.name
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path.name
+        broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.src)"
+        page.wait_for_function(f"{broken}.length === 0")
+        page.close()
+    context.close()
+
+
+@in_a_browser
+def test_formulas_are_set_by_the_mathjax_of_the_book(book: Path, browser: Any) -> None:
+    context = browser.new_context(offline=True)
+    page = context.new_page()
+    page.goto((book / "_pages" / "01_mnist_phase_diagram.html").as_uri())
+    page.locator("mjx-container").first.wait_for()
+    assert page.locator("mjx-merror").count() == 0
+    fonts = "[...document.fonts].filter(f => f.family.startsWith('MJX') && f.status == 'loaded')"
+    page.wait_for_function(f"{fonts}.length > 0")
+    context.close()
+
+
+@in_a_browser
+def test_no_internal_link_is_broken(book: Path, browser: Any) -> None:
+    context = browser.new_context(offline=True, java_script_enabled=True)
+    page, anchors, links = context.new_page(), {}, []
+    for path in pages(book):
+        page.goto(path.as_uri(), wait_until="domcontentloaded")
+        anchors[path.as_uri()] = set(
+            page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
+        )
+        hrefs = page.evaluate(
+            "[...document.querySelectorAll('a[href]')].map(e => e.getAttribute('href'))"
+        )
+        links += [(path.name, urljoin(path.as_uri(), href)) for href in hrefs]
+    context.close()
+    inside = [(name, link) for name, link in links if urlsplit(link).scheme == "file"]
+    assert len(inside) > len(NOTEBOOKS)
+    for name, link in inside:
+        target, anchor = urldefrag(link)
+        file = Path(unquote(urlsplit(target).path))
+        assert file.is_relative_to(book), f"{name}: {link} leaves the book"
+        assert file.is_file(), f"{name}: {link}"
+        if anchor and target in anchors:
+            assert unquote(anchor) in anchors[target], f"{name}: {link}"
