@@ -111,6 +111,8 @@ def curves(result: xr.Dataset) -> Figure:
         for name in result.cascade.values:
             at = result.sel(cascade=name)
             label = f"{NAMES[name]}, {float(at.seconds):.0f} s"
+            if name == "adam" and int(at.steps):
+                label += f", {int(at.steps)} steps"
             if at.r_squared.max() < _LOWEST:
                 label += f": R² from {float(at.r_squared[0]):.1f} to {float(at.r_squared[-1]):.1f}"
             left.plot(at.level, at.r_squared, "o-", ms=2.5, label=label, color=COLOURS[name])
@@ -179,10 +181,10 @@ def describe(result: xr.Dataset) -> str:
     about = provenance(result)
     config, data = about["config"], about["data"]
     solver = "Adam" if config["solver"] == "adam" else f"ridge, λ = {config['resolution']:g}"
-    return (
-        f"{_weights(result)}  ·  cascade by {solver}, fitted to {data['train_images']} of "
-        f"{data['name']} ({config['side']}×{config['side']})"
-    )
+    weights = _weights(result)
+    fit = f"{data['train_images']} of {data['name']} ({config['side']}×{config['side']})"
+    break_ = "\n" if len(weights) > _LONG else "  ·  "
+    return f"{weights}{break_}cascade by {solver}, fitted to {fit}"
 
 
 def _weights(result: xr.Dataset) -> str:
@@ -240,5 +242,6 @@ def _draw_added(axis: Axes, added: xr.DataArray) -> None:
     draw_picture(axis, 0.5 + 0.5 * pixels(added) / STEP)
 
 
+_LONG = 40  # characters of what the weights are, from which on they have a line of their own
 _LOWEST = -0.05  # R² that is drawn
 _SMALL = {"fontsize": 7, "loc": "center", "fontweight": "normal", "pad": 2}
