@@ -1,6 +1,7 @@
 """What the shipped results must show: the paper's figures, and what this package claims beyond."""
 
 import hashlib
+import json
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from scipy.stats import spearmanr
 
 from paperlib import collapse_depth, critical_sigma_w2, notebooks, paths
 from paperlib.config import BASELINES
-from paperlib.parameters import CnnPhaseDiagram, ResnetDepth, Trainability
+from paperlib.parameters import CnnPhaseDiagram, ResnetDepth, Trainability, Vgg16Channels
 from paperlib.plan import make_plan
 from paperlib.plots import PUBLISHED_DEPTHS
 from paperlib.plots_trainability import threshold_of
@@ -235,3 +236,31 @@ def test_notebook_02_computes_nothing_that_ships() -> None:
     ):
         shipped(name)
         assert not make_plan(sweep, name).missing
+
+
+def test_notebook_06_computes_nothing_that_ships() -> None:
+    config = Vgg16Channels.from_dict(notebooks.validated("06_vgg16_channels", "reference", {}))
+    about = provenance(shipped(config.start_from))
+    assert about["config"] == json.loads(json.dumps(config.point().as_dict()))
+
+
+def test_vggs_image_fades_from_level_to_level_and_training_throws_it_away() -> None:
+    curves = shipped("vgg16_channels.nc").r_squared
+    random, trained = curves.sel(cascade="random weights"), curves.sel(cascade="ridge")
+    assert float(random.sel(level=3)) > 0.9
+    assert (random.diff("level") <= 0.02).all()
+    assert (trained.diff("level") <= 0.02).all()
+    assert float(random[-1]) > 0.4 > 0.1 > float(trained[-1])
+
+
+def test_vggs_closed_form_is_better_at_every_level_than_adam_in_as_much_time() -> None:
+    result = shipped("vgg16_channels.nc")
+    ours, adam = (result.sel(cascade=name) for name in ("ridge", "adam"))
+    assert float(adam.seconds) >= float(ours.seconds)
+    assert (ours.r_squared > adam.r_squared).all()
+
+
+def test_the_weights_of_notebook_06_were_really_trained() -> None:
+    weights = provenance(shipped("vgg16_channels.nc"))["weights"]
+    assert weights["accuracy"] > 0.7
+    assert weights["epochs"] == 15
