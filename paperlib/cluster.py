@@ -67,8 +67,8 @@ def _own_cluster(jobs: int) -> Iterator[Any]:
 def run(client: Any, work: Work, tasks: Sequence[Task]) -> Iterator[Outcome]:
     """Each task as its chunk ends, with why it failed; empty: it did not.
 
-    A chunk whose workers were killed more often than Dask allows (three times) is taken apart; a
-    task that was alone then has failed.
+    The tasks of a chunk whose workers were killed more often than Dask allows (three times) come
+    last, and alone.
 
     Raises:
         ConnectionError: the scheduler is gone.
@@ -76,31 +76,37 @@ def run(client: Any, work: Work, tasks: Sequence[Task]) -> Iterator[Outcome]:
     import distributed
 
     size = -(-len(tasks) // CHUNKS)
-    sent: dict[Any, Sequence[Task]] = {}
-    ended = distributed.as_completed(loop=client.loop)
-
-    def send(chunk: Sequence[Task]) -> None:
-        future = client.submit(_one_by_one, work, chunk, pure=False)
-        sent[future] = chunk
-        ended.add(future)
-
+    chunks = [tasks[begin : begin + size] for begin in range(0, len(tasks), size)]
+    suspects: list[Task] = []
     try:
-        for begin in range(0, len(tasks), size):
-            send(tasks[begin : begin + size])
-        for future in ended:
+        for chunk, reasons in _ended(client, work, chunks):
+            if reasons is None:
+                suspects += chunk
+            else:
+                yield from zip(chunk, reasons, strict=True)
+        for task in suspects:
+            for _, reasons in _ended(client, work, [[task]]):
+                yield task, reasons[0] if reasons else f"its worker was killed, {PERHAPS_MEMORY}"
+    except distributed.CancelledError as error:
+        raise ConnectionError(
+            "the Dask scheduler is gone; what was finished is kept: start one and run again"
+        ) from error
+
+
+def _ended(
+    client: Any, work: Work, chunks: Sequence[Sequence[Task]]
+) -> Iterator[tuple[Sequence[Task], list[str] | None]]:
+    """Each chunk with what came of its tasks; None: of its workers too many were killed."""
+    import distributed
+
+    sent = {client.submit(_one_by_one, work, chunk, pure=False): chunk for chunk in chunks}
+    try:
+        for future in distributed.as_completed(list(sent), loop=client.loop):
             chunk = sent.pop(future)
             try:
-                yield from zip(chunk, future.result(), strict=True)
+                yield chunk, future.result()
             except distributed.KilledWorker:
-                if len(chunk) == 1:
-                    yield chunk[0], f"its workers were killed, {PERHAPS_MEMORY}"
-                else:
-                    for task in chunk:
-                        send([task])
-            except distributed.CancelledError as error:
-                raise ConnectionError(
-                    "the Dask scheduler is gone; what was finished is kept: start one and run again"
-                ) from error
+                yield chunk, None
     finally:
         if sent:
             client.cancel(list(sent))

@@ -22,7 +22,7 @@ from paperlib.cluster import PERHAPS_MEMORY, Outcome, Task, Work
 BACKEND_VARIABLE = "PAPERLIB_BACKEND"
 ADDRESS_VARIABLE = "PAPERLIB_ADDRESS"
 WATCHED = 0.2  # seconds between a worker's looks at its parent
-LIVES = 3  # times in a row that workers may be killed before another task is finished
+LIVES = 3  # workers that may be killed at one task, when it has been begun again
 
 
 class Engine:
@@ -109,26 +109,35 @@ def _check(backend: str, address: str | None) -> None:
 
 
 def _beside(work: Work, tasks: Sequence[Task], jobs: int, backend: str) -> Iterator[Outcome]:
-    """`Engine.run` with joblib."""
+    """`Engine.run` with joblib; what may have killed a worker comes last, and alone."""
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    waiting = dict(enumerate(tasks))
     parent = os.getpid() if backend == "loky" else 0
-    lost = 0  # times in a row
-    while waiting and lost < LIVES:
+    waiting, suspects = dict(enumerate(tasks)), dict[int, Any]()
+    while waiting:
         calls = [joblib.delayed(_numbered)(work, *item, parent) for item in waiting.items()]
-        before = len(waiting)
+        together = joblib.Parallel(jobs, backend=backend, return_as="generator_unordered")
         try:
-            together = joblib.Parallel(jobs, backend=backend, return_as="generator_unordered")
             for number, reason in together(calls):
                 yield waiting.pop(number), reason
         except TerminatedWorkerError:
             print("sweep: a worker was killed; what it was at is begun again", flush=True)
-            lost = lost + 1 if len(waiting) == before else 0
-            for number in list(waiting)[:jobs]:  # among them that which it died of
-                waiting[number] = waiting.pop(number)
-    for task in waiting.values():
-        yield task, f"workers were killed {LIVES} times in a row, {PERHAPS_MEMORY}"
+            suspects |= {number: waiting.pop(number) for number in list(waiting)[:jobs]}
+    for task in suspects.values():
+        yield task, _alone(joblib.delayed(_numbered)(work, 0, task, parent), backend)
+
+
+def _alone(call: Any, backend: str) -> str:
+    """Why one task failed that has a worker, and so the machine, to itself."""
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    for _ in range(LIVES):
+        try:
+            ((_, reason),) = joblib.Parallel(2, backend=backend)([call])
+            return str(reason)
+        except TerminatedWorkerError:
+            continue
+    return f"its worker was killed, {PERHAPS_MEMORY}"
 
 
 def _numbered(work: Work, number: int, task: Any, parent: int) -> tuple[int, str]:

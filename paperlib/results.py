@@ -9,9 +9,10 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -36,7 +37,8 @@ def provenance(result: xr.Dataset) -> dict[str, Any]:
 def save_result(result: xr.Dataset, path: Path) -> None:
     """Nothing; writes one NetCDF file, complete or not at all, and its digest in SHA256SUMS."""
     packed = {name: {"zlib": True, "complevel": 9} for name, v in result.items() if v.ndim > 2}
-    content = bytes(result.to_netcdf(None, engine="h5netcdf", encoding=packed))
+    with _without_cluster():
+        content = bytes(result.to_netcdf(None, engine="h5netcdf", encoding=packed))
     sums = path.with_name(paths.CHECKSUMS)
     path.parent.mkdir(parents=True, exist_ok=True)
     with paths.alone(sums):  # another sweep's line must not get lost
@@ -44,6 +46,16 @@ def save_result(result: xr.Dataset, path: Path) -> None:
         paths.write_whole(path, content)
         lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
         paths.write_whole(sums, lines.encode())
+
+
+def _without_cluster() -> AbstractContextManager[Any]:
+    """Where this process has a Dask client, xarray would ask its cluster for a lock in vain."""
+    if "distributed" not in sys.modules:
+        return nullcontext()
+    import dask
+
+    scheduler: AbstractContextManager[Any] = dask.config.set(scheduler="threads")
+    return scheduler
 
 
 def _digests(sums: Path) -> dict[str, str]:

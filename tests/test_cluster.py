@@ -10,11 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import dask
 import psutil
 import pytest
+import xarray as xr
 from test_engines import deadly, odd
 
-from paperlib import cluster
+from paperlib import CascadeSweep, cluster, load_result, paths, run_sweep
 from paperlib.engines import Engine
 
 pytestmark = pytest.mark.slow
@@ -22,8 +24,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[Any]:
-    """The client of a cluster of two workers on this machine."""
-    with cluster.client(None, 2) as client:
+    """The client of a cluster of two workers on this machine, that gives up a task early."""
+    few = {"distributed.scheduler.allowed-failures": 1}
+    with dask.config.set(few), cluster.client(None, 2) as client:
         yield client
 
 
@@ -62,6 +65,24 @@ def test_the_client_of_this_process_is_used_and_left_open(own: Any) -> None:
     assert own.status == "running"
 
 
+def test_a_sweep_on_a_cluster_has_the_numbers_of_one_on_this_machine(
+    own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = CascadeSweep(
+        dataset="digits", depth=3, width=24, sigma_w2=(0.8, 1.7), seeds=(0, 1, 2),
+        train_images=100, test_images=20,
+    )  # fmt: skip
+    results = []
+    for name, options in (("dask", {"backend": "dask"}), ("loky", {"jobs": 2})):
+        (tmp_path / name / "notebooks").mkdir(parents=True)
+        monkeypatch.setenv(paths.HOME_VARIABLE, str(tmp_path / name))
+        with own.as_current():
+            results.append(run_sweep(config, **options))
+        (file,) = (tmp_path / name / "data/results").glob("*.nc")
+        xr.testing.assert_identical(load_result(file), results[-1])
+    xr.testing.assert_identical(*(result.drop_attrs() for result in results))
+
+
 def test_a_scheduler_is_found_by_its_address(own: Any) -> None:
     with Engine(address=own.scheduler_info()["address"]) as engine:
         assert sorted(engine.run(odd, range(4))) == [(task, odd(task)) for task in range(4)]
@@ -89,7 +110,7 @@ def test_a_task_that_kills_every_worker_fails_alone(
 ) -> None:
     monkeypatch.setattr(cluster, "CHUNKS", 2)
     outcomes = dict(cluster.run(own, partial(deadly, deaths=(1,)), range(6)))
-    assert outcomes.pop(1).startswith("its workers were killed, perhaps for want of memory")
+    assert outcomes.pop(1).startswith("its worker was killed, perhaps for want of memory")
     assert outcomes == dict.fromkeys((0, 2, 3, 4, 5), "")
 
 
@@ -131,21 +152,22 @@ def command(*words: str) -> list[str]:
 def test_a_scheduler_that_is_killed_is_told_and_nothing_finished_is_lost(
     processes: list["subprocess.Popen[str]"], tmp_path: Path
 ) -> None:
-    local = {"cwd": tmp_path, "stderr": subprocess.PIPE, "text": True}
+    own_tests = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    here = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": own_tests}, "text": True}
     options = ("--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0")
-    scheduler = subprocess.Popen(command("dask_scheduler", *options), **local)
+    scheduler = subprocess.Popen(
+        command("dask_scheduler", *options), stderr=subprocess.PIPE, **here
+    )
     processes.append(scheduler)
     assert scheduler.stderr is not None
     lines = iter(scheduler.stderr.readline, "")
     address = next(m[0] for line in lines if (m := re.search(r"tcp://127\.0\.0\.1:\d+", line)))
-    tests = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    worker = subprocess.Popen(
-        command("dask_worker", address, "--nthreads", "1", "--no-nanny", "--host", "127.0.0.1"),
-        env={**os.environ, "PYTHONPATH": tests},
-        cwd=tmp_path,
-        stderr=subprocess.DEVNULL,
+    options = ("--nthreads", "1", "--no-nanny", "--host", "127.0.0.1")
+    processes.append(
+        subprocess.Popen(
+            command("dask_worker", address, *options), stderr=subprocess.DEVNULL, **here
+        )
     )
-    processes.append(worker)
     folder = tmp_path / "done"
     folder.mkdir()
     with Engine(address=address) as engine:
