@@ -114,7 +114,9 @@ def device_of(name: str, value: Any) -> Any:
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """The known word that was probably meant, in brackets for an error; empty if none is close."""
-    close = difflib.get_close_matches(str(word).lower()[:_LONGEST], list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(
+        str(word).lower()[:_LONGEST], [*map(str, known)], n=1, cutoff=0.5
+    )
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 

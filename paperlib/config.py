@@ -305,7 +305,7 @@ class VggTraining(Checked):
     precision: str = option("float32", choices=PRECISIONS)
     train_images: int = option(60_000, low=2)
     test_images: int = option(10_000, low=2)
-    seed: int = option(0, low=0)
+    seed: int = option(0, low=0, high=LARGEST_SEED)
     data_seed: ClassVar[int] = 0
 
 
@@ -333,7 +333,7 @@ class ChannelsPoint(Checked):
     solver: str = option("ridge", choices=SOLVERS)
     resolution: float = option(1e-3, above=0.0)  # ridge only
     compare: bool = False  # with random weights, and with Adam for as long as the closed form took
-    seed: int = option(0, low=0)
+    seed: int = option(0, low=0, high=LARGEST_SEED)
 
     def __post_init__(self) -> None:
         super().__post_init__()
