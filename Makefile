@@ -15,10 +15,10 @@ BOOK := .venv/.installed-book
 CACHES := .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 .DEFAULT_GOAL := help
-.PHONY: help figures paper reference test lint check book lab clean
+.PHONY: help figures paper reference test test-fast lint check book lab clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
 
 figures: $(INSTALLED) ## every figure with quick settings, always computed, into figures/quick/
 	$(BIN)/paperlib run --profile quick --force $(ARGS)
@@ -31,6 +31,9 @@ reference: $(INSTALLED) ## canonical figures and committed notebooks, drawn anew
 
 test: $(INSTALLED) ## all tests but those that need a GPU or download data
 	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: $(INSTALLED) ## the tests that take no more than a few seconds each and kill nothing
+	$(BIN)/python -m pytest -m "not gpu and not network and not slow and not faults" $(ARGS)
 
 lint: $(INSTALLED) ## formatting, lint and types
 	$(BIN)/ruff format --check .
