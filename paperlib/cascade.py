@@ -17,6 +17,7 @@ from paperlib.fitting import ARITHMETICS, Progress, default_resolution, fit_adam
 from paperlib.inverses import bounds_of, inverse_of
 from paperlib.linear import Inverse
 
+MOST = 10**9  # steps, or images in a batch
 WORKSPACE = 2**26  # numbers at a level that are held at once: 256 MiB in float32
 _HEADER = ("format", "shapes", "network", "inverses")  # what a file says besides its solver
 
@@ -132,9 +133,9 @@ class Cascade:
         seed = checked("seed", seed, int, low=0, high=LARGEST_SEED)
         resolution = default_resolution(self._stages) if resolution is None else resolution
         resolution = checked("resolution", resolution, float, above=0)
-        batch_size = checked("batch_size", batch_size, int, low=1)
+        batch_size = checked("batch_size", batch_size, int, low=1, high=MOST)
         if steps is not None:
-            steps = checked("steps", steps, int, low=1)
+            steps = checked("steps", steps, int, low=1, high=MOST)
         if progress is not None and not callable(progress):
             raise ValueError(f"progress must be a function, got {quoted(progress)}")
         if checkpoint is not None:

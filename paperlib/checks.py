@@ -5,10 +5,12 @@ import difflib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, get_args
+
+import numpy as np
 
 LARGEST_SEED = 2**63 - 1  # that NumPy and torch both take
 _NOUNS = {int: "a whole number", float: "a finite number", bool: "True or False"}
@@ -68,8 +70,9 @@ def values_of(name: str, given: Any, kind: Any) -> tuple[Any, ...]:
     if isinstance(given, str) and given.startswith("["):
         with contextlib.suppress(json.JSONDecodeError, RecursionError):
             given = json.loads(given.replace("'", '"'))
-    if isinstance(given, str | bytes | Mapping) or not _has_length(given):
+    if isinstance(given, str | bytes) or not isinstance(given, Sequence | Set | np.ndarray):
         raise ValueError(f"{name} must be a sequence of values, got {quoted(given)}")
+    given = np.atleast_1d(given) if isinstance(given, np.ndarray) else given
     values = tuple(typed(name, value, get_args(kind)[0]) for value in given)
     if not values or len(set(values)) < len(values):
         raise ValueError(f"{name} must hold at least one value and none twice, got {quoted(given)}")
@@ -135,12 +138,4 @@ def _is_finite(value: Any) -> bool:
     try:
         return isinstance(value, Real) and math.isfinite(value)
     except OverflowError:  # a fraction that no float can hold
-        return False
-
-
-def _has_length(given: Any) -> bool:
-    """Whether the values can be counted: an endless iterator would never be read to its end."""
-    try:
-        return len(given) >= 0
-    except TypeError:
         return False

@@ -337,8 +337,9 @@ class ChannelsPoint(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for channel in (*self.shown, self.asked):
-            level_and_channel(channel)
+        for name, channels in (("shown", self.shown), ("asked", (self.asked,))):
+            for channel in channels:
+                level_and_channel(channel, name=name)
         if self.ranked_images > self.test_images:
             raise ValueError(
                 f"ranked_images must be <= test_images ({self.test_images}), "
@@ -346,7 +347,7 @@ class ChannelsPoint(Checked):
             )
 
 
-def level_and_channel(text: str) -> tuple[int, int]:
+def level_and_channel(text: str, *, name: str = "a channel") -> tuple[int, int]:
     """The level (from 1) and the channel (from 0) that a text such as 10:112 names.
 
     Raises:
@@ -354,7 +355,7 @@ def level_and_channel(text: str) -> tuple[int, int]:
     """
     level, colon, channel = text.partition(":")
     if not (colon and level.isdecimal() and channel.isdecimal() and int(level)):
-        raise ValueError(f"a channel is written level:channel, such as 10:112; got {text!r}")
+        raise ValueError(f"{name} is written level:channel, such as 10:112; got {quoted(text)}")
     return int(level), int(channel)
 
 

@@ -143,7 +143,9 @@ def mlp(
         width = checked("width", width, int, low=1, high=WIDEST)
     if shape == "wide":
         widths = [pixels] + [width or pixels] * depth
-        _check_memory("width and depth", [pixels * widths[1], (depth - 1) * widths[1] ** 2])
+        _check_memory(
+            "image_shape, width and depth", [pixels * widths[1], (depth - 1) * widths[1] ** 2]
+        )
         head: nn.Module = nn.Sequential(
             nn.Linear(widths[-1], HEAD_WIDTH),
             activation_module(activation),

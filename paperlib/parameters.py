@@ -51,7 +51,10 @@ class _CascadeGrid(_OnOneDataset):
         if highest < lowest:
             raise ValueError(f"sigma_w2_max must be >= sigma_w2_min, got {highest} < {lowest}")
         if (highest - lowest) / step > 100_000:
-            raise ValueError(f"sigma_w2_step must leave at most 100,000 values, got {step}")
+            raise ValueError(
+                "sigma_w2_step must leave at most 100,000 values from sigma_w2_min to "
+                f"sigma_w2_max, got {step} from {lowest} to {highest}"
+            )
 
     def variances(self) -> tuple[float, ...]:
         """The grid of σ_w² from the smallest up to the largest, in decimals as a person writes."""
