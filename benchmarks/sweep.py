@@ -1,8 +1,9 @@
 """What a sweep costs beside its points: overhead, memory, collecting; and what two workers gain.
 
-    python benchmarks/sweep.py [POINTS]        10,000 by default, a quarter of an hour
+    python benchmarks/sweep.py workers             what two workers gain: needs two idle cores
+    python benchmarks/sweep.py overhead [POINTS]   10,000 by default
 
-It works in a folder of its own, which is gone afterwards. The gain needs two idle cores.
+Without arguments both. It works in folders of its own, which are gone afterwards.
 """
 
 import multiprocessing
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from paperlib.results import provenance
 from paperlib.sweep import collect_sweep
 
 POINTS = 10_000
-WORKED = 120  # points, of a second or so, that workers are compared on
+WORKED = 60  # points, of a second or so, that workers are compared on
 
 
 def tiny(count: int) -> TrainingSweep:
@@ -58,8 +60,9 @@ def empty_home() -> Iterator[Path]:
 
 def alone(function: Callable[..., Any], *arguments: Any) -> Any:
     """What the function returns in a process of its own, whose peak memory is its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawned) as pool:  # Pool's may start no workers
+        return pool.submit(function, *arguments).result()
 
 
 def swept(config: Sweep, jobs: int) -> tuple[float, float, float]:
@@ -138,8 +141,11 @@ def workers() -> None:
 
 def main() -> None:
     print(describe())
-    workers()
-    overhead(int(sys.argv[1]) if len(sys.argv) > 1 else POINTS)
+    what, *count = sys.argv[1:] or ["both"]
+    if what in ("both", "workers"):
+        workers()
+    if what in ("both", "overhead"):
+        overhead(int(count[0]) if count else POINTS)
 
 
 if __name__ == "__main__":
