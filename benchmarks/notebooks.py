@@ -1,6 +1,6 @@
 """Wall-clock time and peak memory of notebooks, written to notebooks/costs.yaml.
 
-    python benchmarks/notebooks.py [NAME…]
+    python benchmarks/notebooks.py [NAME…] [--profile quick | paper]
 
 Each notebook's quick profile runs once in a project of its own, so that no finished point is
 found; where others use the machine it says so, and the times are upper bounds. Paper profiles that
@@ -9,6 +9,7 @@ says; the others are run too. Afterwards put the table that `paperlib list --mar
 the README.
 """
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -22,7 +23,14 @@ import psutil
 import yaml
 
 from paperlib import notebooks, paths
-from paperlib.parameters import CnnPhaseDiagram, PhaseDiagram, ResnetDepth, Trainability
+from paperlib.channels import ADAM_BATCH
+from paperlib.parameters import (
+    CnnPhaseDiagram,
+    PhaseDiagram,
+    ResnetDepth,
+    Trainability,
+    Vgg16Channels,
+)
 from paperlib.results import load_result, provenance, stamp
 
 BUSY = 10  # per cent of all cores that others use
@@ -66,6 +74,7 @@ def paper(name: str) -> dict[str, Any]:
         "02_cifar10_phase_diagram": search_seconds,
         "03_cnn_phase_diagram": convolutional_seconds,
         "04_resnet_depth": convolutional_seconds,
+        "06_vgg16_channels": vgg_seconds,
     }
     if name not in scaled:
         return {**run(name, "paper"), "how": "measured"}
@@ -102,6 +111,22 @@ def convolutional_seconds(name: str) -> tuple[float, str]:
     return step * steps * config.depth * count, how
 
 
+def vgg_seconds(name: str) -> tuple[float, str]:
+    """The same of VGG's inverses by Adam, whose steps cost as the pixels of their photographs."""
+    config = Vgg16Channels.from_dict(notebooks.validated(name, "paper", {}))
+    result = load_result("vgg16_channels.nc")
+    before = provenance(result)["config"]
+    adam = result.sel(cascade="adam")
+    cores = os.cpu_count() or 1  # its seconds are those of the clock, all cores at work
+    pixels = int(adam.steps) * ADAM_BATCH * before["side"] ** 2
+    pixel = cores * float(adam.seconds) / pixels
+    how = (
+        f"vgg16_channels.nc: {pixel * 1e6:.2f} CPU µs a pixel × {config.side}² × "
+        f"{config.train_images:,} photographs"
+    )
+    return pixel * config.side**2 * config.train_images, how
+
+
 def search_seconds(name: str) -> tuple[float, str]:
     """The same of the published search: at most one training for each depth and each variance.
 
@@ -124,13 +149,21 @@ def search_seconds(name: str) -> tuple[float, str]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--profile", choices=("quick", "paper"), help="default: both")
+    options = parser.parse_args()
     file = paths.costs_file()
     costs = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
-    chosen = [notebooks.resolve(name) for name in sys.argv[1:]]
+    chosen = [notebooks.resolve(name) for name in options.names]
     for name in chosen or [notebook.name for notebook in notebooks.find()]:
-        busy = psutil.cpu_percent(interval=5) > BUSY
-        cost = {"quick": run(name, "quick"), "paper": paper(name)}
-        cost |= {"hardware": stamp()["hardware"], "busy": busy}
+        cost = costs.get(name, {})
+        cost["busy"] = psutil.cpu_percent(interval=5) > BUSY
+        cost["hardware"] = stamp()["hardware"]
+        if options.profile != "paper":
+            cost["quick"] = run(name, "quick")
+        if options.profile != "quick":
+            cost["paper"] = paper(name)
         print(name, cost, flush=True)
         costs[name] = cost
         text = "# Written by benchmarks/notebooks.py.\n" + yaml.safe_dump(costs, width=100)

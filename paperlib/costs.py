@@ -20,7 +20,7 @@ class Cost:
 
     quick_seconds: float  # wall clock
     quick_gigabytes: float  # peak of all its processes together
-    paper_seconds: float  # wall clock
+    paper_seconds: float | None  # wall clock; None: not measured
     paper_estimated: bool  # from shorter runs; else measured
     busy: bool  # others used the machine, so that it took longer than it would have
     hardware: str
@@ -29,8 +29,11 @@ class Cost:
     def times(self) -> tuple[str, str]:
         """Quick and paper, in words."""
         measured = "under " if self.busy else ""
+        quick = measured + duration(self.quick_seconds)
+        if self.paper_seconds is None:
+            return quick, UNKNOWN
         paper = "about " if self.paper_estimated else measured
-        return measured + duration(self.quick_seconds), paper + duration(self.paper_seconds)
+        return quick, paper + duration(self.paper_seconds)
 
 
 def load_costs() -> dict[str, Cost]:
@@ -53,11 +56,13 @@ def load_costs() -> dict[str, Cost]:
 
 
 def _flat(about: Mapping[str, Any]) -> dict[str, Any]:
+    paper = about.get("paper", {"seconds": None, "how": "not at all"})
+    seconds = paper["seconds"]
     return {
         "quick_seconds": float(about["quick"]["seconds"]),
         "quick_gigabytes": float(about["quick"]["gigabytes"]),
-        "paper_seconds": float(about["paper"]["seconds"]),
-        "paper_estimated": about["paper"]["how"] != "measured",
+        "paper_seconds": None if seconds is None else float(seconds),
+        "paper_estimated": paper["how"] != "measured",
         "busy": bool(about["busy"]),
         "hardware": str(about["hardware"]),
     }

@@ -43,6 +43,9 @@ def test_a_time_says_whether_it_was_measured_estimated_or_on_a_busy_machine() ->
     assert Cost(**values, paper_estimated=False, busy=False).times == ("50 s", "2 h")
     assert Cost(**values, paper_estimated=True, busy=True).times == ("under 50 s", "about 2 h")
     assert Cost(**values, paper_estimated=False, busy=True).times == ("under 50 s", "under 2 h")
+    values["paper_seconds"] = None
+    unknown = Cost(**values, paper_estimated=False, busy=False)
+    assert unknown.times == ("50 s", "not measured")
 
 
 def test_measured_costs_are_read_and_none_where_nothing_was_measured(project: Path) -> None:
