@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from paperlib import archive
-from paperlib.checks import LARGEST_SEED, checked, path_of, quoted
+from paperlib.checks import LARGEST_SEED, checked, is_dense, path_of, quoted
 from paperlib.config import SOLVERS
 from paperlib.fitting import ARITHMETICS, Progress, default_resolution, fit_adam, fit_ridge
 from paperlib.inverses import bounds_of, inverse_of
@@ -466,7 +466,7 @@ class Cascade:
         except (TypeError, ValueError, RuntimeError) as error:
             kind = type(activation).__name__
             raise ValueError(f"{name} must be a tensor of numbers, got {kind}: {error}") from error
-        if not _is_dense(tensor):
+        if not is_dense(tensor):
             raise ValueError(f"{name} must be a dense tensor of real numbers, got {tensor.dtype}")
         if tuple(tensor.shape[1:]) != expected or not len(tensor):
             raise ValueError(
@@ -502,7 +502,7 @@ class _Stage(nn.Module):
 def _numbers(must: str, given: Any, allowed: range) -> list[int]:
     """A whole number, or several, of those that are allowed; else an error that says `must`."""
     if isinstance(given, Tensor):
-        given = given.tolist() if _is_dense(given) and given.ndim < 2 else str(given.layout)
+        given = given.tolist() if is_dense(given) and given.ndim < 2 else str(given.layout)
     if isinstance(given, np.ndarray):
         given = given.tolist()
     several = list(given) if isinstance(given, Sequence | Set) else [given]
@@ -514,17 +514,11 @@ def _numbers(must: str, given: Any, allowed: range) -> list[int]:
         raise ValueError(f"{must}, got {quoted(given)}") from error
 
 
-def _is_dense(tensor: Tensor) -> bool:
-    """Whether a tensor holds real numbers, each of them."""
-    sparse = tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized
-    return not sparse and not tensor.is_complex()
-
-
 def _floating(name: str, images: Any, stages: Iterable[nn.Module]) -> Tensor:
     """Finite images in the precision and on the device of the stages' weights."""
     if not isinstance(images, Tensor):
         raise ValueError(f"{name} must be a torch tensor, got {type(images).__name__}")
-    if not images.is_floating_point() or not _is_dense(images):
+    if not images.is_floating_point() or not is_dense(images):
         raise ValueError(f"{name} must be dense floating point in [0, 1], got {images.dtype}")
     if images.ndim < 2 or not images.numel():
         raise ValueError(
@@ -533,7 +527,7 @@ def _floating(name: str, images: Any, stages: Iterable[nn.Module]) -> Tensor:
     if not images.isfinite().all():
         raise ValueError(f"{name} hold NaN or infinite values; remove them first")
     weights = next((p for stage in stages for p in stage.parameters()), images)
-    return images.to(weights.device, weights.dtype)
+    return images.detach().to(weights.device, weights.dtype)
 
 
 def _spelt(shape: Iterable[int]) -> str:

@@ -100,6 +100,14 @@ def instance_of(name: str, value: Any, *kinds: type) -> Any:
     return value
 
 
+def is_dense(tensor: Any) -> bool:
+    """Whether a tensor holds real numbers, each of them."""
+    import torch
+
+    sparse = tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized
+    return not sparse and not tensor.is_complex()
+
+
 def device_of(name: str, value: Any) -> Any:
     """The torch.device that a name such as "cpu" or "cuda:0" stands for, which is there."""
     import torch

@@ -278,6 +278,8 @@ def _class_names(name: str | None, train: Split, test: Split) -> tuple[str, ...]
 def _find(name: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> Found:
     if isinstance(name, str) and name in NAMES:
         return _find_named(name, root)
+    if isinstance(name, str | os.PathLike) and name:
+        path_of("name", name)
     if not _looks_like_path(name):
         raise _unknown(name)
     path = Path(name).expanduser()

@@ -77,7 +77,7 @@ def take_statistics(model: nn.Module, run: Run, batches: Iterable[Any], which: s
     Raises:
         ProbeError: another word.
     """
-    if which not in BATCH_NORM:
+    if not isinstance(which, str) or which not in BATCH_NORM:
         raise ProbeError(f"batch_norm must be one of {', '.join(BATCH_NORM)}; got {which!r}")
     norms = [norm for norm in batch_norms(model) if which == "batch" or not _has_counted(norm)]
     if which == "running" or not norms:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from paperlib.checks import is_dense
 from paperlib.networks import random_numbers
 from paperlib.tracing import ProbeError
 
@@ -38,11 +39,12 @@ class Inputs:
         """The arguments on the model's device and in its precision, checked."""
         given = _named(images)
         place = next((k for k, v in given.items() if v.is_floating_point() and v.ndim > 1), None)
-        if place is None:
+        if place is None or not all(map(is_dense, given.values())):
             kinds = ", ".join(f"{tuple(v.shape)} of {v.dtype}" for v in given.values()) or "none"
             raise ProbeError(
-                "images must hold a floating-point tensor (n, *shape), which is reconstructed; got "
-                f"{kinds}; turn pixels into floats in [0, 1], and words into their embeddings"
+                "images must hold a dense floating-point tensor (n, *shape), which is "
+                f"reconstructed; got {kinds}; turn pixels into floats in [0, 1], and words into "
+                "their embeddings"
             )
         count = len(given[place])
         _check_count(count, {k: v for k, v in given.items()}, given[place])

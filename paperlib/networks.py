@@ -315,7 +315,7 @@ def _checked_shape(image_shape: Any) -> tuple[int, int, int]:
     try:
         sizes = [checked("image_shape", n, int, low=1, high=WIDEST) for n in islice(image_shape, 4)]
         channels, height, width = sizes
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(
             f"image_shape must be (channels, height, width), each 1 to {WIDEST:,}; "
             f"got {quoted(image_shape)}"

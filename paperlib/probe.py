@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from paperlib import measures, results
 from paperlib.cascade import Cascade
+from paperlib.checks import LARGEST_SEED, checked, quoted
 from paperlib.config import RESOLUTION
 from paperlib.fitting import EXACT_BELOW, OVERFLOW, default_resolution
 from paperlib.flow import tensors_in
@@ -78,7 +79,7 @@ def probe(
     options: dict[str, Any] = {"layers": layers, "seed": seed, "resolution": resolution}
     options |= {"batch_norm": batch_norm, "memory": memory}
     model = _plain(model)
-    _check_options(seed, resolution, memory)
+    _check_options(layers, seed, resolution, memory)
     inputs = Inputs.of(images, model, seed)
     if resolution is None:
         resolution = _default_resolution(model)
@@ -331,13 +332,21 @@ def _plain(model: Any) -> nn.Module:
     return model
 
 
-def _check_options(seed: Any, resolution: Any, memory: Any) -> None:
-    if not isinstance(seed, int) or seed < 0:
-        raise ProbeError(f"seed must be a whole number >= 0, got {seed!r}")
-    if resolution is not None and not (isinstance(resolution, int | float) and resolution > 0):
-        raise ProbeError(f"resolution must be a number > 0, got {resolution!r}")
-    if not isinstance(memory, int | float) or not memory >= 2**20:
-        raise ProbeError(f"memory must be at least 2**20 bytes, got {memory!r}")
+def _check_options(layers: Any, seed: Any, resolution: Any, memory: Any) -> None:
+    names = [layers] if isinstance(layers, str) else layers
+    if not callable(layers) and not (
+        isinstance(names, Sequence) and all(isinstance(name, str) for name in names)
+    ):
+        raise ProbeError(
+            f"layers must be 'auto', dotted names, or a function of name and module; got "
+            f"{quoted(layers)}"
+        )
+    if not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED:
+        raise ProbeError(f"seed must be a whole number >= 0, got {quoted(seed)}")
+    if resolution is not None:
+        checked("resolution", resolution, float, above=0)
+    if not isinstance(memory, int | float) or not 2**20 <= memory <= 2**60:
+        raise ProbeError(f"memory must be at least 2**20 bytes, got {quoted(memory)}")
 
 
 def _check_finite(stage: Stage, value: Tensor) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from paperlib.checks import quoted
 from paperlib.flow import CENTRED, Flow, Operation, between, cuts_of, mixes, tensors_in
 
 Run = Callable[[Any], Any]
@@ -238,7 +239,13 @@ def _asked_for(calls: list[_Call], model: nn.Module, layers: Layers) -> list[_Ca
         layers = [layers]
     if callable(layers):
         rule = layers
-        wanted = {name for name, module in modules.items() if rule(name, module)}
+        try:
+            wanted = {name for name, module in modules.items() if rule(name, module)}
+        except Exception as error:
+            raise ProbeError(
+                f"the function layers={quoted(rule)} stopped ({type(error).__name__}: {error}); it "
+                "is called with a name and a module, and says whether to look there"
+            ) from error
     else:
         wanted = {name.partition("#")[0] for name in layers}
         unknown = sorted(wanted - modules.keys())
@@ -256,9 +263,9 @@ def _asked_for(calls: list[_Call], model: nn.Module, layers: Layers) -> list[_Ca
             found.setdefault(call.node, call)
     if not found:
         raise ProbeError(
-            "no layer matched that is called and returns a tensor that depends on the images; "
-            "give layers='auto', dotted names as in model.named_modules(), or a function of name "
-            "and module"
+            "layers: no layer matched that is called and returns a tensor that depends on the "
+            "images; give layers='auto', dotted names as in model.named_modules(), or a function "
+            "of name and module"
         )
     return [found[node] for node in sorted(found)]
 

@@ -302,9 +302,16 @@ CALLS = {
     "floats": Call(DATA.floats, {"split": "train", "grey": True, "flat": False, "device": "cpu"}),
     "load_dataset": Call(
         paperlib.load_dataset, {"name": "digits", "root": None, "limit": 5, "seed": 0},
-        {"name": ("data set", "file", "folder")},
+        {"name": ("data set", "file", "folder", "pictures")},
     ),
     "load_result": Call(paperlib.load_result, {"path": "nowhere.nc"}, {"path": ("path",)}),
+    "probe": Call(
+        paperlib.probe,
+        {"model": nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.Tanh(), nn.Linear(5, 3)),
+         "images": images(12), "layers": "auto", "seed": 0, "resolution": None,
+         "batch_norm": "auto", "memory": 2**30},
+        {"images": ("model", "samples", "layer"), "model": ("layer", "stage")},
+    ),
     "vgg16": Call(
         lambda **options: paperlib.vgg16("random", **options),
         {"image_shape": (3, 32, 32), "layers": 12, "batch_norm": False, "classes": 2, "seed": 0},
