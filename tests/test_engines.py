@@ -33,7 +33,7 @@ def deadly(task: int, *, deaths: tuple[int, ...], once: str = "") -> str:
     return ""
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_every_task_ends_once_with_its_reason(jobs: int) -> None:
     with Engine(jobs=jobs) as engine:
         outcomes = list(engine.run(odd, range(20)))

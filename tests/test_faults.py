@@ -97,7 +97,7 @@ class Killer:
                 assert status in (None, -signal.SIGKILL), self._log()
                 if status is not None:
                     process = noted_sweep.start(self._home, **self._options)
-                time.sleep(self._random.uniform(0.1, 0.6))
+                time.sleep(self._random.uniform(0.1, 3))
                 if self._left:
                     self._kill_one(process)
         finally:

@@ -1,8 +1,3 @@
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -299,30 +294,6 @@ def test_an_unknown_data_set_stops_a_sweep_before_any_work(own_home: Path) -> No
     with pytest.raises(ValueError, match="mnits"):
         run_sweep(replace(SMALL, dataset="mnits"), jobs=1)
     assert not point_files(own_home)
-
-
-@pytest.mark.slow
-def test_a_killed_sweep_goes_on_where_it_stopped_with_the_same_numbers(own_home: Path) -> None:
-    config = replace(SMALL, seeds=tuple(range(30)), width=0, train_images=500)
-    script = own_home / "run.py"
-    script.write_text(
-        "from paperlib.config import CascadeSweep\nfrom paperlib.sweep import run_sweep\n"
-        f"if __name__ == '__main__':\n    run_sweep(CascadeSweep(**{config.as_dict()!r}), jobs=2)\n"
-    )
-    process = subprocess.Popen([sys.executable, script], start_new_session=True, env=os.environ)
-    deadline = time.monotonic() + 120
-    while len(list(own_home.glob("data/points/*.npz"))) < 3 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    kept = len(list(own_home.glob("data/points/*.npz")))
-    assert 3 <= kept < 60
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
-    assert f"60 points, {kept} finished before" in done.stdout
-    resumed = run_sweep(config, jobs=1)
-    for file in point_files(own_home):
-        file.unlink()
-    xr.testing.assert_identical(numbers(resumed), numbers(run_sweep(config, jobs=2)))
 
 
 @pytest.mark.gpu
