@@ -191,6 +191,7 @@ def cnn(
 
     Source: arXiv:2406.12916, whose code convolves 7×7 to 5×5 and then pads circularly.
     """
+    channels = checked("channels", channels, int, low=1, high=WIDEST)
     stage = partial(_convolution_stage, channels, channels, activation, padding_mode="circular")
     return _convolutional(stage, image_shape, depth, channels, activation, classes)
 
@@ -219,6 +220,7 @@ def resnet(
 
     Source: arXiv:2406.12916.
     """
+    channels = checked("channels", channels, int, low=1, high=WIDEST)
     block = partial(_residual_block, channels, activation)
     return _convolutional(block, image_shape, depth, channels, activation, classes)
 
@@ -354,7 +356,6 @@ def _convolutional(
     """The network with `depth` such stages between the published stem and head."""
     image_shape = _checked_shape(image_shape)
     depth = checked("depth", depth, int, low=1, high=DEEPEST)
-    channels = checked("channels", channels, int, low=1, high=WIDEST)
     classes = checked("classes", classes, int, low=1, high=WIDEST)
     _check_memory("channels and depth", [9 * channels**2 * (depth + 3)])
     stem = [

@@ -81,8 +81,7 @@ def probe(
     model = _plain(model)
     _check_options(layers, seed, resolution, memory)
     inputs = Inputs.of(images, model, seed)
-    if resolution is None:
-        resolution = _default_resolution(model)
+    resolution = _default_resolution(model) if resolution is None else float(resolution)
     with untouched(model, seed):
         work = _Work(model, inputs, resolution, memory)
         size = work.batch_size()
@@ -341,7 +340,7 @@ def _check_options(layers: Any, seed: Any, resolution: Any, memory: Any) -> None
             f"layers must be 'auto', dotted names, or a function of name and module; got "
             f"{quoted(layers)}"
         )
-    if not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED:
         raise ProbeError(f"seed must be a whole number >= 0, got {quoted(seed)}")
     if resolution is not None:
         checked("resolution", resolution, float, above=0)
