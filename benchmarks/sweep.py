@@ -140,7 +140,7 @@ def workers() -> None:
 
 
 def main() -> None:
-    print(describe())
+    print(f"{describe()}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     what, *count = sys.argv[1:] or ["both"]
     if what in ("both", "workers"):
         workers()
