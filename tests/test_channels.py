@@ -190,6 +190,7 @@ def test_an_earlier_result_is_taken_only_if_it_is_of_these_settings(
     assert "other settings; computing these anew" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_compared_with_random_weights_and_with_adam_for_as_long(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 

@@ -163,6 +163,7 @@ def test_moments_of_rounded_activations_do_not_change_the_curve() -> None:
     torch.testing.assert_close(rounded, single, rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_single_precision_moments_are_enough_for_the_default_resolution() -> None:
     single, double = fitted_r_squared("float32"), fitted_r_squared("float64")
     torch.testing.assert_close(single, double, rtol=0, atol=1e-4)

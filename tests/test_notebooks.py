@@ -183,6 +183,7 @@ def test_only_a_profiles_exact_values_lead_to_its_folder(
 # -- running
 
 
+@pytest.mark.slow
 def test_a_canonical_run_draws_into_figures_and_keeps_its_notebook_apart(executed: Path) -> None:
     assert (executed / "figures" / f"{NAME}.png").is_file()
     notebook = nbformat.read(executed / "figures/reference" / f"{NAME}.ipynb", as_version=4)
@@ -235,6 +236,7 @@ def test_a_damaged_note_of_a_run_makes_its_figure_stale(executed_copy: Path) -> 
     assert notebooks.state(NAME, "reference").word == "stale"
 
 
+@pytest.mark.slow
 def test_a_run_with_other_parameters_leaves_the_canonical_figure_alone(
     executed_copy: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -247,6 +249,7 @@ def test_a_run_with_other_parameters_leaves_the_canonical_figure_alone(
     assert "a line of progress" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_saved_and_told_in_one_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,6 +270,7 @@ def test_a_failed_run_is_saved_and_told_in_one_message(
     assert notebooks.state(NAME, "quick").word == "missing"
 
 
+@pytest.mark.slow
 def test_a_notebook_that_saves_no_figure_has_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -444,6 +448,7 @@ def test_the_parameters_are_those_of_the_notebooks_configuration(name: str) -> N
     assert kind.from_dict(defaults) == kind()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_papermills_help_lists_every_parameter_with_its_default_and_comment(name: str) -> None:
     path = ROOT / "notebooks" / f"{name}.ipynb"

@@ -52,6 +52,7 @@ def test_a_sweep_holds_every_point_of_its_grid() -> None:
     np.testing.assert_array_equal(result["r_squared"][1, 1], single["r_squared"])
 
 
+@pytest.mark.slow
 def test_the_numbers_depend_neither_on_the_jobs_nor_on_torchs_threads(own_home: Path) -> None:
     first = run_sweep(SMALL, jobs=2)
     for file in point_files(own_home):

@@ -69,6 +69,7 @@ def test_the_weights_are_those_of_a_network_that_vgg16_builds(
     assert float(right) == pytest.approx(about["accuracy"][-1], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_to_the_same_numbers(
     trained: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,17 +87,20 @@ def test_on_this_machine_a_plain_import_works_or_fails_over_the_operators_only()
     assert done.returncode == 0 or "operator torchvision::" in done.stderr
 
 
+@pytest.mark.slow
 def test_without_operators_the_guard_declares_both_and_goes_on() -> None:
     printed = lines_of(WITHOUT_OPERATORS + RECORDED + USED)
     assert printed == ["declared nms", "declared qnms", *WORKS]
 
 
+@pytest.mark.slow
 def test_where_one_operator_is_there_only_the_other_is_declared() -> None:
     one = 'library = torch.library.Library("torchvision", "FRAGMENT")\nlibrary.define({!r})\n'
     code = WITHOUT_OPERATORS + one.format(paperlib.vision._SCHEMAS["nms"]) + RECORDED + USED
     assert lines_of(code) == ["declared qnms", *WORKS]
 
 
+@pytest.mark.slow
 def test_with_operators_the_guard_declares_nothing() -> None:
     # Where the machine's own operators load, they are used; else declared schemas play their part.
     there = """
