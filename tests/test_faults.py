@@ -135,7 +135,7 @@ class Killer:
 def test_after_random_kills_the_result_is_that_of_an_undisturbed_sweep(
     backend: str, kills: int, main_too: bool, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = SMALL | {"seeds": list(range(max(6, 3 * kills)))}
+    settings = SMALL | {"seeds": list(range(20 + 3 * kills))}
     killer = Killer(
         home, kills, main_too=main_too, settings=settings, jobs=JOBS, backend=backend, seconds=0.3
     )
