@@ -111,6 +111,7 @@ class Killer:
         with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
             children = psutil.Process(process.pid).children(recursive=True)
             os.killpg(process.pid, signal.SIGSTOP)
+            time.sleep(0.2)  # the signal arrives a little later, and a point may begin meanwhile
             living = {child.pid for child in children}
             begun = noted_sweep.in_flight(self._home, living)
             if begun:
