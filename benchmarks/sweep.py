@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from joblib.externals.loky import get_reusable_executor
 from machine import describe, once, peak_gigabytes
 
 from paperlib import TrainingSweep, run_sweep
@@ -72,6 +73,7 @@ def swept(config: Sweep, jobs: int) -> tuple[float, float, float]:
     begin, busy = time.perf_counter(), time.process_time()
     result = run_sweep(config, jobs=jobs)
     wall, cpu = time.perf_counter() - begin, time.process_time() - busy
+    get_reusable_executor().shutdown()  # this process would wait for idle workers at its end
     count = int(result["finished"].size)
     points = float(provenance(result)["seconds_per_point"])
     if jobs == 1:  # the note of a point's seconds is rounded to milliseconds

@@ -68,11 +68,13 @@ def notes(home: Path) -> list[Note]:
     return [Note(int(pid), what, point) for pid, what, point in parts]
 
 
-def in_flight(home: Path, living: set[int]) -> set[tuple[int, str]]:
-    """The points that living processes have begun and not ended, each with its process."""
-    begun = Counter((note.pid, note.point) for note in notes(home) if note.what == "begin")
-    ended = Counter((note.pid, note.point) for note in notes(home) if note.what == "end")
-    return {(pid, point) for pid, point in begun - ended if pid in living}
+def unfinished(home: Path) -> list[tuple[int, str]]:
+    """What was begun by a process that has not ended it, or never did: that and the point."""
+    begun, ended = (
+        Counter((note.pid, note.point) for note in notes(home) if note.what == what)
+        for what in ("begin", "end")
+    )
+    return list((begun - ended).elements())
 
 
 def start(home: Path, **options: Any) -> "subprocess.Popen[str]":
