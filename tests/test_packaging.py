@@ -8,7 +8,8 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -301,15 +302,20 @@ def test_a_module_imports_only_modules_below_it(path: Path) -> None:
     assert not wrong, f"paperlib.{path.stem} must not import {wrong}"
 
 
+@cache
+def providers() -> Mapping[str, list[str]]:
+    """The distributions that each package which can be imported comes from; half a second."""
+    return importlib.metadata.packages_distributions()
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_a_module_imports_only_packages_that_pyproject_declares(path: Path) -> None:
-    providers = importlib.metadata.packages_distributions()
     every = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dask"]]
     declared = {canonicalize_name(Requirement(line).name) for line in every}
     for top in {name.split(".")[0] for name in imports(path)} - sys.stdlib_module_names:
         # the extras may not be installed
         if top not in ("paperlib", "dask", "distributed", "ipywidgets"):
-            assert declared & {canonicalize_name(name) for name in providers[top]}, top
+            assert declared & {canonicalize_name(name) for name in providers()[top]}, top
 
 
 def strings(value: Any) -> Iterator[str]:
