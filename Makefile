@@ -33,7 +33,8 @@ test: $(INSTALLED) ## all tests but those that need a GPU or download data
 	$(BIN)/python -m pytest $(ARGS)
 
 test-fast: $(INSTALLED) ## the tests that take no more than a few seconds each and kill nothing
-	$(BIN)/python -m pytest -m "not gpu and not network and not slow and not faults" $(ARGS)
+	$(BIN)/python -m pytest -m "not gpu and not network and not slow and not faults" \
+		-n logical --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: $(INSTALLED) ## formatting, lint and types
 	$(BIN)/ruff format --check .

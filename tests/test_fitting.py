@@ -31,15 +31,16 @@ def test_long_training_by_adam_approaches_the_closed_form_from_above() -> None:
     network = mlp((1, 4, 4), depth=2, activation="erf")
     initialise(network, sigma_w2=1.5, sigma_b2=0.1, seed=0)
     images = torch.rand(256, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)  # of the inverses' first weights
     closed, trained = ([LinearInverse((16,), s) for s in ((1, 4, 4), (16,))] for _ in range(2))
     fit_ridge(network.stages, closed, images, resolution=1e-6)
-    fit_adam(network.stages, trained, images, steps=3000, batch_size=256)
+    fit_adam(network.stages, trained, images, steps=6000, batch_size=256)
     activations = images
     with torch.no_grad():
         for stage, best, other in zip(network.stages, closed, trained, strict=True):
             codes = stage(activations)
             least, reached = ((c(codes) - activations).square().mean() for c in (best, other))
-            assert least <= reached <= 1.2 * least + 1e-4
+            assert least <= reached <= 1.1 * least
             activations = codes
 
 
