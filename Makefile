@@ -23,7 +23,7 @@ help: ## this list
 figures: $(INSTALLED) ## every figure with quick settings, always computed, into figures/quick/
 	$(BIN)/paperlib run --profile quick --force $(ARGS)
 
-paper: $(INSTALLED) ## every figure with the published settings (days); finished points are reused
+paper: $(INSTALLED) ## every figure with the published settings (months on two cores); finished points are reused
 	$(BIN)/paperlib run --profile paper $(ARGS)
 
 reference: $(INSTALLED) ## canonical figures and committed notebooks, drawn anew from data/reference/

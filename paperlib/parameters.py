@@ -41,7 +41,7 @@ class _CascadeGrid(_OnOneDataset):
     activation: str = option("tanh", choices=ACTIVATIONS)
     sigma_w2_min: float = option(0.3, above=0.0)
     sigma_w2_max: float = option(3.9, above=0.0, high=1e6)
-    sigma_w2_step: float = option(0.45, above=0.0)
+    sigma_w2_step: float = option(0.6, above=0.0)
     sigma_b2: float = option(0.05, low=0.0)
     seeds: int = option(3, low=1, high=10_000)
 
