@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from paperlib.config import RESOLUTION, STEM
+from paperlib.config import RESOLUTION, STEM, stages_of
 from paperlib.meanfield import SMOOTH, correlation_depth, critical_sigma_w2, propagate
 from paperlib.measures import collapse_depth
 from paperlib.results import provenance
@@ -92,7 +92,6 @@ def solver_comparison(ridge: xr.Dataset, adam: xr.Dataset) -> Figure:
             "expected one result by ridge and one by adam, "
             f"got {solver_name(ridge)} and {solver_name(adam)}"
         )
-    ridge_seconds, adam_seconds = (provenance(r)["seconds_per_point"] for r in (ridge, adam))
     depths = [r.sizes["depth"] for r in (ridge, adam)]
     closed, trained = xr.align(ridge, adam, join="inner", exclude=("shown_depth",))
     if not closed.sizes["sigma_w2"] * closed.sizes["seed"]:
@@ -108,7 +107,7 @@ def solver_comparison(ridge: xr.Dataset, adam: xr.Dataset) -> Figure:
             axes[2].plot(cutoff.sigma_w2, cutoff, "--", color=colour, lw=0.9, label=label)
         axes[2].set(title="Depth reached", xlabel=VARIANCE, ylabel="depth")
         axes[2].legend(fontsize=5.5)
-        per_stage = [ridge_seconds / depths[0], adam_seconds / depths[1]]
+        per_stage = [_seconds_per_stage(r) for r in (ridge, adam)]
         bars = axes[3].bar(["ridge", "adam"], per_stage, color=["C0", "C1"], log=True)
         axes[3].bar_label(bars, fmt="%.2g s", fontsize=7)
         axes[3].set(title="Seconds per stage", ylabel="CPU seconds, one core")
@@ -490,6 +489,13 @@ def _scatter_r_squared(axis: Axes, closed: xr.Dataset, trained: xr.Dataset) -> N
         title="R² at every depth", xlabel="Adam", ylabel="ridge", xlim=(-0.3, 1), ylim=(-0.3, 1)
     )
     axis.figure.colorbar(dots, ax=axis, label="depth", pad=0.02)
+
+
+def _seconds_per_stage(result: xr.Dataset) -> float:
+    """CPU seconds that one stage of a network took, on average over all that have an inverse."""
+    about = provenance(result)
+    stages = stages_of(about["config"]["architecture"], result.sizes["depth"])
+    return float(about["seconds_per_point"]) / stages
 
 
 def _information(axis: Axes, closed: xr.Dataset, trained: xr.Dataset) -> None:

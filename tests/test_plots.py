@@ -143,6 +143,12 @@ def test_solvers_are_compared_where_their_grids_meet() -> None:
         plots.solver_comparison(result(), strangers)
 
 
+def test_the_stem_counts_among_the_stages_that_take_seconds() -> None:
+    pair = [result(s, d, architecture="cnn") for s, d in (("ridge", 12), ("adam", 7))]
+    bars = plots.solver_comparison(*pair).axes[3].patches
+    np.testing.assert_allclose([bar.get_height() for bar in bars], [1 / 15, 1 / 10])
+
+
 def test_a_calibration_draws_a_line_per_variance() -> None:
     fine, coarse = result(seeds=1), result(seeds=1)
     both = xr.concat(
