@@ -8,6 +8,7 @@ import copy
 import math
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
@@ -241,16 +242,17 @@ def ntk_condition(task: Task, *, batch_size: int = 32) -> Tensor:
         grams.append(_gram(inputs[0]) + (layer.bias is not None))
         outputs.append(output)
 
-    for layer in task.layers():
-        layer.register_forward_hook(record)  # the task's own layer, not the caller's
     scores = []
-    for features in task.features():
-        total = (features @ task.readout(features).T).sum()
-        slopes = torch.autograd.grad(total, outputs, retain_graph=True)
-        kernel = task.classes * _gram(features)
-        for gram, slope in zip(grams, slopes, strict=True):
-            kernel += gram * _gram(slope)
-        scores.append(-_log_condition(kernel))
+    with ExitStack() as hooks:  # the layers are shared by all predictors of the task
+        for layer in task.layers():
+            hooks.enter_context(layer.register_forward_hook(record))
+        for features in task.features():
+            total = (features @ task.readout(features).T).sum()
+            slopes = torch.autograd.grad(total, outputs, retain_graph=True)
+            kernel = task.classes * _gram(features)
+            for gram, slope in zip(grams, slopes, strict=True):
+                kernel += gram * _gram(slope)
+            scores.append(-_log_condition(kernel))
     return torch.stack(scores)
 
 
