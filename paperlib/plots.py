@@ -5,7 +5,7 @@ which a curve collapses, and the mean-field curves that are drawn over them.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -308,10 +308,10 @@ def draw_theory(axis: Axes, result: xr.Dataset, *, colour: str) -> None:
     lowest = max(ends[0], 1e-3)
     if config["architecture"] != "resnet":
         grid = np.linspace(lowest, ends[1], 200)
-        lengths = np.array([_correlation_depth(s, config) for s in grid])
+        lengths = np.array([_mean_field(correlation_depth, config, float(s)) for s in grid])
         axis.plot(grid, lengths, color=colour, lw=1, ls="--", label=r"$\xi_c$ (mean field)")
         axis.plot(grid, 6 * lengths, color=colour, lw=1, label=r"$6\,\xi_c$ (mean field)")
-        critical = critical_sigma_w2(config["sigma_b2"], activation=config["activation"])
+        critical = _mean_field(critical_sigma_w2, config)
         if ends[0] <= critical <= ends[1]:
             axis.axvline(critical, color=colour, lw=0.8, ls=":", label=f"critical: {critical:.2f}")
     if config["architecture"] != "mlp" and config["activation"] in SMOOTH:
@@ -374,12 +374,12 @@ def _first(true: np.ndarray) -> float:
     return float(true.argmax()) if true.any() else np.nan
 
 
-def _correlation_depth(sigma_w2: float, config: Mapping[str, Any]) -> float:
-    """ξ_c, NaN where the variance is beyond what the quadrature can reach."""
+def _mean_field(
+    quantity: Callable[..., float], config: Mapping[str, Any], *sigma_w2: float
+) -> float:
+    """A quantity of mean field, NaN where a variance is beyond what the quadrature can reach."""
     try:
-        return correlation_depth(
-            float(sigma_w2), config["sigma_b2"], activation=config["activation"]
-        )
+        return quantity(*sigma_w2, config["sigma_b2"], activation=config["activation"])
     except ValueError:
         return np.nan
 
@@ -453,15 +453,16 @@ def _examples(panel: SubFigure, result: xr.Dataset) -> None:
 def _phases(result: xr.Dataset) -> list[tuple[str, float]]:
     """A variance of the grid for each phase that it holds: below, at and above the critical one.
 
-    Residual networks have no critical variance: the smallest, the middle and the largest.
+    Where none is known, as of residual networks: the smallest, the middle and the largest.
     """
     config = provenance(result)["config"]
     grid = result.sigma_w2.values[result["finished"].values[:, 0] == 1]
-    if config["architecture"] == "resnet":
+    residual = config["architecture"] == "resnet"
+    critical = np.nan if residual else _mean_field(critical_sigma_w2, config)
+    if np.isnan(critical):
         middle = float(grid[len(grid) // 2])
         wanted = {"small": float(grid[0]), "middle": middle, "large": float(grid[-1])}
     else:
-        critical = critical_sigma_w2(config["sigma_b2"], activation=config["activation"])
         wanted = {"ordered": 0.6 * critical, "critical": critical, "chaotic": 1.7 * critical}
     found: dict[float, str] = {}
     for phase, target in wanted.items():

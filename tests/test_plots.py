@@ -133,6 +133,14 @@ def test_an_unfinished_or_single_valued_result_can_be_drawn() -> None:
     plots.phase_diagram(result(seeds=1).isel(sigma_w2=[2]))
 
 
+@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
+def test_a_sweep_beyond_the_reach_of_mean_field_is_drawn_without_it(architecture: str) -> None:
+    words = texts(plots.phase_diagram(result(architecture=architecture, sigma_b2=25.0)))
+    assert "critical" not in words
+    for row in ("small", "middle", "large"):
+        assert row in words
+
+
 def test_solvers_are_compared_where_their_grids_meet() -> None:
     other = result("adam", depth=8, seeds=1).isel(sigma_w2=[0, 2])
     figure = plots.solver_comparison(result(), other)
