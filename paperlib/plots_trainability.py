@@ -27,7 +27,7 @@ from paperlib.plots import (
     sign,
 )
 from paperlib.results import provenance
-from paperlib.scoring import trainable_depth, trained_threshold
+from paperlib.scoring import accuracy_of, threshold_of, trainable_depth
 
 
 def trainability(trained: xr.Dataset, predicted: xr.Dataset) -> Figure:
@@ -164,17 +164,6 @@ def _measured_depths(axis: Axes, trained: xr.Dataset, threshold: float) -> None:
     deepest = int(trained.depth[-1])
     at = depths.sigma_w2.values[(depths == deepest).any("seed").values]
     axis.plot(at, np.full(len(at), deepest), "^", color="black", ms=5, label="… or deeper")
-
-
-def threshold_of(trained: xr.Dataset) -> float:
-    """The accuracy from which a network of this result counts as trained."""
-    classes = provenance(trained)["data"]["classes"]
-    return trained_threshold(accuracy_of(trained), classes=classes)
-
-
-def accuracy_of(trained: xr.Dataset) -> xr.DataArray:
-    """The accuracy of the networks that were trained, NaN elsewhere."""
-    return trained["accuracy"].where(trained["finished"] == 1)
 
 
 def cost_against_auc(tables: Mapping[str, pd.DataFrame]) -> Figure:

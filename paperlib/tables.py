@@ -12,20 +12,21 @@ from paperlib.plots import (
     signal_path,
     solver_name,
 )
-from paperlib.plots_trainability import accuracy_of, threshold_of
 from paperlib.results import provenance
-from paperlib.scoring import wall
+from paperlib.scoring import accuracy_of, threshold_of, wall
 
 
 def against_published(result: xr.Dataset) -> pd.DataFrame:
     """A table: by σ_w² of the grid, the published depth and where this result's curves fall.
 
     Of the mean over seeds, the first depth from which R² stays below 0.02, and from which the
-    differential entropy stays below -13; empty where the network is not the published one.
+    differential entropy stays below -13; without the variances of which no point is finished, and
+    empty where the network is not the published one.
     """
     rows = {}
+    known = result.sigma_w2[(result["finished"] == 1).any("seed")]
     for sigma_w2, depth in published_depths(result).items():
-        if sigma_w2 in result.sigma_w2:
+        if sigma_w2 in known:
             at = result.sel(sigma_w2=sigma_w2).mean("seed")
             measured = [
                 collapse_depth(at[name].values, threshold=threshold)
