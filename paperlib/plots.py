@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from paperlib.config import RESOLUTION, STEM, stages_of
 from paperlib.meanfield import SMOOTH, correlation_depth, critical_sigma_w2, propagate
-from paperlib.measures import collapse_depth
+from paperlib.measures import LOST, collapse_depth
 from paperlib.results import provenance
 
 PUBLISHED_DEPTHS = {0.6: 16, 1.1: 38, 1.4: 87, 1.5: 120}
@@ -29,6 +29,7 @@ STYLE = Path(__file__).with_name("paper.mplstyle")
 SEQUENTIAL, SEQUENTIAL_REVERSED = "viridis", "viridis_r"
 
 VARIANCE = r"weight variance $\sigma_w^2$"
+COLLAPSE = f"collapse depth (R² < {LOST:g})"
 
 # measure: (title, colour-bar label, map, lowest and highest colour; None is the data's own)
 _PANELS = {
@@ -144,7 +145,7 @@ def resolution_calibration(calibration: xr.Dataset, adam: xr.Dataset) -> Figure:
         axis.set(
             xscale="log",
             xlabel="resolution λ (squared activation units)",
-            ylabel="collapse depth (R² < 0.02)",
+            ylabel=COLLAPSE,
             title="What the resolution does",
         )
         default = RESOLUTION[provenance(calibration)["config"]["architecture"]]
@@ -386,7 +387,7 @@ def _mean_field(
 
 def _depths_reached(axis: Axes, result: xr.Dataset) -> None:
     draw_theory(axis, result, colour="0.55")
-    depth_lines(axis, result, "collapse depth (R² < 0.02)", "C0")
+    depth_lines(axis, result, COLLAPSE, "C0")
     cutoff = result["cutoff"].where(result["finished"] == 1)
     mean_with_bars(axis, cutoff, "published cutoff", "C1")
     depth = result.sizes["depth"]

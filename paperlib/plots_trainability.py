@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paperlib.plots import (
+    COLLAPSE,
     PUBLISHED_WALLS,
     SEQUENTIAL,
     VARIANCE,
@@ -48,9 +49,9 @@ def trainability(trained: xr.Dataset, predicted: xr.Dataset) -> Figure:
         figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.0), sharex=True, sharey=True)
         _accuracy_map(left, trained)
         draw_theory(left, predicted, colour="white")
-        depth_lines(left, predicted, "collapse depth (R² < 0.02)", "C3")
+        depth_lines(left, predicted, COLLAPSE, "C3")
         draw_theory(right, predicted, colour="0.55")
-        depth_lines(right, predicted, "collapse depth (R² < 0.02)", "C3")
+        depth_lines(right, predicted, COLLAPSE, "C3")
         cutoff = predicted["cutoff"].where(predicted["finished"] == 1)
         mean_with_bars(right, cutoff, "published cutoff", "C0")
         threshold = threshold_of(trained)
@@ -88,7 +89,7 @@ def wall_and_training(result: xr.Dataset, trained: xr.Dataset) -> Figure:
             heat_map(below, result, measure)
             depths = collapse_depths(result).mean("seed")
             seen = depths.where(depths <= depth)
-            below.plot(seen.sigma_w2, seen, color="C1", lw=1.2, label="collapse depth (R² < 0.02)")
+            below.plot(seen.sigma_w2, seen, color="C1", lw=1.2, label=COLLAPSE)
             below.plot([*known.values()], [*known], "o", color="C1", mec="white", label="published")
             for level in trained.depth.values[trained.depth.values <= depth]:
                 below.axhline(level, color="white", lw=0.6, ls=":")

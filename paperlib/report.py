@@ -14,14 +14,13 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from paperlib.measures import collapse_depth
+from paperlib.measures import LOST, collapse_depth
 from paperlib.results import provenance
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-LOST = 0.02  # R² below which the input counts as lost
 PARALLEL = 0.98  # mean cosine of different images' activations from which they are parallel
 APART = 3.0  # times as far apart as at the input: neighbours have separated
 ALIVE = 0.1  # R² at the end of a critical network
@@ -55,7 +54,7 @@ class Report:
     @property
     def cutoff_stage(self) -> int | None:
         """The number of that stage, from 1."""
-        number = collapse_depth(self.result["r_squared"].values, threshold=LOST)
+        number = collapse_depth(self.result["r_squared"].values)
         return number if number <= self.result.sizes["stage"] else None
 
     @property

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from paperlib.measures import collapse_depth
+from paperlib.measures import LOST, collapse_depth
 from paperlib.plots import (
     PUBLISHED_WALLS,
     check_comparable,
@@ -30,11 +30,11 @@ def against_published(result: xr.Dataset) -> pd.DataFrame:
             at = result.sel(sigma_w2=sigma_w2).mean("seed")
             measured = [
                 collapse_depth(at[name].values, threshold=threshold)
-                for name, threshold in (("r_squared", 0.02), ("differential_entropy", -13))
+                for name, threshold in (("r_squared", LOST), ("differential_entropy", -13))
             ]
             last = result.sizes["depth"]
             rows[sigma_w2] = (depth, *(d if d <= last else f"> {last}" for d in measured))
-    columns = ["published (−13 nats)", "here: R² < 0.02", "here: −13 nats"]
+    columns = ["published (−13 nats)", f"here: R² < {LOST:g}", "here: −13 nats"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("σ_w²")
 
 
@@ -71,11 +71,11 @@ def walls(result: xr.Dataset) -> pd.DataFrame:
             at = result.sel(depth=depth).mean("seed")
             rows[depth] = [
                 published,
-                wall(at["r_squared"].values, grid, 0.02),
+                wall(at["r_squared"].values, grid, LOST),
                 wall(at["differential_entropy"].values, grid, -13),
                 wall(np.log(signals[:, depth]), grid, np.log(config["resolution"])),
             ]
-    columns = ["published", "here: R² = 0.02", "here: −13 nats", "mean field: signal = λ"]
+    columns = ["published", f"here: R² = {LOST:g}", "here: −13 nats", "mean field: signal = λ"]
     return _by_depth(rows, columns)
 
 
