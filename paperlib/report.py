@@ -15,6 +15,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from paperlib.measures import LOST, collapse_depth
+from paperlib.plan import PICTURE
 from paperlib.results import provenance
 
 if TYPE_CHECKING:
@@ -210,14 +211,17 @@ def report_of(
     columns = {name: ("stage", np.asarray(values)) for name, values in table.items()}
     count = len(table["layer"])
     result = xr.Dataset(columns, {"stage": np.arange(1, count + 1)})
-    if pictures is not None and pictures.ndim == 4 and pictures.shape[1] in (1, 3):
-        dims = ("channel", "row", "column")
-        if min(pictures.shape[2:]) > 1:
-            shown = sorted({round(x) for x in np.linspace(1, count, min(count, SHOWN))})
-            values = pictures.detach().cpu().float().numpy()
-            result = result.assign_coords(shown=shown)
-            result["original"] = (dims, values[0])
-            result["example"] = (("shown", *dims), values[shown])
+    if (
+        pictures is not None
+        and pictures.ndim == 4
+        and pictures.shape[1] in (1, 3)
+        and min(pictures.shape[2:]) > 1
+    ):
+        shown = sorted({round(x) for x in np.linspace(1, count, min(count, SHOWN))})
+        values = pictures.detach().cpu().float().numpy()
+        result = result.assign_coords(shown=shown)
+        result["original"] = (PICTURE, values[0])
+        result["example"] = (("shown", *PICTURE), values[shown])
     result.attrs["provenance"] = json.dumps(about, sort_keys=True)
     return result
 
