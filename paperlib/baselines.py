@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from paperlib import meanfield
+from paperlib.checks import checked
 from paperlib.config import ACTIVATIONS
 from paperlib.inverses import activation_of
 from paperlib.networks import Network, activation_module, random_numbers
@@ -40,8 +41,7 @@ class Task:
 
     def batch(self, size: int) -> "Task":
         """The same with at most `size` of the images, at least 2, chosen at random."""
-        if size < 2:
-            raise ValueError(f"batch_size must be >= 2, got {size}")
+        size = checked("batch_size", size, int, low=2)
         chosen = torch.randperm(len(self.images), generator=self.generator("batch"))[:size]
         chosen = chosen.to(self.images.device)
         return replace(self, images=self.images[chosen], labels=self.labels[chosen])
@@ -92,8 +92,7 @@ class Task:
 
 def make_task(network: Network, images: Tensor, labels: Tensor, seed: int) -> Task:
     """The checked arguments; the weights' memory is shared, gradients, buffers and mode are not."""
-    if not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed must be a whole number >= 0, got {seed!r}")
+    seed = checked("seed", seed, int, low=0)
     if images.shape[1:] != network.image_shape or len(images) < 2:
         expected = ", ".join(str(n) for n in network.image_shape)
         raise ValueError(f"images must be (n >= 2, {expected}), got {tuple(images.shape)}")
