@@ -24,6 +24,7 @@ import yaml
 
 from paperlib import notebooks, paths
 from paperlib.channels import ADAM_BATCH
+from paperlib.config import stages_of
 from paperlib.parameters import (
     CnnPhaseDiagram,
     PhaseDiagram,
@@ -100,15 +101,16 @@ def convolutional_seconds(name: str) -> tuple[float, str]:
     config = kind.from_dict(notebooks.validated(name, "paper", {}))
     about = provenance(load_result(file))
     before = about["config"]
-    step = about["seconds_per_point"] / before["depth"] / before["steps"]
+    before_stages = stages_of(before["architecture"], before["depth"])
+    step = about["seconds_per_point"] / before_stages / before["steps"]
     step *= (config.channels / before["channels"]) ** 2
-    steps = 60_000 // config.batch_size
+    steps, stages = 60_000 // config.batch_size, stages_of(config.architecture, config.depth)
     count = len(config.variances()) * config.seeds
     how = (
         f"{file}: {step:.4f} CPU s a step and stage of {config.channels} channels × {steps} steps "
-        f"× {config.depth} stages × {count} networks"
+        f"× {stages} stages × {count} networks"
     )
-    return step * steps * config.depth * count, how
+    return step * steps * stages * count, how
 
 
 def vgg_seconds(name: str) -> tuple[float, str]:

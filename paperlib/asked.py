@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from paperlib import paths
+from paperlib.checks import checked
 from paperlib.datasets import load_dataset
 from paperlib.report import Report
 
@@ -82,9 +83,9 @@ def pictures_of(
     Raises:
         ValueError: a count or size that is not positive, or data that is not there.
     """
-    for name, value in (("images", count), ("size", 1 if size is None else size)):
-        if value < 1:
-            raise ValueError(f"{name} must be >= 1, got {value}")
+    count = checked("images", count, int, low=1)
+    if size is not None:
+        size = checked("size", size, int, low=1)
     data = load_dataset(dataset)
     pictures = data.floats("train", grey=channels == 1)[:count]
     if channels == 3 and pictures.shape[1] == 1:

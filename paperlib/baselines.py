@@ -8,6 +8,7 @@ import copy
 import math
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from paperlib import meanfield
+from paperlib.checks import checked
 from paperlib.config import ACTIVATIONS
 from paperlib.inverses import activation_of
 from paperlib.networks import Network, activation_module, random_numbers
@@ -39,8 +41,7 @@ class Task:
 
     def batch(self, size: int) -> "Task":
         """The same with at most `size` of the images, at least 2, chosen at random."""
-        if size < 2:
-            raise ValueError(f"batch_size must be >= 2, got {size}")
+        size = checked("batch_size", size, int, low=2)
         chosen = torch.randperm(len(self.images), generator=self.generator("batch"))[:size]
         chosen = chosen.to(self.images.device)
         return replace(self, images=self.images[chosen], labels=self.labels[chosen])
@@ -91,8 +92,7 @@ class Task:
 
 def make_task(network: Network, images: Tensor, labels: Tensor, seed: int) -> Task:
     """The checked arguments; the weights' memory is shared, gradients, buffers and mode are not."""
-    if not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed must be a whole number >= 0, got {seed!r}")
+    seed = checked("seed", seed, int, low=0)
     if images.shape[1:] != network.image_shape or len(images) < 2:
         expected = ", ".join(str(n) for n in network.image_shape)
         raise ValueError(f"images must be (n >= 2, {expected}), got {tuple(images.shape)}")
@@ -241,16 +241,17 @@ def ntk_condition(task: Task, *, batch_size: int = 32) -> Tensor:
         grams.append(_gram(inputs[0]) + (layer.bias is not None))
         outputs.append(output)
 
-    for layer in task.layers():
-        layer.register_forward_hook(record)  # the task's own layer, not the caller's
     scores = []
-    for features in task.features():
-        total = (features @ task.readout(features).T).sum()
-        slopes = torch.autograd.grad(total, outputs, retain_graph=True)
-        kernel = task.classes * _gram(features)
-        for gram, slope in zip(grams, slopes, strict=True):
-            kernel += gram * _gram(slope)
-        scores.append(-_log_condition(kernel))
+    with ExitStack() as hooks:  # the layers are shared by all predictors of the task
+        for layer in task.layers():
+            hooks.enter_context(layer.register_forward_hook(record))
+        for features in task.features():
+            total = (features @ task.readout(features).T).sum()
+            slopes = torch.autograd.grad(total, outputs, retain_graph=True)
+            kernel = task.classes * _gram(features)
+            for gram, slope in zip(grams, slopes, strict=True):
+                kernel += gram * _gram(slope)
+            scores.append(-_log_condition(kernel))
     return torch.stack(scores)
 
 

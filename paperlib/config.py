@@ -347,6 +347,11 @@ class ChannelsPoint(Checked):
             )
 
 
+def stages_of(architecture: str, depth: int) -> int:
+    """How many stages a network of this depth has: convolutional ones begin with a stem."""
+    return depth if architecture == "mlp" else STEM + depth
+
+
 def level_and_channel(text: str, *, name: str = "a channel") -> tuple[int, int]:
     """The level (from 1) and the channel (from 0) that a text such as 10:112 names.
 

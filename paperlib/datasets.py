@@ -1,7 +1,6 @@
 """Labelled images in memory: by name, from a Keras-layout .npz, or from a folder of pictures."""
 
 import hashlib
-import numbers
 import os
 import warnings
 from dataclasses import dataclass
@@ -111,6 +110,11 @@ class Dataset:
             floats = (floats * weights.view(3, 1, 1)).sum(1, keepdim=True)
         return floats.flatten(1) if flat else floats
 
+    def labels(self, split: str) -> torch.Tensor:
+        """The labels of one split, "train" or "test", (N,); a ValueError if there is no such."""
+        checked("split", split, str, choices=("train", "test"))
+        return self.train_labels if split == "train" else self.test_labels
+
     def __repr__(self) -> str:
         shape = "×".join(str(size) for size in self.image_shape)
         return (
@@ -145,9 +149,9 @@ def load_dataset(
             layout.
         FileNotFoundError: no such path; DownloadError, if a download failed.
     """
-    _check_whole("seed", seed, least=0)
+    seed = checked("seed", seed, int, low=0)
     if limit is not None:
-        _check_whole("limit", limit, least=1)
+        limit = checked("limit", limit, int, low=1)
     if root is not None:
         root = path_of("root", root)
     return _dataset(_find(name, root), limit=limit, seed=seed)
@@ -199,11 +203,6 @@ def availability(name: str, root: str | os.PathLike[str] | None = None) -> str:
     if _npz_file(name, folder).exists():
         return "npz"
     return "torchvision" if libraries.TORCHVISION[name].is_in(folder) else "absent"
-
-
-def _check_whole(what: str, value: object, *, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f"{what} must be a whole number >= {least}, got {quoted(value)}")
 
 
 def _unknown(name: object) -> ValueError:

@@ -25,6 +25,8 @@ PIXEL_FLOOR = 1e-12
 STD_FLOOR = 1e-9
 # |sum| / Σ|x| below which "divide by the sum" would only amplify noise.
 SMALLEST_SUM = 1e-6
+# R² below which an image counts as lost.
+LOST = 0.02
 # Size of what varies, relative to the images, below which it is only rounding.
 ROUNDING = 1e-12
 
@@ -130,7 +132,7 @@ def r_squared(reference: Values, reconstruction: Values, *, mean: Values | None 
     return _finite("r_squared", rows, single)
 
 
-def collapse_depth(curve: Values, *, threshold: float = 0.02) -> int:
+def collapse_depth(curve: Values, *, threshold: float = LOST) -> int:
     """First depth (1-based) from which R² stays below `threshold`; depth + 1 where it never does.
 
     NaN counts as below: a diverged reconstruction holds no image.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from paperlib import paths
+from paperlib.checks import checked
 from paperlib.datasets import DownloadError
 from paperlib.libraries import DOWNLOAD_FAILURES, inside_only, time_limit
 from paperlib.readers import PICTURE_SUFFIXES, opened, reason
@@ -69,12 +70,10 @@ def load_photographs(
         ValueError: an argument out of range, no pictures, or one that cannot be read; names it.
         FileNotFoundError: no such folder; DownloadError, if a download failed.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split must be 'train' or 'test', got {split!r}")
-    if side < 1:
-        raise ValueError(f"side must be >= 1, got {side}")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be >= 1, got {limit}")
+    split = checked("split", split, str, choices=SPLITS)
+    side = checked("side", side, int, low=1)
+    if limit is not None:
+        limit = checked("limit", limit, int, low=1)
     if name == "bundled":
         return _bundled(split, side, limit or _CROPS[split], seed)
     place = paths.data_root(root)
@@ -105,8 +104,7 @@ def read_photograph(path: str | os.PathLike[str], *, side: int = 224) -> Tensor:
         FileNotFoundError: no such file.
         ValueError: side < 1, or no readable 8-bit picture.
     """
-    if side < 1:
-        raise ValueError(f"side must be >= 1, got {side}")
+    side = checked("side", side, int, low=1)
     if path in (*BUNDLED["train"], *BUNDLED["test"]):
         return _square(_of_scikit_image(str(path)), side, str(path))
     file = Path(path).expanduser()

@@ -5,7 +5,7 @@ which a curve collapses, and the mean-field curves that are drawn over them.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -18,9 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from paperlib.config import RESOLUTION, STEM
+from paperlib.config import RESOLUTION, STEM, stages_of
 from paperlib.meanfield import SMOOTH, correlation_depth, critical_sigma_w2, propagate
-from paperlib.measures import collapse_depth
+from paperlib.measures import LOST, collapse_depth
 from paperlib.results import provenance
 
 PUBLISHED_DEPTHS = {0.6: 16, 1.1: 38, 1.4: 87, 1.5: 120}
@@ -29,6 +29,7 @@ STYLE = Path(__file__).with_name("paper.mplstyle")
 SEQUENTIAL, SEQUENTIAL_REVERSED = "viridis", "viridis_r"
 
 VARIANCE = r"weight variance $\sigma_w^2$"
+COLLAPSE = f"collapse depth (R² < {LOST:g})"
 
 # measure: (title, colour-bar label, map, lowest and highest colour; None is the data's own)
 _PANELS = {
@@ -92,7 +93,6 @@ def solver_comparison(ridge: xr.Dataset, adam: xr.Dataset) -> Figure:
             "expected one result by ridge and one by adam, "
             f"got {solver_name(ridge)} and {solver_name(adam)}"
         )
-    ridge_seconds, adam_seconds = (provenance(r)["seconds_per_point"] for r in (ridge, adam))
     depths = [r.sizes["depth"] for r in (ridge, adam)]
     closed, trained = xr.align(ridge, adam, join="inner", exclude=("shown_depth",))
     if not closed.sizes["sigma_w2"] * closed.sizes["seed"]:
@@ -108,7 +108,7 @@ def solver_comparison(ridge: xr.Dataset, adam: xr.Dataset) -> Figure:
             axes[2].plot(cutoff.sigma_w2, cutoff, "--", color=colour, lw=0.9, label=label)
         axes[2].set(title="Depth reached", xlabel=VARIANCE, ylabel="depth")
         axes[2].legend(fontsize=5.5)
-        per_stage = [ridge_seconds / depths[0], adam_seconds / depths[1]]
+        per_stage = [_seconds_per_stage(r) for r in (ridge, adam)]
         bars = axes[3].bar(["ridge", "adam"], per_stage, color=["C0", "C1"], log=True)
         axes[3].bar_label(bars, fmt="%.2g s", fontsize=7)
         axes[3].set(title="Seconds per stage", ylabel="CPU seconds, one core")
@@ -145,7 +145,7 @@ def resolution_calibration(calibration: xr.Dataset, adam: xr.Dataset) -> Figure:
         axis.set(
             xscale="log",
             xlabel="resolution λ (squared activation units)",
-            ylabel="collapse depth (R² < 0.02)",
+            ylabel=COLLAPSE,
             title="What the resolution does",
         )
         default = RESOLUTION[provenance(calibration)["config"]["architecture"]]
@@ -309,10 +309,10 @@ def draw_theory(axis: Axes, result: xr.Dataset, *, colour: str) -> None:
     lowest = max(ends[0], 1e-3)
     if config["architecture"] != "resnet":
         grid = np.linspace(lowest, ends[1], 200)
-        lengths = np.array([_correlation_depth(s, config) for s in grid])
+        lengths = np.array([_mean_field(correlation_depth, config, float(s)) for s in grid])
         axis.plot(grid, lengths, color=colour, lw=1, ls="--", label=r"$\xi_c$ (mean field)")
         axis.plot(grid, 6 * lengths, color=colour, lw=1, label=r"$6\,\xi_c$ (mean field)")
-        critical = critical_sigma_w2(config["sigma_b2"], activation=config["activation"])
+        critical = _mean_field(critical_sigma_w2, config)
         if ends[0] <= critical <= ends[1]:
             axis.axvline(critical, color=colour, lw=0.8, ls=":", label=f"critical: {critical:.2f}")
     if config["architecture"] != "mlp" and config["activation"] in SMOOTH:
@@ -375,19 +375,19 @@ def _first(true: np.ndarray) -> float:
     return float(true.argmax()) if true.any() else np.nan
 
 
-def _correlation_depth(sigma_w2: float, config: Mapping[str, Any]) -> float:
-    """ξ_c, NaN where the variance is beyond what the quadrature can reach."""
+def _mean_field(
+    quantity: Callable[..., float], config: Mapping[str, Any], *sigma_w2: float
+) -> float:
+    """A quantity of mean field, NaN where a variance is beyond what the quadrature can reach."""
     try:
-        return correlation_depth(
-            float(sigma_w2), config["sigma_b2"], activation=config["activation"]
-        )
+        return quantity(*sigma_w2, config["sigma_b2"], activation=config["activation"])
     except ValueError:
         return np.nan
 
 
 def _depths_reached(axis: Axes, result: xr.Dataset) -> None:
     draw_theory(axis, result, colour="0.55")
-    depth_lines(axis, result, "collapse depth (R² < 0.02)", "C0")
+    depth_lines(axis, result, COLLAPSE, "C0")
     cutoff = result["cutoff"].where(result["finished"] == 1)
     mean_with_bars(axis, cutoff, "published cutoff", "C1")
     depth = result.sizes["depth"]
@@ -454,15 +454,16 @@ def _examples(panel: SubFigure, result: xr.Dataset) -> None:
 def _phases(result: xr.Dataset) -> list[tuple[str, float]]:
     """A variance of the grid for each phase that it holds: below, at and above the critical one.
 
-    Residual networks have no critical variance: the smallest, the middle and the largest.
+    Where none is known, as of residual networks: the smallest, the middle and the largest.
     """
     config = provenance(result)["config"]
     grid = result.sigma_w2.values[result["finished"].values[:, 0] == 1]
-    if config["architecture"] == "resnet":
+    residual = config["architecture"] == "resnet"
+    critical = np.nan if residual else _mean_field(critical_sigma_w2, config)
+    if np.isnan(critical):
         middle = float(grid[len(grid) // 2])
         wanted = {"small": float(grid[0]), "middle": middle, "large": float(grid[-1])}
     else:
-        critical = critical_sigma_w2(config["sigma_b2"], activation=config["activation"])
         wanted = {"ordered": 0.6 * critical, "critical": critical, "chaotic": 1.7 * critical}
     found: dict[float, str] = {}
     for phase, target in wanted.items():
@@ -490,6 +491,13 @@ def _scatter_r_squared(axis: Axes, closed: xr.Dataset, trained: xr.Dataset) -> N
         title="R² at every depth", xlabel="Adam", ylabel="ridge", xlim=(-0.3, 1), ylim=(-0.3, 1)
     )
     axis.figure.colorbar(dots, ax=axis, label="depth", pad=0.02)
+
+
+def _seconds_per_stage(result: xr.Dataset) -> float:
+    """CPU seconds that one stage of a network took, on average over all that have an inverse."""
+    about = provenance(result)
+    stages = stages_of(about["config"]["architecture"], result.sizes["depth"])
+    return float(about["seconds_per_point"]) / stages
 
 
 def _information(axis: Axes, closed: xr.Dataset, trained: xr.Dataset) -> None:

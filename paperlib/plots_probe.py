@@ -8,12 +8,12 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
+from paperlib.measures import LOST, collapse_depth
 from paperlib.plots import paper_style, pixels, sign
 from paperlib.plots_study import draw_picture
 from paperlib.results import provenance
 
 NAMED = 36  # stages whose names have room on the axis
-LOST = 0.02
 
 
 def report(result: xr.Dataset, *, title: str | None = None) -> Figure:
@@ -68,8 +68,7 @@ def _kept(axis: Axes, result: xr.Dataset) -> None:
         axis.plot(stages[direct], kept[direct], "s", ms=3, label="direct")
         axis.legend()
     axis.axhline(LOST, color="0.6", lw=0.8, ls=":")
-    alive = (kept >= LOST).nonzero()[0]
-    lost = (int(alive[-1]) + 2) if len(alive) else 1
+    lost = collapse_depth(kept)
     if lost <= len(kept):
         axis.axvspan(lost - 0.5, len(kept) + 0.5, color="0.9", zorder=0)
         axis.annotate(

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paperlib.plots import (
+    COLLAPSE,
     PUBLISHED_WALLS,
     SEQUENTIAL,
     VARIANCE,
@@ -27,7 +28,7 @@ from paperlib.plots import (
     sign,
 )
 from paperlib.results import provenance
-from paperlib.scoring import trainable_depth, trained_threshold
+from paperlib.scoring import accuracy_of, threshold_of, trainable_depth
 
 
 def trainability(trained: xr.Dataset, predicted: xr.Dataset) -> Figure:
@@ -48,9 +49,9 @@ def trainability(trained: xr.Dataset, predicted: xr.Dataset) -> Figure:
         figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.0), sharex=True, sharey=True)
         _accuracy_map(left, trained)
         draw_theory(left, predicted, colour="white")
-        depth_lines(left, predicted, "collapse depth (R² < 0.02)", "C3")
+        depth_lines(left, predicted, COLLAPSE, "C3")
         draw_theory(right, predicted, colour="0.55")
-        depth_lines(right, predicted, "collapse depth (R² < 0.02)", "C3")
+        depth_lines(right, predicted, COLLAPSE, "C3")
         cutoff = predicted["cutoff"].where(predicted["finished"] == 1)
         mean_with_bars(right, cutoff, "published cutoff", "C0")
         threshold = threshold_of(trained)
@@ -88,7 +89,7 @@ def wall_and_training(result: xr.Dataset, trained: xr.Dataset) -> Figure:
             heat_map(below, result, measure)
             depths = collapse_depths(result).mean("seed")
             seen = depths.where(depths <= depth)
-            below.plot(seen.sigma_w2, seen, color="C1", lw=1.2, label="collapse depth (R² < 0.02)")
+            below.plot(seen.sigma_w2, seen, color="C1", lw=1.2, label=COLLAPSE)
             below.plot([*known.values()], [*known], "o", color="C1", mec="white", label="published")
             for level in trained.depth.values[trained.depth.values <= depth]:
                 below.axhline(level, color="white", lw=0.6, ls=":")
@@ -164,17 +165,6 @@ def _measured_depths(axis: Axes, trained: xr.Dataset, threshold: float) -> None:
     deepest = int(trained.depth[-1])
     at = depths.sigma_w2.values[(depths == deepest).any("seed").values]
     axis.plot(at, np.full(len(at), deepest), "^", color="black", ms=5, label="… or deeper")
-
-
-def threshold_of(trained: xr.Dataset) -> float:
-    """The accuracy from which a network of this result counts as trained."""
-    classes = provenance(trained)["data"]["classes"]
-    return trained_threshold(accuracy_of(trained), classes=classes)
-
-
-def accuracy_of(trained: xr.Dataset) -> xr.DataArray:
-    """The accuracy of the networks that were trained, NaN elsewhere."""
-    return trained["accuracy"].where(trained["finished"] == 1)
 
 
 def cost_against_auc(tables: Mapping[str, pd.DataFrame]) -> Figure:

@@ -31,7 +31,7 @@ from torch import Tensor
 from paperlib import baselines, measures
 from paperlib.baselines import Task, make_task
 from paperlib.cascade import Cascade
-from paperlib.config import BASELINES, DEPTHS_REACHED, RECONSTRUCTED, PredictorPoint
+from paperlib.config import BASELINES, DEPTHS_REACHED, RECONSTRUCTED, RTOL, PredictorPoint
 from paperlib.datasets import Dataset
 from paperlib.networks import Network, untrained
 from paperlib.progress import clock_of
@@ -130,7 +130,9 @@ def _reconstructions(
     return found, 0.0
 
 
-def _measured(task: Task, found: _Reconstructions, *, measure: str, rtol: float = 0.005) -> Tensor:
+def _measured(
+    task: Task, found: _Reconstructions, *, measure: str, rtol: float = RTOL["mlp"]
+) -> Tensor:
     """How much of the images came back, at every depth.
 
     `measure` is R², gram entropy, differential entropy or minus the mean relative entropy; the two
@@ -181,7 +183,9 @@ def predict_point(
     images = data.floats("train", device=device)[: point.train_images]
     labels = data.train_labels[: point.train_images].to(device)
     task = make_task(network, images, labels, point.seed)
-    found = [PREDICTORS[name].judge(task) for name in point.predictors]
+    tolerance = {"rtol": RTOL[point.architecture]}  # read by rules that measure reconstructions
+    chosen = [PREDICTORS[name] for name in point.predictors]
+    found = [rule.judge(task, **(tolerance if rule.fit else {})) for rule in chosen]
     return {
         "scores": torch.stack([prediction.scores for prediction in found]).numpy(),
         "seconds": np.array([prediction.seconds for prediction in found], np.float32),

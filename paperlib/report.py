@@ -14,14 +14,14 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from paperlib.measures import collapse_depth
+from paperlib.measures import LOST, collapse_depth
+from paperlib.plan import PICTURE
 from paperlib.results import provenance
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-LOST = 0.02  # R² below which the input counts as lost
 PARALLEL = 0.98  # mean cosine of different images' activations from which they are parallel
 APART = 3.0  # times as far apart as at the input: neighbours have separated
 ALIVE = 0.1  # R² at the end of a critical network
@@ -55,7 +55,7 @@ class Report:
     @property
     def cutoff_stage(self) -> int | None:
         """The number of that stage, from 1."""
-        number = collapse_depth(self.result["r_squared"].values, threshold=LOST)
+        number = collapse_depth(self.result["r_squared"].values)
         return number if number <= self.result.sizes["stage"] else None
 
     @property
@@ -211,14 +211,17 @@ def report_of(
     columns = {name: ("stage", np.asarray(values)) for name, values in table.items()}
     count = len(table["layer"])
     result = xr.Dataset(columns, {"stage": np.arange(1, count + 1)})
-    if pictures is not None and pictures.ndim == 4 and pictures.shape[1] in (1, 3):
-        dims = ("channel", "row", "column")
-        if min(pictures.shape[2:]) > 1:
-            shown = sorted({round(x) for x in np.linspace(1, count, min(count, SHOWN))})
-            values = pictures.detach().cpu().float().numpy()
-            result = result.assign_coords(shown=shown)
-            result["original"] = (dims, values[0])
-            result["example"] = (("shown", *dims), values[shown])
+    if (
+        pictures is not None
+        and pictures.ndim == 4
+        and pictures.shape[1] in (1, 3)
+        and min(pictures.shape[2:]) > 1
+    ):
+        shown = sorted({round(x) for x in np.linspace(1, count, min(count, SHOWN))})
+        values = pictures.detach().cpu().float().numpy()
+        result = result.assign_coords(shown=shown)
+        result["original"] = (PICTURE, values[0])
+        result["example"] = (("shown", *PICTURE), values[shown])
     result.attrs["provenance"] = json.dumps(about, sort_keys=True)
     return result
 

@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import roc_auc_score
 
 from paperlib.config import DEPTHS_REACHED, SOLVERS
+from paperlib.results import provenance
 
 LEARNT = 0.1  # of the way from chance to perfection: less may be luck, or a frequent class
 _Row = dict[str, float]
@@ -59,6 +60,17 @@ def trained_threshold(accuracy: ArrayLike, *, classes: int) -> float:
             f"{chance:.3g}; train for more steps or at another rate"
         )
     return (chance + best) / 2
+
+
+def accuracy_of(trained: xr.Dataset) -> xr.DataArray:
+    """The accuracy of the networks that were trained, NaN elsewhere."""
+    return trained["accuracy"].where(trained["finished"] == 1)
+
+
+def threshold_of(trained: xr.Dataset) -> float:
+    """The accuracy from which a network of this result counts as trained."""
+    classes = provenance(trained)["data"]["classes"]
+    return trained_threshold(accuracy_of(trained), classes=classes)
 
 
 def trainable_depth(accuracy: ArrayLike, depths: ArrayLike, threshold: float) -> np.ndarray:
@@ -167,12 +179,11 @@ def rank_correlation(predicted: ArrayLike, measured: ArrayLike) -> float:
     return float(scipy.stats.spearmanr(first, second).statistic) if np.ptp(first) else 0.0
 
 
-def scoreboard(predictions: xr.Dataset, trained: xr.Dataset, *, classes: int = 10) -> pd.DataFrame:
+def scoreboard(predictions: xr.Dataset, trained: xr.Dataset) -> pd.DataFrame:
     """Each predictor's agreement with the trainings and its cost, the highest AUC first.
 
     Args:
         predictions, trained: of the same variances and seeds; see the module.
-        classes: of the data set, for `trained_threshold`.
 
     Returns:
         By predictor: `auc`, the ROC-AUC of "this network trains" over all variances and depths,
@@ -185,11 +196,11 @@ def scoreboard(predictions: xr.Dataset, trained: xr.Dataset, *, classes: int = 1
         measure is not defined; see `roc_auc` and `rank_correlation`.
 
     Raises:
-        KeyError: a variable is missing.
+        KeyError: a variable is missing, or the provenance of the trainings.
         ValueError: other dims, grids that differ, scores that are not finite, or no training that
             is finished and has learnt anything.
     """
-    scores, trains = _compared(predictions, trained, classes)
+    scores, trains = _compared(predictions, trained)
     rows = [
         {"predictor": name, **agreement}
         for name, theirs in zip(scores["predictor"].values, scores.values, strict=True)
@@ -206,14 +217,14 @@ def scoreboard(predictions: xr.Dataset, trained: xr.Dataset, *, classes: int = 1
     return table.sort_values("auc", ascending=False, kind="stable")
 
 
-def mistakes(predictions: xr.Dataset, trained: xr.Dataset, *, classes: int = 10) -> xr.DataArray:
+def mistakes(predictions: xr.Dataset, trained: xr.Dataset) -> xr.DataArray:
     """The share of seeds in which a predictor is wrong, with a sign, (predictor, sigma_w2, depth).
 
     Above 0 where it says that networks train that do not, below 0 where it misses ones that do;
     one of each cancel. NaN where no training is finished; a variance without any is left out.
     Arguments and errors as in `scoreboard`.
     """
-    scores, trains = _compared(predictions, trained, classes)
+    scores, trains = _compared(predictions, trained)
     says = np.stack([_verdicts(theirs, trains.values) for theirs in scores.values])
     return (scores.copy(data=says) - trains).mean("seed").rename("mistakes")
 
@@ -252,9 +263,7 @@ def _verdicts(scores: np.ndarray, trains: np.ndarray) -> np.ndarray:
     return np.where(known, says, np.nan)
 
 
-def _compared(
-    predictions: xr.Dataset, trained: xr.Dataset, classes: int
-) -> tuple[xr.DataArray, xr.DataArray]:
+def _compared(predictions: xr.Dataset, trained: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     """Scores (predictor, sigma_w2, seed, depth), and which networks train (sigma_w2, seed, depth).
 
     The latter is 1 or 0, NaN where a training is not finished; seeds and variances of which none is
@@ -265,11 +274,10 @@ def _compared(
     for name in ("accuracy", "seconds", "finished"):
         _check_dims("trained", trained[name], (*_COLUMN, "depth"))
     _check_grids(predictions, trained)
-    accuracy = trained["accuracy"].where(trained["finished"] == 1).transpose(*_COLUMN, "depth")
+    accuracy = accuracy_of(trained).transpose(*_COLUMN, "depth")
     for axis in _COLUMN:
         accuracy = accuracy.dropna(axis, how="all")
-    threshold = trained_threshold(accuracy, classes=classes)
-    trains = (accuracy >= threshold).where(accuracy.notnull())
+    trains = (accuracy >= threshold_of(trained)).where(accuracy.notnull())
     grid = {axis: trains[axis] for axis in trains.dims}
     scores = predictions["scores"].sel(grid).transpose("predictor", *trains.dims).astype(float)
     broken = ~np.isfinite(scores.values).reshape(len(scores), -1).all(1)

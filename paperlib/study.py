@@ -235,8 +235,7 @@ def _fitted(network: Network, train: Tensor, point: StudyPoint) -> Cascade:
 
 
 def _split(data: Dataset, split: str, limit: int) -> tuple[Tensor, Tensor]:
-    labels = data.train_labels if split == "train" else data.test_labels
-    return data.floats(split, grey=False)[:limit], labels[:limit]
+    return data.floats(split, grey=False)[:limit], data.labels(split)[:limit]
 
 
 def _levels(images: Tensor, cascade: Cascade) -> Tensor:

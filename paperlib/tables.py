@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from paperlib.measures import collapse_depth
+from paperlib.measures import LOST, collapse_depth
 from paperlib.plots import (
     PUBLISHED_WALLS,
     check_comparable,
@@ -12,28 +12,29 @@ from paperlib.plots import (
     signal_path,
     solver_name,
 )
-from paperlib.plots_trainability import accuracy_of, threshold_of
 from paperlib.results import provenance
-from paperlib.scoring import wall
+from paperlib.scoring import accuracy_of, threshold_of, wall
 
 
 def against_published(result: xr.Dataset) -> pd.DataFrame:
     """A table: by σ_w² of the grid, the published depth and where this result's curves fall.
 
     Of the mean over seeds, the first depth from which R² stays below 0.02, and from which the
-    differential entropy stays below -13; empty where the network is not the published one.
+    differential entropy stays below -13; without the variances of which no point is finished, and
+    empty where the network is not the published one.
     """
     rows = {}
+    known = result.sigma_w2[(result["finished"] == 1).any("seed")]
     for sigma_w2, depth in published_depths(result).items():
-        if sigma_w2 in result.sigma_w2:
+        if sigma_w2 in known:
             at = result.sel(sigma_w2=sigma_w2).mean("seed")
             measured = [
                 collapse_depth(at[name].values, threshold=threshold)
-                for name, threshold in (("r_squared", 0.02), ("differential_entropy", -13))
+                for name, threshold in (("r_squared", LOST), ("differential_entropy", -13))
             ]
             last = result.sizes["depth"]
             rows[sigma_w2] = (depth, *(d if d <= last else f"> {last}" for d in measured))
-    columns = ["published (−13 nats)", "here: R² < 0.02", "here: −13 nats"]
+    columns = ["published (−13 nats)", f"here: R² < {LOST:g}", "here: −13 nats"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("σ_w²")
 
 
@@ -70,11 +71,11 @@ def walls(result: xr.Dataset) -> pd.DataFrame:
             at = result.sel(depth=depth).mean("seed")
             rows[depth] = [
                 published,
-                wall(at["r_squared"].values, grid, 0.02),
+                wall(at["r_squared"].values, grid, LOST),
                 wall(at["differential_entropy"].values, grid, -13),
                 wall(np.log(signals[:, depth]), grid, np.log(config["resolution"])),
             ]
-    columns = ["published", "here: R² = 0.02", "here: −13 nats", "mean field: signal = λ"]
+    columns = ["published", f"here: R² = {LOST:g}", "here: −13 nats", "mean field: signal = λ"]
     return _by_depth(rows, columns)
 
 

@@ -178,7 +178,7 @@ def _arrays(end: _End, losses: list[float], seconds: float) -> dict[str, np.ndar
 
 def _examples(data: Dataset, split: str, limit: int, grey: bool, device: str) -> _Examples:
     """At most `limit` images of a split as floats, and their labels, checked."""
-    labels = (data.train_labels if split == "train" else data.test_labels)[:limit]
+    labels = data.labels(split)[:limit]
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= len(data.classes):
         raise ValueError(

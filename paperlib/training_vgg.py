@@ -230,9 +230,8 @@ class _Examples:
 
     @classmethod
     def of(cls, data: Dataset, split: str, limit: int, device: str) -> "_Examples":
-        labels = data.train_labels if split == "train" else data.test_labels
         images = data.floats(split, grey=False, device=device)[:limit]
-        return cls(images, labels[:limit].to(device))
+        return cls(images, data.labels(split)[:limit].to(device))
 
     def shifted(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """These images in colour, (n, 3, height, width), mirrored or not and moved a little."""

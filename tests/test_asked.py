@@ -20,6 +20,12 @@ def test_pictures_come_in_the_wanted_channels_and_size(channels: int | None, exp
     assert torch.equal(pictures[:, 0], pictures[:, -1])
 
 
+@pytest.mark.parametrize("wrong", [{"count": 2.5}, {"count": 5, "size": "10"}])
+def test_a_count_or_a_size_that_is_no_whole_number_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="must be a whole number"):
+        pictures_of("digits", **wrong)
+
+
 def test_colour_can_be_made_grey() -> None:
     colour, grey = (pictures_of("patches", count=3, channels=c) for c in (None, 1))
     assert grey.shape[1] == 1

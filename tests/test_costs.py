@@ -1,5 +1,6 @@
 """What notebooks cost: in words, in a table, and in the README."""
 
+import runpy
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,11 @@ def test_the_table_in_the_readme_is_current(monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_was_measured_is_of_notebooks_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PAPERLIB_HOME", str(ROOT))
     assert costs.load_costs().keys() <= {notebook.name for notebook in notebooks.find()}
+
+
+@pytest.mark.parametrize(
+    ("name", "stages"), [("03_cnn_phase_diagram", 3 + 400), ("04_resnet_depth", 3 + 50)]
+)
+def test_scaled_times_of_convolutional_networks_count_the_stem(name: str, stages: int) -> None:
+    scaled = runpy.run_path(str(ROOT / "benchmarks/notebooks.py"))
+    assert f"× {stages} stages" in scaled["convolutional_seconds"](name)[1]

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from paperlib.config import STEM
+from paperlib.config import STEM, stages_of
 from paperlib.meanfield import fixed_point_variance
 from paperlib.networks import (
     LOGIT_SCALE,
@@ -32,6 +32,7 @@ def test_a_wide_mlp_keeps_its_width_and_gives_one_logit_per_class() -> None:
         assert activation.shape == (3, 17)
     assert network(torch.rand(3, *SHAPE)).shape == (3, 7)
     assert network.stem == 0
+    assert len(network.stages) == stages_of("mlp", 4)
 
 
 def test_a_wide_mlp_is_as_wide_as_its_images_unless_told_otherwise() -> None:
@@ -115,6 +116,7 @@ def test_a_convolutional_network_has_a_stem_of_three_stages(build) -> None:
         sizes.append(tuple(activation.shape[1:]))
     assert sizes == [(5, 28, 28), (5, 14, 14), (5, 7, 7), (5, 7, 7), (5, 7, 7)]
     assert network.stem == STEM == 3
+    assert len(network.stages) == stages_of(build.__name__, 2)
     assert network(torch.rand(3, 1, 28, 28)).shape == (3, 10)
 
 

@@ -138,9 +138,11 @@ def test_a_folder_without_pictures_says_what_is_expected(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"split": "val"}, "split must be 'train' or 'test', got 'val'"),
+    ({"split": "val"}, "split must be one of train, test; got 'val'"),
     ({"limit": 0}, "limit must be >= 1, got 0"),
+    ({"limit": "5"}, "limit must be a whole number, got '5'"),
     ({"side": 0}, "side must be >= 1, got 0"),
+    ({"side": 32.5}, "side must be a whole number, got 32.5"),
 ])  # fmt: skip
 def test_a_bad_argument_is_named(options: dict, message: str, folder: Path) -> None:
     with pytest.raises(ValueError, match=message):

@@ -133,6 +133,14 @@ def test_an_unfinished_or_single_valued_result_can_be_drawn() -> None:
     plots.phase_diagram(result(seeds=1).isel(sigma_w2=[2]))
 
 
+@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
+def test_a_sweep_beyond_the_reach_of_mean_field_is_drawn_without_it(architecture: str) -> None:
+    words = texts(plots.phase_diagram(result(architecture=architecture, sigma_b2=25.0)))
+    assert "critical" not in words
+    for row in ("small", "middle", "large"):
+        assert row in words
+
+
 def test_solvers_are_compared_where_their_grids_meet() -> None:
     other = result("adam", depth=8, seeds=1).isel(sigma_w2=[0, 2])
     figure = plots.solver_comparison(result(), other)
@@ -141,6 +149,12 @@ def test_solvers_are_compared_where_their_grids_meet() -> None:
     strangers = other.assign_coords(sigma_w2=[7.0, 8.0])
     with pytest.raises(ValueError, match="share no sigma_w2"):
         plots.solver_comparison(result(), strangers)
+
+
+def test_the_stem_counts_among_the_stages_that_take_seconds() -> None:
+    pair = [result(s, d, architecture="cnn") for s, d in (("ridge", 12), ("adam", 7))]
+    bars = plots.solver_comparison(*pair).axes[3].patches
+    np.testing.assert_allclose([bar.get_height() for bar in bars], [1 / 15, 1 / 10])
 
 
 def test_a_calibration_draws_a_line_per_variance() -> None:

@@ -3,6 +3,7 @@
 import math
 import pickle
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -12,7 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
-from paperlib import Cascade, baselines, correlation_depth, initialise, meanfield, mlp, predictors
+from paperlib import (
+    Cascade,
+    baselines,
+    correlation_depth,
+    initialise,
+    load_dataset,
+    meanfield,
+    mlp,
+    predictors,
+)
+from paperlib.config import PredictorPoint
 from paperlib.networks import Network
 from paperlib.predictors import PREDICTORS, Prediction
 
@@ -345,6 +356,21 @@ def test_the_cutoff_is_the_last_depth_with_a_score_above_zero(
     assert (scores > 0).tolist() == [True, True, False, False]
 
 
+@pytest.mark.parametrize(
+    ("architecture", "rtol"), [("mlp", 0.005), ("cnn", 0.01), ("resnet", 0.01)]
+)
+def test_a_points_cutoff_has_the_tolerance_published_for_its_architecture(
+    architecture: str, rtol: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(predictors.measures, "cutoff", lambda _, *, rtol: asked.append(rtol) or 1)
+    small = {"width": 4, "channels": 2, "depth": 1, "train_images": 10}
+    names = ("cutoff_ridge", "r_squared_ridge", "snip")
+    point = PredictorPoint(architecture=architecture, predictors=names, **small)
+    predictors.predict_point(point, data=load_dataset("noise", limit=10))
+    assert asked == [rtol]
+
+
 def test_steps_bound_by_partial_reach_the_fit_by_adam() -> None:
     few, more = (partial(PREDICTORS["r_squared_adam"], steps=steps) for steps in (1, 400))
     results = [p(network(), images(50), labels(50), seed=0).scores for p in (few, more)]
@@ -585,8 +611,8 @@ def with_nan() -> Tensor:
         ({"images": images().flatten(1)}, r"images must be .* got \(12, 6\)"),
         ({"images": with_nan()}, r"without NaN or inf"),
         ({"images": images().to(torch.uint8)}, r"floating point.*uint8"),
-        ({"seed": -1}, r"seed must be a whole number >= 0, got -1"),
-        ({"seed": 0.5}, r"seed must be a whole number >= 0, got 0.5"),
+        ({"seed": -1}, r"seed must be >= 0, got -1"),
+        ({"seed": 0.5}, r"seed must be a whole number, got 0.5"),
     ],
 )
 @pytest.mark.parametrize("name", ["r_squared_adam", "correlation_depth", "snip", "random"])
@@ -594,6 +620,12 @@ def test_wrong_arguments_are_refused(name: str, changed: dict[str, object], mess
     given = {"images": images(), "labels": labels(), "seed": 0, **changed}
     with pytest.raises(ValueError, match=message):
         PREDICTORS[name](network(), **given)
+
+
+def test_a_seed_out_of_an_array_is_a_seed() -> None:
+    assert torch.equal(
+        predict("snip", network(), seed=np.int64(3)), predict("snip", network(), seed=3)
+    )
 
 
 def test_a_stage_that_is_not_linear_is_refused_by_the_formulas_that_need_one() -> None:
@@ -610,6 +642,18 @@ def test_an_activation_without_mean_field_is_refused() -> None:
         stage.activation = nn.Sigmoid()
     with pytest.raises(ValueError, match=r"mean field knows one of tanh.*; got Sigmoid"):
         predict("correlation_depth", net)
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_the_tangent_kernel_leaves_nothing_behind_for_the_next_predictor(
+    breaks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = baselines.make_task(network(), images(), labels(), 0)
+    if breaks:
+        monkeypatch.setattr(baselines, "_log_condition", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError) if breaks else nullcontext():
+        PREDICTORS["ntk_condition"].judge(task)
+    assert not any(layer._forward_hooks for layer in task.layers())
 
 
 def test_predictors_of_one_task_share_a_fit_and_are_each_charged_for_it(spied: Spied) -> None:

@@ -14,9 +14,8 @@ from paperlib.config import BASELINES
 from paperlib.parameters import CnnPhaseDiagram, ResnetDepth, Trainability, Vgg16Channels
 from paperlib.plan import make_plan
 from paperlib.plots import PUBLISHED_DEPTHS
-from paperlib.plots_trainability import threshold_of
 from paperlib.results import load_result, provenance
-from paperlib.scoring import scoreboard, trainable_depth
+from paperlib.scoring import scoreboard, threshold_of, trainable_depth
 from paperlib.tables import walls
 
 

@@ -1,6 +1,7 @@
 """Scores of predictors: against counts by hand, and where there is nothing to score."""
 
 import itertools
+import json
 import warnings
 
 import numpy as np
@@ -44,7 +45,7 @@ def _no_warning():
         yield
 
 
-def trainings(accuracy: np.ndarray = ACCURACY) -> xr.Dataset:
+def trainings(accuracy: np.ndarray = ACCURACY, *, classes: int = 10) -> xr.Dataset:
     """A grid of trainings, finished where the accuracy is known, of 1, 2, 3, … seconds each."""
     dims = ("sigma_w2", "seed", "depth")
     seconds = np.arange(1.0, accuracy.size + 1).reshape(accuracy.shape)
@@ -59,6 +60,7 @@ def trainings(accuracy: np.ndarray = ACCURACY) -> xr.Dataset:
             "seed": list(range(accuracy.shape[1])),
             "depth": DEPTHS,
         },
+        {"provenance": json.dumps({"data": {"classes": classes}})},
     )
 
 
@@ -86,8 +88,8 @@ def predictions(**scores: np.ndarray) -> xr.Dataset:
     )
 
 
-def row(scores: np.ndarray, accuracy: np.ndarray = ACCURACY) -> pd.Series:
-    return scoreboard(predictions(it=scores), trainings(accuracy)).loc["it"]
+def row(scores: np.ndarray, accuracy: np.ndarray = ACCURACY, *, classes: int = 10) -> pd.Series:
+    return scoreboard(predictions(it=scores), trainings(accuracy, classes=classes)).loc["it"]
 
 
 # --- what trains ---
@@ -483,6 +485,16 @@ def test_other_variables_or_dims_are_refused() -> None:
         scoreboard(given, grid.isel(depth=0))
     with pytest.raises(KeyError, match="finished"):
         scoreboard(given, grid.drop_vars("finished"))
+
+
+def test_chance_is_that_of_the_classes_that_were_trained() -> None:
+    # of two classes 0.7 is halfway from chance to 0.9, of ten it is 0.5
+    accuracy = np.array([[[0.9, 0.6, 0.1]], [[0.9, 0.9, 0.6]]])
+    scores = (accuracy > 0.7).astype(float)
+    assert row(scores, accuracy, classes=2)["auc"] == 1
+    assert row(scores, accuracy, classes=10)["auc"] < 1
+    wrong = mistakes(predictions(it=scores), trainings(accuracy, classes=2))
+    assert not wrong.any()
 
 
 def test_trainings_that_taught_nothing_are_refused() -> None:

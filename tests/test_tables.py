@@ -42,6 +42,17 @@ def test_published_depths_stand_only_beside_the_published_network() -> None:
         assert tables.against_published(other).empty
 
 
+def test_a_variance_without_a_finished_point_has_no_row_beside_the_published_one() -> None:
+    grid = dict(zip(GRID, (0.6, 1.1, 1.4, 1.5, 3.0), strict=True))
+    partial = result(name="mnist").assign_coords(sigma_w2=list(grid.values()))
+    partial["finished"][2], partial["finished"][3, 0] = 0, 0
+    for name in ("r_squared", "differential_entropy"):
+        partial[name][2], partial[name][3, 0] = np.nan, np.nan
+    table = tables.against_published(partial)
+    assert table.index.tolist() == [0.6, 1.1, 1.5]
+    assert table.loc[1.5].tolist() == [120, "> 12", "> 12"]
+
+
 def test_the_best_variance_is_that_of_the_last_depth() -> None:
     made = result()
     made["r_squared"][2, :, -1] = 0.9
