@@ -2,8 +2,10 @@
 
 import copy
 import math
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -210,6 +212,55 @@ def test_a_layer_beside_the_main_path_is_read_directly_and_says_so(digits: Tenso
     report = probe(Beside(), small(digits), layers=["inner", "end"])
     assert report.result["read"].values.tolist() == ["direct", "cascade"]
     assert (report.result["r_squared"] > 0.9).all()
+
+
+@dataclass
+class Hidden:
+    states: Tensor
+    scores: Tensor | None = None
+
+
+class Named(NamedTuple):
+    states: Tensor
+    scores: Tensor | None = None
+
+
+class Ordered(OrderedDict[str, Any]):
+    """As the outputs of Hugging Face's models."""
+
+    def __init__(self, states: Tensor) -> None:
+        super().__init__(states=states)
+
+    @property
+    def states(self) -> Tensor:
+        return self["states"]
+
+
+@pytest.mark.parametrize("kind", [Hidden, Named, Ordered])
+@pytest.mark.parametrize("whole", [False, True])
+def test_layers_and_models_may_return_structures_of_tensors(
+    kind: Callable[..., Any], whole: bool, digits: Tensor
+) -> None:
+    class Inner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.eye(64))
+
+        def forward(self, x: Tensor) -> Any:
+            return kind(torch.tanh(x.flatten(1) @ self.weight))
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.head = Inner(), nn.Linear(64, 8)
+
+        def forward(self, x: Tensor) -> Any:
+            logits = self.head(self.inner(x).states)
+            return kind(logits) if whole else logits
+
+    found = probe(Outer(), small(digits)).result
+    assert found["layer"].values.tolist() == ["inner", "head"]
+    assert float(found["r_squared"][0]) > 0.95
 
 
 def test_arguments_may_be_a_dict_or_a_tuple(digits: Tensor) -> None:
