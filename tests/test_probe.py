@@ -70,6 +70,33 @@ def test_of_the_same_layers_in_a_plain_sequence_it_finds_the_same(digits: Tensor
     np.testing.assert_allclose(plain, own, atol=2e-3)
 
 
+@pytest.mark.filterwarnings("ignore:only 20 images")
+def test_a_large_image_is_whole_for_the_cascade_of_a_network_and_the_report_says_so() -> None:
+    images = torch.rand(20, 1, 40, 40, generator=torch.Generator().manual_seed(0))
+    network = cnn((1, 40, 40), depth=2, channels=2)
+    initialise(network, sigma_w2=1.5, sigma_b2=2e-5, seed=0)
+    report = probe(network, images)
+    assert report.result["original"].shape == (1, 40, 40)
+    assert report.result["read"].values.tolist() == ["cascade"] * len(network.stages)
+    assert "inputs of 1×40×40; 16 fitted" in report.summary()
+    chained = probe(nn.Sequential(*network.stages), images)
+    assert chained.result["original"].shape == (1, 20, 20)
+    assert "inputs of 1×40×40, kept as 1×20×20; 16 fitted" in chained.summary()
+
+
+@pytest.mark.filterwarnings("ignore:only 20 images")
+def test_stages_asked_for_by_name_are_read_in_part_as_those_of_a_plain_sequence() -> None:
+    images = torch.rand(20, 1, 40, 40, generator=torch.Generator().manual_seed(0))
+    network = cnn((1, 40, 40), depth=2, channels=2)
+    numbers = range(len(network.stages))
+    own = probe(network, images, layers=[f"stages.{number}" for number in numbers])
+    plain = probe(nn.Sequential(*network.stages), images, layers=[f"{n}" for n in numbers])
+    read = own.result["read"].values.tolist()
+    assert read[0] == "cascade, in part"
+    assert read == plain.result["read"].values.tolist()
+    assert "kept as 1×20×20" in own.summary()
+
+
 # -- known answers
 
 
