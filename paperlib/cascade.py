@@ -294,6 +294,8 @@ class Cascade:
             ValueError: not a saved cascade, a damaged one, or one of another network.
         """
         about, tensors = archive.read(path_of("path", path))
+        if "shapes" not in about:
+            raise ValueError(f"{path} is no saved cascade but another archive; see Cascade.save")
         shapes = [tuple(shape) for shape in about["shapes"]]
         cascade = cls.for_network(network, torch.zeros(1, *shapes[0]))
         weights = [p for stage in cascade._stages for p in stage.parameters()]
