@@ -17,7 +17,7 @@ from typing import Any, Self
 import joblib
 
 from paperlib import cluster
-from paperlib.cluster import PERHAPS_MEMORY, Outcome, Task, Work
+from paperlib.cluster import PERHAPS_MEMORY, Outcome, TaskT, Work
 
 BACKEND_VARIABLE = "PAPERLIB_BACKEND"
 ADDRESS_VARIABLE = "PAPERLIB_ADDRESS"
@@ -64,7 +64,7 @@ class Engine:
     ) -> None:
         self._open.close()
 
-    def run(self, work: Work, tasks: Sequence[Task]) -> Iterator[Outcome]:
+    def run(self, work: Work, tasks: Sequence[TaskT]) -> Iterator[Outcome]:
         """Each task as it ends, with why it failed; empty: it did not.
 
         Raises:
@@ -119,7 +119,7 @@ def _serves(name: str) -> bool:
     return returns and not getattr(made, "supports_sharedmem", False)
 
 
-def _beside(work: Work, tasks: Sequence[Task], jobs: int, backend: str) -> Iterator[Outcome]:
+def _beside(work: Work, tasks: Sequence[TaskT], jobs: int, backend: str) -> Iterator[Outcome]:
     """`Engine.run` with joblib; what may have killed a worker comes last, and alone."""
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 

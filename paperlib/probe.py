@@ -28,7 +28,7 @@ from paperlib.guard import take_statistics, untouched
 from paperlib.inputs import Inputs
 from paperlib.levels import Level, shape_of
 from paperlib.networks import Erf, Network
-from paperlib.readout import Inverse, inverse_between
+from paperlib.readout import LevelInverse, inverse_between
 from paperlib.report import Report, report_of
 from paperlib.tracing import Layers, ProbeError, Stage, run_once, stages_of
 
@@ -169,7 +169,7 @@ class _Work:
         images = torch.cat([self.levels[0].take(part) for part in source.split(size)])
         train, test = images[: self.inputs.train], images[self.inputs.train :]
         mean = train.mean(0)
-        chain: list[Inverse] = []
+        chain: list[LevelInverse] = []
         below, below_level = train, self.levels[0]
         kept, pictures = np.full(len(self.stages), np.nan), [test[:1]]
         for group in self._groups():

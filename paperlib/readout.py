@@ -137,10 +137,10 @@ class Dense:
         return found.unflatten(1, self.shape)
 
 
-Inverse = Local | Dense
+LevelInverse = Local | Dense
 
 
-def inverse_between(upper: Level, lower: Level, samples: int) -> Inverse:
+def inverse_between(upper: Level, lower: Level, samples: int) -> LevelInverse:
     """An inverse that is not yet fitted, from the upper level to the lower one.
 
     Args:
