@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from paperlib import archive
 from paperlib.checks import LARGEST_SEED, checked, is_dense, path_of, quoted
 from paperlib.config import SOLVERS
-from paperlib.fitting import ARITHMETICS, Progress, default_resolution, fit_adam, fit_ridge
+from paperlib.fitting import ARITHMETICS, ProgressCallback, default_resolution, fit_adam, fit_ridge
 from paperlib.inverses import bounds_of, inverse_of
 from paperlib.linear import Inverse
 
@@ -99,7 +99,7 @@ class Cascade:
         arithmetic: str = "auto",
         steps: int | None = None,
         batch_size: int = 64,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
     ) -> Self:
         """This cascade, with every inverse fitted to the images' activations.
@@ -294,6 +294,8 @@ class Cascade:
             ValueError: not a saved cascade, a damaged one, or one of another network.
         """
         about, tensors = archive.read(path_of("path", path))
+        if "shapes" not in about:
+            raise ValueError(f"{path} is no saved cascade but another archive; see Cascade.save")
         shapes = [tuple(shape) for shape in about["shapes"]]
         cascade = cls.for_network(network, torch.zeros(1, *shapes[0]))
         weights = [p for stage in cascade._stages for p in stage.parameters()]

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
-Task = TypeVar("Task")
-Work = Callable[[Task], str]  # returns why it failed; empty: it did not
-Outcome = tuple[Task, str]  # with what its work returned
+TaskT = TypeVar("TaskT")
+Work = Callable[[TaskT], str]  # returns why it failed; empty: it did not
+Outcome = tuple[TaskT, str]  # with what its work returned
 
 PERHAPS_MEMORY = "perhaps for want of memory (try fewer jobs)"
 LOOPBACK = "127.0.0.1"
@@ -64,7 +64,7 @@ def _own_cluster(jobs: int) -> Iterator[Any]:
         yield opened
 
 
-def run(client: Any, work: Work, tasks: Sequence[Task]) -> Iterator[Outcome]:
+def run(client: Any, work: Work, tasks: Sequence[TaskT]) -> Iterator[Outcome]:
     """Each task as its chunk ends, with why it failed; empty: it did not.
 
     The tasks of a chunk whose workers were killed more often than Dask allows (three times) come
@@ -77,7 +77,7 @@ def run(client: Any, work: Work, tasks: Sequence[Task]) -> Iterator[Outcome]:
 
     size = -(-len(tasks) // CHUNKS)
     chunks = [tasks[begin : begin + size] for begin in range(0, len(tasks), size)]
-    suspects: list[Task] = []
+    suspects: list[TaskT] = []
     try:
         for chunk, reasons in _ended(client, work, chunks):
             if reasons is None:
@@ -94,8 +94,8 @@ def run(client: Any, work: Work, tasks: Sequence[Task]) -> Iterator[Outcome]:
 
 
 def _ended(
-    client: Any, work: Work, chunks: Sequence[Sequence[Task]]
-) -> Iterator[tuple[Sequence[Task], list[str] | None]]:
+    client: Any, work: Work, chunks: Sequence[Sequence[TaskT]]
+) -> Iterator[tuple[Sequence[TaskT], list[str] | None]]:
     """Each chunk with what came of its tasks; None: of its workers too many were killed."""
     import distributed
 
@@ -112,7 +112,7 @@ def _ended(
             client.cancel(list(sent))
 
 
-def _one_by_one(work: Work, chunk: Sequence[Task]) -> list[str]:
+def _one_by_one(work: Work, chunk: Sequence[TaskT]) -> list[str]:
     """Why each task failed; those that come after the chunk was given up are not begun."""
     return [work(task) if _wanted() else "it was given up" for task in chunk]
 

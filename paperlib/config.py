@@ -332,7 +332,7 @@ class ChannelsPoint(Checked):
     best: int = option(8, low=1)  # channels of each ranked level in the gallery
     solver: str = option("ridge", choices=SOLVERS)
     resolution: float = option(1e-3, above=0.0)  # ridge only
-    compare: bool = False  # with random weights, and with Adam for as long as the closed form took
+    compare: bool = False  # with random weights; after ridge with Adam for as long, too
     seed: int = option(0, low=0, high=LARGEST_SEED)
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Self
 import joblib
 
 from paperlib import cluster
-from paperlib.cluster import PERHAPS_MEMORY, Outcome, Task, Work
+from paperlib.cluster import PERHAPS_MEMORY, Outcome, TaskT, Work
 
 BACKEND_VARIABLE = "PAPERLIB_BACKEND"
 ADDRESS_VARIABLE = "PAPERLIB_ADDRESS"
@@ -29,8 +29,9 @@ class Engine:
     """Runs tasks side by side; its cluster starts with the first of them and stops at the exit.
 
     Args:
-        backend: "loky", processes of this machine; "dask", a cluster; or another of joblib's. None:
-            $PAPERLIB_BACKEND, else "dask" where there is an address, else "loky".
+        backend: "loky", processes of this machine; "dask", a cluster; or one registered with joblib
+            that has processes and returns generators. None: $PAPERLIB_BACKEND, else "dask" where
+            there is an address, else "loky".
         address: of a running Dask scheduler. None: $PAPERLIB_ADDRESS, else the `Client` that this
             process has, else a cluster is started on this machine, which listens on loopback.
         jobs: tasks at a time; a running cluster does as many as it has workers.
@@ -63,7 +64,7 @@ class Engine:
     ) -> None:
         self._open.close()
 
-    def run(self, work: Work, tasks: Sequence[Task]) -> Iterator[Outcome]:
+    def run(self, work: Work, tasks: Sequence[TaskT]) -> Iterator[Outcome]:
         """Each task as it ends, with why it failed; empty: it did not.
 
         Raises:
@@ -94,11 +95,11 @@ def choose(backend: str | None, address: str | None) -> None:
 
 
 def _check(backend: str, address: str | None) -> None:
-    from joblib.parallel import BACKENDS, EXTERNAL_BACKENDS
-
-    known = sorted({*BACKENDS, *EXTERNAL_BACKENDS, "dask"} - {"sequential"})
-    if backend not in known:
-        raise ValueError(f"backend must be one of {', '.join(known)}; got {backend!r}")
+    if backend not in ("dask", "loky") and not _serves(backend):
+        raise ValueError(
+            "backend must be one of dask, loky, or a name registered with joblib whose backend has "
+            f"processes and returns generators; got {backend!r}"
+        )
     if address and backend != "dask":
         raise ValueError(f"address is for the backend 'dask'; got {address!r} with {backend!r}")
     if backend == "dask" and not find_spec("distributed"):
@@ -108,7 +109,17 @@ def _check(backend: str, address: str | None) -> None:
         )
 
 
-def _beside(work: Work, tasks: Sequence[Task], jobs: int, backend: str) -> Iterator[Outcome]:
+def _serves(name: str) -> bool:
+    """Whether joblib knows a backend that gives each outcome as it comes, from a process, for
+    points are not thread-safe."""
+    from joblib.parallel import BACKENDS
+
+    made = BACKENDS[name]() if name in BACKENDS else None
+    returns = getattr(made, "supports_return_generator", False)
+    return returns and not getattr(made, "supports_sharedmem", False)
+
+
+def _beside(work: Work, tasks: Sequence[TaskT], jobs: int, backend: str) -> Iterator[Outcome]:
     """`Engine.run` with joblib; what may have killed a worker comes last, and alone."""
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 

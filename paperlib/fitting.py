@@ -30,7 +30,7 @@ OVERFLOW = 1e15  # activations whose squares can still be summed in float32
 STACK_ON_GPU = 32  # equal stages trained in one program
 STACK_ON_CPU = 1  # there the cache holds just one inverse and its optimiser state
 
-Progress = Callable[[int], None]  # told how many stages have been finished since the last call
+ProgressCallback = Callable[[int], None]  # told of stages finished since its last call
 
 
 def fit_ridge(
@@ -40,7 +40,7 @@ def fit_ridge(
     *,
     resolution: float = RESOLUTION["mlp"],
     arithmetic: str = "auto",
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     fitted: int = 0,
 ) -> None:
     """Nothing; solves every inverse in closed form, in place: ridge regression of input on output.
@@ -115,7 +115,7 @@ def fit_adam(
     steps: int | None = None,
     batch_size: int = 64,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     fitted: int = 0,
 ) -> None:
     """Nothing; trains every inverse as published, in place: mean squared error, Adam's defaults.

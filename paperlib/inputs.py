@@ -47,7 +47,7 @@ class Inputs:
                 "their embeddings"
             )
         count = len(given[place])
-        _check_count(count, {k: v for k, v in given.items()}, given[place])
+        _check_count(count, given, given[place])
         order = torch.randperm(count, generator=random_numbers("held out", seed))
         weights = next((p for p in model.parameters() if p.is_floating_point()), given[place])
         for name, value in given.items():

@@ -4,8 +4,9 @@ What is larger is averaged over squares of 2, 4, 8 … positions and turned to i
 so that whatever is read from it is a lower bound on what the activation holds.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -67,23 +68,19 @@ def shape_of(
         channels_first: of two axes, the first counts channels.
     """
     raw = tuple(raw)
-    sizes = tuple(raw)
-    if len(sizes) < 2:
-        return Shape(raw, sizes[0] if sizes else 1)
-    if len(sizes) == 2:
+    if len(raw) < 2:
+        return Shape(raw, raw[0] if raw else 1)
+    if len(raw) == 2:
         if channels_first:
-            return Shape(raw, sizes[0], 1, sizes[1])
-        tokens, features = sizes
+            return Shape(raw, raw[0], 1, raw[1])
+        tokens, features = raw
         placed = _grid(tokens, image)
         if placed is None:
             return Shape(raw, features, 1, tokens, channels_last=True)
         return Shape(raw, features, *placed[:2], channels_last=True, skipped=placed[2])
-    if len(sizes) == 3 and sizes[0] == sizes[1] != sizes[2]:
-        return Shape(raw, sizes[2], sizes[0], sizes[1], channels_last=True)
-    rest = 1
-    for size in sizes[1:-1]:
-        rest *= size
-    return Shape(raw, sizes[0], rest, sizes[-1])
+    if len(raw) == 3 and raw[0] == raw[1] != raw[2]:
+        return Shape(raw, raw[2], raw[0], raw[1], channels_last=True)
+    return Shape(raw, raw[0], math.prod(raw[1:-1]), raw[-1])
 
 
 def _grid(tokens: int, image: Sequence[int] | None) -> tuple[int, int, int] | None:
@@ -116,7 +113,6 @@ class Level:
     basis: Tensor | None = None
     square: float = 0.0
     counted: int = 0
-    _seen: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         shape = self.shape

@@ -28,7 +28,7 @@ from paperlib.guard import take_statistics, untouched
 from paperlib.inputs import Inputs
 from paperlib.levels import Level, shape_of
 from paperlib.networks import Erf, Network
-from paperlib.readout import Inverse, inverse_between
+from paperlib.readout import LevelInverse, inverse_between
 from paperlib.report import Report, report_of
 from paperlib.tracing import Layers, ProbeError, Stage, run_once, stages_of
 
@@ -83,15 +83,13 @@ def probe(
     inputs = Inputs.of(images, model, seed)
     resolution = _default_resolution(model) if resolution is None else float(resolution)
     with untouched(model, seed):
-        work = _Work(model, inputs, resolution, memory)
+        work = _Work(model, inputs, layers, resolution, memory)
         size = work.batch_size()
         statistics = take_statistics(model, work.run, inputs.batches(size), batch_norm)
-        if isinstance(model, Network) and layers == "auto":
-            layers = [f"stages.{number}" for number in range(len(model.stages))]
-            work.look(layers)
+        work.look()
+        if work.has_cascade:
             kept, pictures = work.by_its_cascade()
         else:
-            work.look(layers)
             kept, pictures = work.by_chained_inverses(size)
         correlation, separation = work.neighbours(size)
     about = {
@@ -112,8 +110,14 @@ def probe(
 class _Work:
     """One probe: what is found on the way."""
 
-    def __init__(self, model: nn.Module, inputs: Inputs, resolution: float, memory: float) -> None:
-        self.model, self.inputs = model, inputs
+    def __init__(
+        self, model: nn.Module, inputs: Inputs, layers: Layers, resolution: float, memory: float
+    ) -> None:
+        self.model, self.inputs, self.layers = model, inputs, layers
+        self.has_cascade = False
+        if isinstance(model, Network) and layers == "auto":
+            self.has_cascade = True
+            self.layers = [f"stages.{number}" for number in range(len(model.stages))]
         self.resolution, self.memory = resolution, memory
         self.stages: list[Stage] = []
         self.levels: list[Level] = []
@@ -136,11 +140,11 @@ class _Work:
         run_once(self.model, self.run, two, told)
         return int(min(BATCH, max(2, self.memory / 2 / (4 * max(1, numbers / 2)))))
 
-    def look(self, layers: Layers) -> None:
+    def look(self) -> None:
         """Nothing; finds the stages, and how much of each can be kept."""
         two, three = (self.inputs.part(0, count) for count in (2, 3))
         source = self.inputs.source_of(two)
-        self.stages = stages_of(self.model, self.run, (two, three), source, layers)
+        self.stages = stages_of(self.model, self.run, (two, three), source, self.layers)
         image = tuple(source.shape[1:])
         most = max(64, int(self.memory / (4 * PARTS * len(self.inputs.source))))
         shapes = [shape_of(image, channels_first=_channels_first(self.model, image))]
@@ -165,7 +169,7 @@ class _Work:
         images = torch.cat([self.levels[0].take(part) for part in source.split(size)])
         train, test = images[: self.inputs.train], images[self.inputs.train :]
         mean = train.mean(0)
-        chain: list[Inverse] = []
+        chain: list[LevelInverse] = []
         below, below_level = train, self.levels[0]
         kept, pictures = np.full(len(self.stages), np.nan), [test[:1]]
         for group in self._groups():
@@ -207,13 +211,12 @@ class _Work:
 
     def table(self) -> dict[str, Any]:
         """What is known of each stage by its name, before anything is measured."""
-        through = isinstance(self.model, Network) and all(s.cut for s in self.stages)
         return {
             "layer": [stage.name for stage in self.stages],
             "shape": ["×".join(map(str, stage.shape)) for stage in self.stages],
             "read": [
                 ("cascade" if stage.cut else "direct")
-                + ("" if level.whole or through else ", in part")
+                + ("" if level.whole or self.has_cascade else ", in part")
                 for stage, level in zip(self.stages, self.levels[1:], strict=True)
             ],
             "numbers": [math.prod(stage.shape) for stage in self.stages],
@@ -222,13 +225,14 @@ class _Work:
     def settings(self) -> dict[str, Any]:
         """What is said of the computation in a result."""
         target = self.levels[0]
+        whole = target.whole or self.has_cascade
         return {
             "model": type(self.model).__name__,
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "resolution": self.resolution,
             "memory": self.memory,
-            "target": list(target.kept if not target.whole else target.shape.raw),
-            "target_is_whole": target.whole,
+            "target": list(target.shape.raw if whole else target.kept),
+            "target_is_whole": whole,
         }
 
     @property

@@ -27,7 +27,6 @@ class CheckedMoments(Moments):
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__(dtype)
-        self.dtype = dtype
         self._parts = (Moments(dtype), Moments(dtype))
 
     def update(self, features: Tensor, targets: Tensor) -> None:
@@ -98,7 +97,7 @@ class Dense:
     by the samples' products, and kept as these samples where that is smaller.
     """
 
-    def __init__(self, upper: Level, lower: Level) -> None:
+    def __init__(self, lower: Level) -> None:
         self.shape = lower.kept
         self.weight: Tensor | None = None
 
@@ -138,10 +137,10 @@ class Dense:
         return found.unflatten(1, self.shape)
 
 
-Inverse = Local | Dense
+LevelInverse = Local | Dense
 
 
-def inverse_between(upper: Level, lower: Level, samples: int) -> Inverse:
+def inverse_between(upper: Level, lower: Level, samples: int) -> LevelInverse:
     """An inverse that is not yet fitted, from the upper level to the lower one.
 
     Args:
@@ -149,11 +148,11 @@ def inverse_between(upper: Level, lower: Level, samples: int) -> Inverse:
         samples: how many there are to fit it to.
     """
     if min(upper.height * upper.width, lower.height * lower.width) == 1:
-        return Dense(upper, lower)
+        return Dense(lower)
     local = Local(upper, lower)
     positions = min(SAMPLES, samples * math.prod(local.size))
     if positions < upper.channels:  # too few to be regressed on, position by position
-        return Dense(upper, lower)
+        return Dense(lower)
     return local
 
 

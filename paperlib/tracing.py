@@ -196,7 +196,8 @@ def _recorded(
     if sink < 0:
         raise ProbeError(
             "the model's output holds no floating-point tensor that depends on the images; a "
-            "probe needs a model whose forward() returns one, alone, in a tuple or in a dict"
+            "probe needs a model whose forward() returns one, alone or in a tuple, a dict or a "
+            "dataclass"
         )
     return calls, flow, sink
 

@@ -255,9 +255,14 @@ def _read_part(part: Path, about: dict[str, Any]) -> tuple[dict[str, Any], dict[
 def _checked(found: dict[str, Any], about: dict[str, Any], file: Path) -> dict[str, Any]:
     """What a file says of itself, if it is of this very training."""
     for name in ("config", "data", "code_version"):
-        if found.get(name) != about[name]:
+        if _identifying(found.get(name)) != _identifying(about[name]):
             raise ValueError(
                 f"{file} comes from another training: its {name} is {found.get(name)}, expected "
                 f"{about[name]}; move it away, or give this one another path"
             )
     return found
+
+
+def _identifying(value: Any) -> Any:
+    """The value without where the data came from: once a download, then a file."""
+    return {k: v for k, v in value.items() if k != "source"} if isinstance(value, dict) else value

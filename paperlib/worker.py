@@ -1,6 +1,6 @@
 """What a worker does with a group of points, wherever it runs: it measures and keeps them."""
 
-import time
+import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,10 @@ from paperlib.config import CascadePoint
 from paperlib.fitting import arithmetic_of
 from paperlib.plan import code_version_of, forget_data, load_data
 from paperlib.points import measure_together
+from paperlib.progress import clock_of
+
+# Measuring seeds torch's generator, sets its threads and reads the CPU time, all of the process.
+_ALONE = threading.Lock()
 
 
 class Terms(NamedTuple):
@@ -27,7 +31,8 @@ class Terms(NamedTuple):
 def finish(files: Mapping[Any, Path], terms: Terms) -> str:
     """Why the points of one group failed; empty: their files are written.
 
-    What another worker has finished meanwhile is not computed again.
+    What another worker has finished meanwhile is not computed again. Threads of one process, as
+    Dask's workers may have, measure one after the other.
 
     Raises:
         OSError: a file cannot be written.
@@ -39,6 +44,7 @@ def finish(files: Mapping[Any, Path], terms: Terms) -> str:
         return ""
     if code_version_of(points[0]) != terms.code_version:
         return f"this worker has another paperlib, code version {code_version_of(points[0])}"
+    clock = clock_of(terms.device)
     try:
         data = load_data(points[0], terms.root)
         if data.checksum != terms.checksum:  # this worker read the files before they changed
@@ -46,11 +52,12 @@ def finish(files: Mapping[Any, Path], terms: Terms) -> str:
             data = load_data(points[0], terms.root)
         if data.checksum != terms.checksum:
             return f"this worker finds other data in {terms.root} than the sweep began with"
-        begin = time.process_time()  # the machine may be shared
-        measured = measure_together(points, device=terms.device, data=data)
+        with _ALONE:
+            begin = clock()
+            measured = measure_together(points, device=terms.device, data=data)
+            seconds = (clock() - begin) / len(points)
     except (ValueError, RuntimeError, OSError, MemoryError) as error:
         return f"{type(error).__name__}: {error}"
-    seconds = (time.process_time() - begin) / len(points)
     for point, arrays in zip(points, measured, strict=True):
         _keep(files[point], point, arrays, terms.device, seconds)
     return ""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from paperlib import Cascade, initialise, load_dataset, mlp, r_squared
+from paperlib import Cascade, archive, initialise, load_dataset, mlp, r_squared
 from paperlib import cascade as cascades
 from paperlib.networks import Network, cnn, resnet, vgg16
 
@@ -407,6 +407,14 @@ def test_a_saved_cascade_comes_back_the_same(cascade: Cascade, tmp_path: Path) -
     loaded = Cascade.load(tmp_path / "a.safetensors", network())
     assert torch.equal(loaded.reconstruct(images(5)), cascade.reconstruct(images(5)))
     assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+@pytest.mark.parametrize("about", [{"config": {}, "data": {}}, {"fit": "0"}])
+def test_other_archives_are_no_saved_cascades(about: dict[str, object], tmp_path: Path) -> None:
+    """As weights of `train_vgg` are, and the stages of a checkpoint."""
+    archive.write(tmp_path / "other.safetensors", {"weight": torch.ones(2)}, about)
+    with pytest.raises(ValueError, match=r"other\.safetensors is no saved cascade"):
+        Cascade.load(tmp_path / "other.safetensors", network())
 
 
 def test_a_saved_cascade_is_refused_by_another_network(cascade: Cascade, tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_the_same_settings_give_the_same_numbers(result: xr.Dataset) -> None:
         np.testing.assert_array_equal(again[name], result[name])
 
 
-def test_an_earlier_result_is_taken_only_if_it_is_of_these_settings(
+def test_an_earlier_result_is_taken_only_if_it_is_of_these_settings_and_this_code(
     result: xr.Dataset,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -187,7 +187,10 @@ def test_an_earlier_result_is_taken_only_if_it_is_of_these_settings(
     np.testing.assert_array_equal(taken.added, result.added)
     with pytest.raises(Computed):
         run_channels(replace(POINT, seed=1), start_from=str(file))
-    assert "other settings; computing these anew" in capsys.readouterr().out
+    assert "other settings or by other code; computing anew" in capsys.readouterr().out
+    monkeypatch.setattr(channels, "CODE_VERSION", channels.CODE_VERSION + 1)
+    with pytest.raises(Computed):
+        run_channels(POINT, start_from=str(file))
 
 
 @pytest.mark.slow
@@ -205,6 +208,20 @@ def test_compared_with_random_weights_and_with_adam_for_as_long(tmp_path: Path) 
     ours, adam = (compared.r_squared.sel(cascade=name) for name in ("ridge", "adam"))
     assert (ours > adam).all()
     assert provenance(compared)["weights"]["name"] == "w.safetensors"
+
+
+def test_compared_with_random_weights_adam_stays_the_published_fit_of_one_epoch(
+    tmp_path: Path,
+) -> None:
+    from safetensors.torch import save_file
+
+    other = vgg16("random", image_shape=(3, 32, 32), layers=11, seed=5)
+    save_file(dict(other.state_dict()), tmp_path / "w.safetensors")
+    point = replace(POINT, weights=str(tmp_path / "w.safetensors"), solver="adam", train_images=24)
+    compared = run_channels(replace(point, compare=True))
+    assert compared.cascade.values.tolist() == ["adam", "random weights"]
+    assert compared.steps.values.tolist() == [3, 3]  # of ten photographs, the last of four
+    np.testing.assert_array_equal(compared.gained, run_channels(point).gained)
 
 
 # --- what is asked for and not there ---

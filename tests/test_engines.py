@@ -75,7 +75,10 @@ def test_a_task_that_kills_every_worker_fails_alone() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"backend": "dusk"}, "backend must be one of dask, loky, .*; got 'dusk'"),
+        *(
+            ({"backend": name}, f"backend must be one of dask, loky, .*; got '{name}'")
+            for name in ("dusk", "multiprocessing", "threading")
+        ),
         ({"backend": "loky", "address": "tcp://x:1"}, "address is for the backend 'dask'.*'loky'"),
     ],
 )

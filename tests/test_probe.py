@@ -2,8 +2,10 @@
 
 import copy
 import math
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -66,6 +68,33 @@ def test_of_the_same_layers_in_a_plain_sequence_it_finds_the_same(digits: Tensor
     own = probe(network, images).result["r_squared"].values
     plain = probe(nn.Sequential(*network.stages), images).result["r_squared"].values
     np.testing.assert_allclose(plain, own, atol=2e-3)
+
+
+@pytest.mark.filterwarnings("ignore:only 20 images")
+def test_a_large_image_is_whole_for_the_cascade_of_a_network_and_the_report_says_so() -> None:
+    images = torch.rand(20, 1, 40, 40, generator=torch.Generator().manual_seed(0))
+    network = cnn((1, 40, 40), depth=2, channels=2)
+    initialise(network, sigma_w2=1.5, sigma_b2=2e-5, seed=0)
+    report = probe(network, images)
+    assert report.result["original"].shape == (1, 40, 40)
+    assert report.result["read"].values.tolist() == ["cascade"] * len(network.stages)
+    assert "inputs of 1×40×40; 16 fitted" in report.summary()
+    chained = probe(nn.Sequential(*network.stages), images)
+    assert chained.result["original"].shape == (1, 20, 20)
+    assert "inputs of 1×40×40, kept as 1×20×20; 16 fitted" in chained.summary()
+
+
+@pytest.mark.filterwarnings("ignore:only 20 images")
+def test_stages_asked_for_by_name_are_read_in_part_as_those_of_a_plain_sequence() -> None:
+    images = torch.rand(20, 1, 40, 40, generator=torch.Generator().manual_seed(0))
+    network = cnn((1, 40, 40), depth=2, channels=2)
+    numbers = range(len(network.stages))
+    own = probe(network, images, layers=[f"stages.{number}" for number in numbers])
+    plain = probe(nn.Sequential(*network.stages), images, layers=[f"{n}" for n in numbers])
+    read = own.result["read"].values.tolist()
+    assert read[0] == "cascade, in part"
+    assert read == plain.result["read"].values.tolist()
+    assert "kept as 1×20×20" in own.summary()
 
 
 # -- known answers
@@ -210,6 +239,55 @@ def test_a_layer_beside_the_main_path_is_read_directly_and_says_so(digits: Tenso
     report = probe(Beside(), small(digits), layers=["inner", "end"])
     assert report.result["read"].values.tolist() == ["direct", "cascade"]
     assert (report.result["r_squared"] > 0.9).all()
+
+
+@dataclass
+class Hidden:
+    states: Tensor
+    scores: Tensor | None = None
+
+
+class Named(NamedTuple):
+    states: Tensor
+    scores: Tensor | None = None
+
+
+class Ordered(OrderedDict[str, Any]):
+    """As the outputs of Hugging Face's models."""
+
+    def __init__(self, states: Tensor) -> None:
+        super().__init__(states=states)
+
+    @property
+    def states(self) -> Tensor:
+        return self["states"]
+
+
+@pytest.mark.parametrize("kind", [Hidden, Named, Ordered])
+@pytest.mark.parametrize("whole", [False, True])
+def test_layers_and_models_may_return_structures_of_tensors(
+    kind: Callable[..., Any], whole: bool, digits: Tensor
+) -> None:
+    class Inner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.eye(64))
+
+        def forward(self, x: Tensor) -> Any:
+            return kind(torch.tanh(x.flatten(1) @ self.weight))
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.head = Inner(), nn.Linear(64, 8)
+
+        def forward(self, x: Tensor) -> Any:
+            logits = self.head(self.inner(x).states)
+            return kind(logits) if whole else logits
+
+    found = probe(Outer(), small(digits)).result
+    assert found["layer"].values.tolist() == ["inner", "head"]
+    assert float(found["r_squared"][0]) > 0.95
 
 
 def test_arguments_may_be_a_dict_or_a_tuple(digits: Tensor) -> None:

@@ -36,7 +36,7 @@ def test_dense_inverses_are_ridge_regressions_however_they_are_solved(
     hidden = numbers(samples + 5, 4) @ numbers(4, features, seed=1)
     x, new = hidden[:samples], hidden[samples:]
     y = x @ numbers(features, targets, seed=2)
-    inverse = Dense(level(features), level(targets))
+    inverse = Dense(level(targets))
     inverse.fit(x[:, :, None, None], y[:, :, None, None], 1e-3, torch.float64)
     assert (inverse.weight is None) == as_samples
     found = inverse(new[:, :, None, None]).flatten(1).numpy()
@@ -45,7 +45,7 @@ def test_dense_inverses_are_ridge_regressions_however_they_are_solved(
 
 def test_a_fit_of_noise_to_few_samples_falls_back_to_the_mean() -> None:
     codes, targets = numbers(40, 60), numbers(40, 3, seed=1)
-    inverse = Dense(level(60), level(3))
+    inverse = Dense(level(3))
     inverse.fit(codes[:, :, None, None], targets[:, :, None, None], 1e-3, torch.float64)
     found = inverse(numbers(500, 60, seed=2)[:, :, None, None]).flatten(1)
     assert float((found - targets.mean(0)).square().mean()) < 0.1

@@ -107,6 +107,20 @@ def test_a_finished_training_is_not_repeated(
     assert train_vgg(SMALL, trained[0], data=blots()) == trained
 
 
+def test_a_training_that_downloaded_its_data_is_the_same_as_one_that_found_them(
+    trained: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_vgg, "_Training", None)
+    assert train_vgg(SMALL, trained[0], data=replace(blots(), source="a download")) == trained
+
+
+def test_the_file_of_a_training_on_other_data_is_left_alone(
+    trained: tuple[Path, dict[str, Any]],
+) -> None:
+    with pytest.raises(ValueError, match="comes from another training: its data"):
+        train_vgg(SMALL, trained[0], data=replace(blots(), checksum="1" * 64))
+
+
 @pytest.mark.parametrize("change", [{"seed": 1}, {"epochs": 3}])
 def test_the_file_of_another_training_is_left_alone(
     change: dict[str, int], trained: tuple[Path, dict[str, Any]]
