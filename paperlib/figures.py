@@ -105,11 +105,12 @@ def _text_in_pdf(file: Path) -> str:
 def _way(way: Mapping[str, Any]) -> str:
     """One way in which points were computed: how many, by which commit, versions and machine."""
     versions = ", ".join(f"{name} {number}" for name, number in sorted(way["versions"].items()))
-    more = {"commit", "versions", "hardware", "device", "points"}
+    more = {"commit", "versions", "hardware", "device", "points", "at_most"}
     rest = "".join(f", {name} {_value(way[name])}" for name in sorted(way.keys() - more))
     machine = ", ".join(str(way[name]) for name in ("device", "hardware") if name in way)
     count = way.get("points", 1)
-    points = f"{count:,} point{'s' if count > 1 else ''}"
+    bound = "at most " if way.get("at_most") else ""
+    points = f"{bound}{count:,} point{'s' if count > 1 else ''}"
     return f"{points}, commit {way['commit']}; {machine}{rest}; {versions}"
 
 

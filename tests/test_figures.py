@@ -73,6 +73,13 @@ def test_a_provenance_is_told_with_every_setting_seed_version_and_time() -> None
     assert max(map(len, lines)) <= 100
 
 
+def test_a_way_of_which_only_a_bound_is_known_is_told_so() -> None:
+    way = {**ABOUT["computed"][0], "at_most": True}
+    text = "\n".join(figures.told({**ABOUT, "computed": [way]}))
+    assert "at most 1,200 points, commit abc" in text
+    assert "at_most" not in text
+
+
 def test_a_figure_is_found_by_its_path_or_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
