@@ -160,7 +160,7 @@ class _Point(_Experiment):
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep(_Experiment):
-    """A grid of points: every combination of the values along its axes."""
+    """A grid of points: every combination of the values along its axes, which rise."""
 
     # a point's setting: the field with its values here
     axes: ClassVar[Mapping[str, str]] = {"sigma_w2": "sigma_w2", "seed": "seeds"}
@@ -171,6 +171,8 @@ class Sweep(_Experiment):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in self.axes.values():  # figures and scores go along rising axes
+            object.__setattr__(self, name, tuple(sorted(getattr(self, name))))
         object.__setattr__(self, "_points", tuple(self._grid()))  # each checks its own values
 
     def points(self) -> Iterator[Any]:

@@ -1,5 +1,6 @@
 """What a sweep has and what it lacks: its finished points wherever they lie, its provenance."""
 
+import itertools
 import json
 import os
 import warnings
@@ -163,11 +164,9 @@ def _points_of(result: xr.Dataset, config: Sweep) -> dict[Any, Point]:
     if about["code_version"] != kind.code_version or shared(before) != shared(config):
         return {}
     done = result["finished"].values == 1
-    places = {
-        tuple(getattr(point, name) for name in axes): place
-        for place, point in zip(np.ndindex(done.shape), before.points(), strict=True)
-        if done[place]
-    }
+    # by its own axes: those of earlier versions do not always rise
+    grid = itertools.product(*(result[name].values.tolist() for name in axes))
+    places = {at: p for p, at in zip(np.ndindex(done.shape), grid, strict=True) if done[p]}
     found: dict[Any, Point] = {}
     for point in config.points():
         place = places.get(tuple(getattr(point, name) for name in axes))

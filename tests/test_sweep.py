@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -173,6 +174,18 @@ def test_of_points_made_in_several_ways_a_part_says_how_many_there_are_at_most(
     whole = run_sweep(three, jobs=1, start_from=tmp_path / "mixed.nc")
     exact = {way["commit"]: way["points"] for way in provenance(whole)["computed"]}
     assert exact == {"old": 2, "new": 4}
+
+
+def test_an_earlier_result_whose_axes_fall_gives_each_point_its_own_numbers(
+    tmp_path: Path,
+) -> None:
+    first = run_sweep(SMALL, jobs=1)
+    falling = first.isel(sigma_w2=[1, 0], seed=[1, 0])
+    about = provenance(first)
+    about["config"] |= {"sigma_w2": [1.7, 0.8], "seeds": [1, 0]}
+    save_result(falling.assign_attrs(provenance=json.dumps(about)), tmp_path / "falling.nc")
+    again = run_sweep(SMALL, jobs=1, start_from=tmp_path / "falling.nc")
+    xr.testing.assert_identical(numbers(again), numbers(first))
 
 
 @pytest.mark.filterwarnings("ignore:.*unrecognised contents")
