@@ -45,7 +45,8 @@ PROFILES = ("smoke", "quick", "reference", "paper")
 
 
 def option(default: Any, **limits: Any) -> Any:
-    """A field with its limits: `low`, `above` (exclusive), `high`, or `choices`."""
+    """A field with its limits, `low`, `above` (exclusive), `high`, or `choices`; and `zero`, what 0
+    stands for."""
     return field(default=default, metadata=limits)
 
 
@@ -68,6 +69,12 @@ class Checked:
     def names(cls) -> tuple[str, ...]:
         """The names of all settings, in order."""
         return tuple(setting.name for setting in dataclasses.fields(cls))  # type: ignore[arg-type]
+
+    @classmethod
+    def zeros(cls) -> dict[str, str]:
+        """What 0 stands for, of the settings where it stands for something else."""
+        found = {setting.name: setting.metadata.get("zero") for setting in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        return {name: zero for name, zero in found.items() if zero}
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Self:
@@ -120,7 +127,8 @@ class _Experiment(Checked):
     architecture: str = option("mlp", choices=ARCHITECTURES)
     shape: str = option("wide", choices=SHAPES)  # MLPs only
     activation: str = option("tanh", choices=ACTIVATIONS)
-    width: int = option(0, low=0, high=100_000)  # MLPs only; 0: as many neurons as pixels
+    # MLPs only
+    width: int = option(0, low=0, high=100_000, zero="as many neurons as pixels")
     channels: int = option(64, low=1, high=100_000)  # convolutional networks only
     sigma_b2: float = option(0.05, low=0.0)
     train_images: int = option(2000, low=2)
@@ -193,7 +201,7 @@ class _CascadeExperiment(_Experiment):
     depth: int = option(60, low=1, high=10_000)
     solver: str = option("ridge", choices=SOLVERS)
     resolution: float = option(0.0, low=0.0)  # ridge only: what lies below its root is lost
-    steps: int = option(0, low=0)  # adam only: 0 is one epoch
+    steps: int = option(0, low=0, zero="one epoch")  # adam only
     batch_size: int = option(64, low=1)  # adam only
     rtol: float = option(0.0, low=0.0)  # the published cutoff's tolerance
 
@@ -347,6 +355,24 @@ class ChannelsPoint(Checked):
                 f"ranked_images must be <= test_images ({self.test_images}), "
                 f"got {self.ranked_images}"
             )
+
+
+EXPERIMENTS: tuple[type[_Experiment], ...] = (
+    CascadeSweep,
+    TrainingSweep,
+    PredictorSweep,
+    CascadePoint,
+    TrainingPoint,
+    PredictorPoint,
+    StudyPoint,
+)
+
+
+def experiment_of(settings: Mapping[str, Any]) -> _Experiment | None:
+    """The experiment that has exactly settings of these names, lists at their defaults; or None."""
+    single = {name: value for name, value in settings.items() if not isinstance(value, list)}
+    kind = next((kind for kind in EXPERIMENTS if settings.keys() == set(kind.names())), None)
+    return kind.from_dict(single) if kind else None
 
 
 def level_and_channel(text: str, *, name: str = "a channel") -> tuple[int, int]:
