@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -13,12 +14,18 @@ from typing import Any
 
 from paperlib import config, costs, figures, notebooks, paths
 
+_MARKUP = re.compile(r"(\*\*|\*|`)(?! )(.+?)(?<! )\1")  # of Markdown, with the text inside
 KEPT_DATA = ("README.md", Path(paths.REFERENCE).name)  # committed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0, 1 after an error that was reported, 130 after Ctrl-C."""
-    options = _parser().parse_args(arguments)
+    """The exit status: 0, 1 after an error that was reported, 2 without a command, 130 after
+    Ctrl-C."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if "command" not in options:
+        parser.print_help(sys.stderr)
+        return 2
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
@@ -37,7 +44,7 @@ def _list(options: argparse.Namespace) -> int:
         return 0
     rows = [("notebook", "figure", "what it shows", "time: quick", "paper", "state (quick)")]
     for notebook in notebooks.find():
-        claim = textwrap.shorten(notebook.claim, 78, placeholder=" …")
+        claim = textwrap.shorten(_MARKUP.sub(r"\2", notebook.claim), 78, placeholder=" …")
         cost = measured.get(notebook.name)
         times = cost.times if cost else (costs.UNKNOWN, costs.UNKNOWN)
         rows.append(
@@ -186,20 +193,24 @@ def _parser() -> argparse.ArgumentParser:
         prog="paperlib", description="Every figure of the paper, from its notebook."
     )
     parser.add_argument("--version", action="version", version=_version())
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     listed = commands.add_parser("list", help="the notebooks, and what each one shows")
     listed.add_argument("--markdown", action="store_true", help="the table of the README")
     listed.set_defaults(command=_list)
 
     run = commands.add_parser("run", help="run notebooks; their figures go to figures/")
-    run.add_argument("names", nargs="*", metavar="NAME", help='"01" will do; default: all')
-    run.add_argument("--profile", default="quick", help=f"{', '.join(config.PROFILES)}; quick")
-    _add_parameters(run, "another value for a parameter; the figure then goes to figures/custom/")
-    run.add_argument("--jobs", type=int, help="points computed at a time; default: one per core")
-    run.add_argument("--backend", help="what computes points: loky (the default) or dask")
+    *others, last = config.PROFILES
+    run.add_argument("names", nargs="*", metavar="NAME", help='"01" or "1" will do (default: all)')
     run.add_argument(
-        "--address", help="of a Dask scheduler, tcp://…; default: a cluster on this machine"
+        "--profile", default="quick", help=f"{', '.join(others)} or {last} (default: quick)"
+    )
+    _add_parameters(run, "another value for a parameter; the figure then goes to figures/custom/")
+    run.add_argument("--jobs", type=int, help="points computed at a time (default: one per core)")
+    run.add_argument("--backend", help="what computes points: loky or dask (default: loky)")
+    run.add_argument(
+        "--address",
+        help="of a Dask scheduler, tcp://… (default: a cluster on this machine)",
     )
     run.add_argument("--force", action="store_true", help="run again what is fresh, too")
     run.add_argument(
@@ -225,7 +236,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_parameters(train, f"of the training: {', '.join(config.VggTraining.names())}")
     train.add_argument(
-        "--output", metavar="FILE", help="of the weights, .safetensors; default: in data/weights/"
+        "--output",
+        metavar="FILE",
+        help="of the weights, .safetensors (default: in data/weights/)",
     )
     train.set_defaults(command=_train)
 
@@ -266,13 +279,27 @@ def _add_probe(commands: Any) -> None:
         help="what makes the model, or is it: mymodels:build, torchvision.models:resnet18",
     )
     probe.add_argument("--dataset", required=True, help="a name, a .npz file or a folder")
-    probe.add_argument("--images", type=int, default=400, help="of the data set's, at most; 400")
     probe.add_argument(
-        "--channels", type=int, choices=(1, 3), help="turn grey into colour or back; default: as is"
+        "--images", type=int, default=400, help="how many images to use, at most (default: 400)"
     )
-    probe.add_argument("--size", type=int, help="scale the images to squares of so many pixels")
-    probe.add_argument("--layers", help="names with commas between; default: where all paths meet")
-    probe.add_argument("--seed", type=int, default=0)
+    probe.add_argument(
+        "--channels",
+        type=int,
+        choices=(1, 3),
+        help="turn grey into colour or back (default: as they are)",
+    )
+    probe.add_argument(
+        "--size",
+        type=int,
+        help="scale the images to squares with sides of so many pixels (default: as they are)",
+    )
+    probe.add_argument("--layers", help="names with commas between (default: where all paths meet)")
+    probe.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the held-out images' choice and the model's random numbers (default: 0)",
+    )
     probe.add_argument("--suggest", action="store_true", help="look for a better initialisation")
     probe.add_argument("--output", metavar="FOLDER", help="for probe.html, probe.png, probe.csv")
     probe.set_defaults(command=_probe)

@@ -45,7 +45,8 @@ PROFILES = ("smoke", "quick", "reference", "paper")
 
 
 def option(default: Any, **limits: Any) -> Any:
-    """A field with its limits: `low`, `above` (exclusive), `high`, or `choices`."""
+    """A field with its limits, `low`, `above` (exclusive), `high`, or `choices`; and `zero`, what 0
+    stands for."""
     return field(default=default, metadata=limits)
 
 
@@ -68,6 +69,12 @@ class Checked:
     def names(cls) -> tuple[str, ...]:
         """The names of all settings, in order."""
         return tuple(setting.name for setting in dataclasses.fields(cls))  # type: ignore[arg-type]
+
+    @classmethod
+    def zeros(cls) -> dict[str, str]:
+        """What 0 stands for, of the settings where it stands for something else."""
+        found = {setting.name: setting.metadata.get("zero") for setting in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        return {name: zero for name, zero in found.items() if zero}
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Self:
@@ -116,11 +123,12 @@ class _Experiment(Checked):
     """What every experiment states: its data and its untrained networks."""
 
     dataset: str = "mnist"
-    fallback: bool = False  # take an offline data set where this one cannot be had
+    fallback: bool = False  # take an offline data set where this one is not available
     architecture: str = option("mlp", choices=ARCHITECTURES)
     shape: str = option("wide", choices=SHAPES)  # MLPs only
     activation: str = option("tanh", choices=ACTIVATIONS)
-    width: int = option(0, low=0, high=100_000)  # MLPs only; 0: as many neurons as pixels
+    # MLPs only
+    width: int = option(0, low=0, high=100_000, zero="as many neurons as pixels")
     channels: int = option(64, low=1, high=100_000)  # convolutional networks only
     sigma_b2: float = option(0.05, low=0.0)
     train_images: int = option(2000, low=2)
@@ -160,7 +168,7 @@ class _Point(_Experiment):
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep(_Experiment):
-    """A grid of points: every combination of the values along its axes."""
+    """A grid of points: every combination of the values along its axes, which rise."""
 
     # a point's setting: the field with its values here
     axes: ClassVar[Mapping[str, str]] = {"sigma_w2": "sigma_w2", "seed": "seeds"}
@@ -171,6 +179,8 @@ class Sweep(_Experiment):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in self.axes.values():  # figures and scores go along rising axes
+            object.__setattr__(self, name, tuple(sorted(getattr(self, name))))
         object.__setattr__(self, "_points", tuple(self._grid()))  # each checks its own values
 
     def points(self) -> Iterator[Any]:
@@ -191,7 +201,7 @@ class _CascadeExperiment(_Experiment):
     depth: int = option(60, low=1, high=10_000)
     solver: str = option("ridge", choices=SOLVERS)
     resolution: float = option(0.0, low=0.0)  # ridge only: what lies below its root is lost
-    steps: int = option(0, low=0)  # adam only: 0 is one epoch
+    steps: int = option(0, low=0, zero="one epoch")  # adam only
     batch_size: int = option(64, low=1)  # adam only
     rtol: float = option(0.0, low=0.0)  # the published cutoff's tolerance
 
@@ -350,6 +360,24 @@ class ChannelsPoint(Checked):
 def stages_of(architecture: str, depth: int) -> int:
     """How many stages a network of this depth has: convolutional ones begin with a stem."""
     return depth if architecture == "mlp" else STEM + depth
+
+
+EXPERIMENTS: tuple[type[_Experiment], ...] = (
+    CascadeSweep,
+    TrainingSweep,
+    PredictorSweep,
+    CascadePoint,
+    TrainingPoint,
+    PredictorPoint,
+    StudyPoint,
+)
+
+
+def experiment_of(settings: Mapping[str, Any]) -> _Experiment | None:
+    """The experiment that has exactly settings of these names, lists at their defaults; or None."""
+    single = {name: value for name, value in settings.items() if not isinstance(value, list)}
+    kind = next((kind for kind in EXPERIMENTS if settings.keys() == set(kind.names())), None)
+    return kind.from_dict(single) if kind else None
 
 
 def level_and_channel(text: str, *, name: str = "a channel") -> tuple[int, int]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from paperlib import paths
 from paperlib.checks import did_you_mean
+from paperlib.config import experiment_of
 
 SUFFIXES = (".png", ".pdf")
 _NEEDED = {"config", "data", "computed", "finished_at"}
@@ -65,7 +66,7 @@ def told(about: Mapping[str, Any]) -> list[str]:
     Args:
         about: one of `provenance_of`.
     """
-    settings, data, ways = dict(about["config"]), about["data"], about["computed"]
+    settings, data, ways = _read_settings(about), about["data"], about["computed"]
     seeds = {
         name: settings.pop(name) for name in ("seeds", "seed", "data_seed") if name in settings
     }
@@ -87,6 +88,19 @@ def told(about: Mapping[str, Any]) -> list[str]:
     return [line for name, text in rows for line in _wrapped(name, text)]
 
 
+def _read_settings(about: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that the computation read, less those that the data say already."""
+    settings, data = about["config"], about["data"]
+    experiment = experiment_of(settings)
+    unread = experiment.unread() if experiment else ()
+    zeros = experiment.zeros() if experiment else {}
+    return {
+        name: f"0: {zeros[name]}" if value == 0 and name in zeros else value
+        for name, value in settings.items()
+        if name not in unread and not (name in data and data[name] == value)
+    }
+
+
 def _text_in_png(file: Path) -> str:
     from PIL import Image
 
@@ -105,11 +119,12 @@ def _text_in_pdf(file: Path) -> str:
 def _way(way: Mapping[str, Any]) -> str:
     """One way in which points were computed: how many, by which commit, versions and machine."""
     versions = ", ".join(f"{name} {number}" for name, number in sorted(way["versions"].items()))
-    more = {"commit", "versions", "hardware", "device", "points"}
+    more = {"commit", "versions", "hardware", "device", "points", "at_most"}
     rest = "".join(f", {name} {_value(way[name])}" for name in sorted(way.keys() - more))
     machine = ", ".join(str(way[name]) for name in ("device", "hardware") if name in way)
     count = way.get("points", 1)
-    points = f"{count:,} point{'s' if count > 1 else ''}"
+    bound = "at most " if way.get("at_most") else ""
+    points = f"{bound}{count:,} point{'s' if count > 1 else ''}"
     return f"{points}, commit {way['commit']}; {machine}{rest}; {versions}"
 
 

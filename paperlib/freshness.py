@@ -8,8 +8,12 @@ from typing import Any, NamedTuple
 
 from paperlib import paths
 from paperlib.datasets import FALLBACKS, NAMES, availability
+from paperlib.libraries import TORCHVISION
+from paperlib.weights import located
 
 INJECTED = "injected-parameters"  # papermill's tag on the cell that it adds
+_DATA_SETS = ("dataset", "pictures")  # the parameters that name one
+_PICTURES = ("image", "asked_images")  # those that name a picture's file
 _REASONS = {
     "parameters": "its parameters changed",
     "notebook": "its code changed",
@@ -72,18 +76,29 @@ def state(executed: Path, stem: Path, made_from: Mapping[str, Any]) -> State:
 
 
 def _data(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The files that the parameters stand for now: those of the data set and of earlier results."""
+    """The files that the parameters stand for now: data sets, weights, pictures, results."""
     found: dict[str, Any] = {}
     for key, value in values.items():
-        if key == "dataset":
+        if key in _DATA_SETS:
             found[key] = _data_set(value)
             continue
         texts = [v for v in (value if isinstance(value, tuple) else [value]) if isinstance(v, str)]
-        files = [Path(text) for text in texts if text.endswith(".nc")]
+        files = [file for text in texts if (file := _named(key, text))]
         if files:
-            whole = (f if f.is_absolute() else paths.reference_file(str(f)) for f in files)
-            found[key] = [entry for file in whole for entry in _listing(file)]
+            found[key] = [entry for file in files for entry in _listing(file)]
     return found
+
+
+def _named(key: str, text: str) -> Path | None:
+    """The file or folder that a parameter names, found as those who read it find it."""
+    given = Path(text).expanduser()
+    if text.endswith(".nc"):
+        return given if given.is_absolute() else paths.reference_file(text)
+    if key == "weights":
+        return located(text)
+    if key == "photographs":
+        return given if given.is_dir() else paths.data_root() / given
+    return given if key in _PICTURES else None
 
 
 def _data_set(name: str) -> list[Any]:
@@ -91,8 +106,11 @@ def _data_set(name: str) -> list[Any]:
         return _listing(Path(name))
     while availability(name) == "absent" and name in FALLBACKS:
         name = FALLBACKS[name]
-    where = availability(name)
-    return [name, where] if where == "bundled" else [name, where, str(paths.data_root())]
+    where, root = availability(name), paths.data_root()
+    if where == "bundled":
+        return [name, where]
+    files = root / (f"{name}.npz" if where == "npz" else TORCHVISION[name].folder)
+    return [name, where, str(root), *_listing(files)]
 
 
 def _listing(path: Path) -> list[Any]:

@@ -56,13 +56,14 @@ def find() -> list[Notebook]:
 
 
 def resolve(name: str) -> str:
-    """The full name of the notebook called `name`, or of the only one that begins so ("01").
+    """The full name of the notebook called `name`, or of the only one that begins so ("01", "1").
 
     Raises:
         ValueError: no notebook, or more than one.
     """
+    begin = name.zfill(2) if name.isdecimal() else name
     known = [path.stem for path in sorted(_folder().glob("[0-9][0-9]_*.ipynb"))]
-    found = [name] if name in known else [full for full in known if full.startswith(name)]
+    found = [name] if name in known else [full for full in known if full.startswith(begin)]
     if len(found) == 1:
         return found[0]
     if found:
@@ -239,6 +240,8 @@ def _config_class(name: str) -> Any:
 
 
 def _absolute(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_absolute(each) for each in value]
     is_path = isinstance(value, str) and ("/" in value or os.sep in value or Path(value).is_file())
     return str(Path(value).expanduser().resolve()) if is_path else value
 

@@ -1,5 +1,6 @@
 """What a sweep has and what it lacks: its finished points wherever they lie, its provenance."""
 
+import itertools
 import json
 import os
 import warnings
@@ -98,16 +99,21 @@ class Plan:
 
     def about(self) -> dict[str, Any]:
         """The provenance of what is finished."""
+        taken = len(self.taken)
+        earlier = self.earlier
+        if taken:
+            earlier = {**earlier, "computed": _ways_of_part(earlier["computed"], taken)}
         if self.data is None:
-            return {**self.earlier, "config": self.config.as_dict()}
+            return {**earlier, "config": self.config.as_dict()}
         about = _about(self.config, self.data, self.own)
-        return _with_earlier(about, self.earlier, len(self.taken)) if self.taken else about
+        return _with_earlier(about, earlier, taken) if taken else about
 
 
 def make_plan(config: Sweep, start_from: str | os.PathLike[str] | None) -> Plan:
     """What is finished of a sweep, in `start_from` or in point files, and what is missing.
 
-    The data set is loaded, for its checksum, unless an earlier result on it has every point.
+    The data set is loaded, for its checksum, unless an earlier result on one of `NAMES` has every
+    point; a file or folder of the user's may have changed since.
     """
     points = list(config.points())
     earlier: dict[str, Any] = {}
@@ -117,7 +123,7 @@ def make_plan(config: Sweep, start_from: str | os.PathLike[str] | None) -> Plan:
         earlier, taken = results.provenance(before), _points_of(before, config)
         if not taken:
             warnings.warn(f"{start_from} holds no point of this sweep", stacklevel=3)
-        elif len(taken) == len(points) and earlier["config"]["dataset"] == config.dataset:
+        elif len(taken) == len(points) and _is_same_named(config, earlier["config"]):
             return Plan(config, None, earlier, taken, {}, {})
     forget_data()  # the files may have changed since this process read them
     data = load_data(points[0])
@@ -134,6 +140,10 @@ def make_plan(config: Sweep, start_from: str | os.PathLike[str] | None) -> Plan:
             name = point.identity(code_version=plan.kind.code_version, checksum=data.checksum)
             plan.look_up(point, paths.points_folder() / f"{name}.npz")
     return plan
+
+
+def _is_same_named(config: Sweep, earlier: Mapping[str, Any]) -> bool:
+    return config.dataset in NAMES and config.dataset == earlier["dataset"]
 
 
 def _points_of(result: xr.Dataset, config: Sweep) -> dict[Any, Point]:
@@ -154,11 +164,9 @@ def _points_of(result: xr.Dataset, config: Sweep) -> dict[Any, Point]:
     if about["code_version"] != kind.code_version or shared(before) != shared(config):
         return {}
     done = result["finished"].values == 1
-    places = {
-        tuple(getattr(point, name) for name in axes): place
-        for place, point in zip(np.ndindex(done.shape), before.points(), strict=True)
-        if done[place]
-    }
+    # by its own axes: those of earlier versions do not always rise
+    grid = itertools.product(*(result[name].values.tolist() for name in axes))
+    places = {at: p for p, at in zip(np.ndindex(done.shape), grid, strict=True) if done[p]}
     found: dict[Any, Point] = {}
     for point in config.points():
         place = places.get(tuple(getattr(point, name) for name in axes))
@@ -227,6 +235,19 @@ def about_one(point: Any, data: Dataset, *, code_version: int) -> dict[str, Any]
         "computed": [{**results.stamp(), "device": "cpu", "points": 1}],
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _ways_of_part(ways: Sequence[dict[str, Any]], points: int) -> list[dict[str, Any]]:
+    """The ways in which so many points of an earlier result were made.
+
+    Which point was made in which way is not kept, so that of a part of several ways only the most
+    that each can have is known.
+    """
+    if len(ways) == 1:
+        return [{**ways[0], "points": points}]
+    if sum(way["points"] for way in ways) == points:
+        return list(ways)
+    return [{**way, "points": min(way["points"], points), "at_most": True} for way in ways]
 
 
 def _with_earlier(about: dict[str, Any], earlier: Mapping[str, Any], taken: int) -> dict[str, Any]:

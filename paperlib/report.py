@@ -27,6 +27,11 @@ APART = 3.0  # times as far apart as at the input: neighbours have separated
 ALIVE = 0.1  # R² at the end of a critical network
 GAINS = tuple(2 ** (power / 2) for power in range(-4, 7))  # factors of the weights' variance
 BETTER = 0.02  # of R² at the end, that another variance must gain
+WORDS = (
+    f"ordered: the mean cosine is above {PARALLEL:g}; chaotic: neighbours are more than {APART:g} "
+    f"times as far apart; critical: neither, and R² is above {ALIVE:g}; undecided: neither, and R² "
+    "is lower"
+)
 SHOWN = 7  # stages from which an image is shown
 
 
@@ -61,9 +66,13 @@ class Report:
     @property
     def end(self) -> int:
         """The number of the last stage; where a narrower head ends the model, that before it."""
+        return self.result.sizes["stage"] - self.has_head
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the model ends in a stage that has fewer numbers than the one before it."""
         numbers = self.result["numbers"].values
-        head = len(numbers) > 1 and numbers[-1] < numbers[-2]
-        return len(numbers) - 1 if head else len(numbers)
+        return len(numbers) > 1 and bool(numbers[-1] < numbers[-2])
 
     @property
     def phase(self) -> str:
@@ -71,7 +80,8 @@ class Report:
 
         Ordered: activations of different inputs have become parallel (mean cosine above 0.98);
         chaotic: neighbours are more than 3 times as far apart as at the input, relative to the
-        activations' length; critical: neither, and R² is above 0.1.
+        activations' length; critical: neither, and R² is above 0.1; undecided: neither, and R² is
+        0.1 or less, so that the image is nearly lost without the activations saying why.
         """
         at = self.phase_numbers
         if at["correlation"] > PARALLEL:
@@ -120,19 +130,20 @@ class Report:
         target = "×".join(map(str, config["target"]))
         averaged = "" if config["target_is_whole"] else f", kept as {target}"
         lost = (
-            f"its input is lost from {self.cutoff} on, stage {self.cutoff_stage} of {stages}: "
-            f"R² stays below {LOST:g}"
+            f"its input is lost from layer {self.cutoff!r} on (stage {self.cutoff_stage} of "
+            f"{stages}): R² stays below {LOST:g}"
             if self.cutoff
             else f"its input is not lost within {stages} stages: R² stays above {LOST:g}"
         )
-        where = self.result["layer"].values[self.end - 1]
+        where = repr(str(self.result["layer"].values[self.end - 1]))
+        where += ", before the head" if self.has_head else ""
         return (
             f"{config['model']}, {config['parameters']:,} parameters; inputs of "
             f"{'×'.join(map(str, data['shape']))}{averaged}; {data['train_images']} fitted, "
-            f"{data['test_images']} held out\n{lost}\n{self.phase}: at {where}, the mean cosine of "
-            f"different inputs is {at['correlation']:.3f}, neighbours are "
+            f"{data['test_images']} held out\n{lost}\n{self.phase}: at layer {where}, the mean "
+            f"cosine of different inputs is {at['correlation']:z.3f}, neighbours are "
             f"{at['separation']:.2g} times as far apart as at the input, R² is "
-            f"{at['r_squared']:.2f}"
+            f"{at['r_squared']:z.2f}"
         )
 
     def to_html(self) -> str:
@@ -148,13 +159,15 @@ class Report:
         lines = "<br>".join(html.escape(self.summary()).splitlines())
         coded = base64.b64encode(picture.getvalue()).decode()
         table = self.to_dataframe().to_html(float_format=_short, border=0)
-        return f'<p>{lines}</p>\n<img alt="report" src="data:image/png;base64,{coded}">\n{table}\n'
+        picture_of = f'<img alt="report" src="data:image/png;base64,{coded}">'
+        return f"<p>{lines}</p>\n<p>{WORDS}</p>\n{picture_of}\n{table}\n"
 
     def _repr_html_(self) -> str:
         return self.to_html()
 
     def __str__(self) -> str:
-        return f"{self.summary()}\n\n{self.to_dataframe().to_string(float_format=_short)}"
+        table = self.to_dataframe().to_string(float_format=_short)
+        return f"{self.summary()}\n{WORDS}\n\n{table}"
 
     def __repr__(self) -> str:
         return str(self)
@@ -167,7 +180,8 @@ class Suggestion:
     Attributes:
         gain: the factor; 1 where no other is better by 0.02 of R² at the end.
         sigma_w2: the variance times fan-in that it gives, the median over weights.
-        table: by factor: σ_w², R² at the end, the stage from which the input is lost, the phase.
+        table: by the factor of the weights, the gain's root: σ_w², R² at the end or before a
+            narrower head, the stage from which the input is lost, the phase.
         report: the probe of the rescaled copy.
     """
 
@@ -176,22 +190,27 @@ class Suggestion:
     table: "pd.DataFrame"
     report: Report
 
+    @property
+    def factor(self) -> float:
+        """What the weights are multiplied by: the root of the gain."""
+        return math.sqrt(self.gain)
+
     @torch.no_grad()
     def apply(self, model: nn.Module) -> nn.Module:
         """The model, whose weights it rescales in place."""
         for weight in weights_of(model):
-            weight.mul_(math.sqrt(self.gain))
+            weight.mul_(self.factor)
         return model
 
     def __str__(self) -> str:
         if self.gain == 1:
             head = "no other variance of the weights is better than the one there is"
         else:
-            head = f"multiply the weights by {math.sqrt(self.gain):.3g}"
-        return (
-            f"{head} (σ_w² = {self.sigma_w2:.3g}, variance times fan-in)\n\n"
-            f"{self.table.to_string(float_format=_short)}"
+            head = f"multiply the weights by {self.factor:.3g}"
+        table = self.table.rename(index="{:.3g}".format).to_string(
+            float_format=_short, formatters={"σ_w²": "{:.3g}".format}
         )
+        return f"{head} (σ_w² = {self.sigma_w2:.3g}, variance times fan-in)\n\n{table}\n\n{WORDS}"
 
     def __repr__(self) -> str:
         return str(self)
@@ -277,9 +296,10 @@ def suggestion_of(
     for other in _halfway(tried, best):
         look(other)
     best = _best(reports)
-    rows = {gain: _row(gain * variance, found) for gain, found in sorted(reports.items())}
-    columns = ["σ_w²", "R² at the end", "lost from stage", "phase"]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("factor")
+    rows = {math.sqrt(g): _row(g * variance, found) for g, found in sorted(reports.items())}
+    kept = "R² before the head" if report.has_head else "R² at the end"
+    columns = ["σ_w²", kept, "lost from stage", "phase"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("weights ×")
     chosen = reports[best]
     assert chosen is not None
     return Suggestion(best, best * variance, table, chosen)
@@ -312,4 +332,4 @@ def _row(sigma_w2: float, report: Report | None) -> list[Any]:
 
 
 def _short(value: float) -> str:
-    return f"{value:.3g}" if abs(value) >= 1000 or abs(value) < 0.001 else f"{value:.3f}"
+    return f"{value:.3g}" if abs(value) >= 1000 else f"{value:z.3f}"

@@ -55,6 +55,42 @@ def test_a_word_that_yaml_cannot_read_is_told() -> None:
         parsed("[1,")
 
 
+def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    said = capsys.readouterr().err
+    assert "the notebooks, and what each one shows" in said
+    assert "error" not in said
+
+
+@pytest.mark.parametrize("command", ["run", "train", "probe"])
+def test_the_help_of_a_command_tells_every_option_and_its_default(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    expected = {
+        "run": ["smoke, quick, reference or paper (default: quick)", "(default: one per core)",
+                "(default: all)", "(default: loky)", "(default: a cluster on this machine)"],
+        "train": ["(default: in data/weights/)"],
+        "probe": ["how many images to use, at most (default: 400)", "(default: 0)",
+                  "(default: as they are)", "(default: where all paths meet)"],
+    }  # fmt: skip
+    for text in expected[command]:
+        assert text in said, text
+    assert "; default" not in said
+
+
+def test_list_shows_a_claim_as_text_without_its_markup(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = project / "notebooks" / f"{NAME}.ipynb"
+    marked = file.read_text().replace("It goes up", "**It** goes *2 * 3* `up`")
+    file.write_text(marked)
+    assert main(["list"]) == 0
+    assert "It goes 2 * 3 up with the depth." in capsys.readouterr().out
+
+
 def test_list_names_each_notebook_with_its_figure_claim_and_state(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -150,6 +150,14 @@ def test_the_last_axis_runs_fastest() -> None:
     assert [(p.sigma_w2, p.predictors) for p in judged] == [(1.0, ("snip",)), (2.0, ("snip",))]
 
 
+def test_the_axes_of_a_grid_rise_in_whatever_order_they_were_typed() -> None:
+    typed = TrainingSweep(sigma_w2=(1.7, 0.8), seeds=(3, 1), depths=(40, 10, 20))
+    rising = TrainingSweep(sigma_w2=(0.8, 1.7), seeds=(1, 3), depths=(10, 20, 40))
+    assert typed == rising
+    assert list(typed.points()) == list(rising.points())
+    assert PredictorSweep(predictors=("snip", "naswot")).predictors == ("snip", "naswot")
+
+
 def test_an_unknown_predictor_is_named_with_the_right_one() -> None:
     with pytest.raises(ValueError, match=r"got 'r_squard_ridge' \(did you mean 'r_squared_ridge'"):
         PredictorSweep(predictors=("r_squard_ridge",))

@@ -10,6 +10,7 @@ import xarray as xr
 from PIL import Image
 
 from paperlib import figures, plots
+from paperlib.config import CascadeSweep, TrainingPoint
 
 ROOT = Path(__file__).parent.parent
 # A benchmark's figure has no PDF if it was drawn before benchmarks told what they measured with:
@@ -71,6 +72,45 @@ def test_a_provenance_is_told_with_every_setting_seed_version_and_time() -> None
                      "data seed       7"):  # fmt: skip
         assert expected in "\n".join(lines), expected
     assert max(map(len, lines)) <= 100
+
+
+def told_of(config: dict[str, Any], **data: Any) -> dict[str, str]:
+    lines = figures.told({**ABOUT, "config": config, "data": {**ABOUT["data"], **data}})
+    return {line[:18].strip(): line[18:].strip() for line in lines}
+
+
+def test_settings_that_a_computation_does_not_read_are_not_told() -> None:
+    by_ridge = told_of(CascadeSweep(depth=3).as_dict())
+    assert not {"channels", "steps", "batch_size", "fallback"} & by_ridge.keys()
+    assert {"width", "resolution", "solver", "depth", "sigma_w2"} <= by_ridge.keys()
+    by_adam = told_of(CascadeSweep(solver="adam", architecture="cnn").as_dict())
+    assert {"channels", "steps", "batch_size"} <= by_adam.keys()
+    assert not {"width", "shape", "resolution"} & by_adam.keys()
+    resolutions = {**CascadeSweep().as_dict(), "resolution": [1e-4, 1e-3]}
+    assert told_of(resolutions)["resolution"] == "0.0001, 0.001"
+    assert "channels" not in told_of(TrainingPoint().as_dict())
+
+
+def test_a_number_that_stands_for_another_is_explained() -> None:
+    told = told_of(CascadeSweep(solver="adam").as_dict())
+    assert told["width"] == "0: as many neurons as pixels"
+    assert told["steps"] == "0: one epoch"
+    assert told_of(CascadeSweep(solver="adam", steps=7, width=5).as_dict())["steps"] == "7"
+
+
+def test_as_many_images_as_were_asked_for_are_told_once() -> None:
+    config = CascadeSweep(train_images=2000, test_images=100).as_dict()
+    told = told_of(config, train_images=2000, test_images=90)
+    assert told["train images"] == "2,000"
+    assert "train_images" not in told
+    assert (told["test images"], told["test_images"]) == ("90", "100")
+
+
+def test_a_way_of_which_only_a_bound_is_known_is_told_so() -> None:
+    way = {**ABOUT["computed"][0], "at_most": True}
+    text = "\n".join(figures.told({**ABOUT, "computed": [way]}))
+    assert "at most 1,200 points, commit abc" in text
+    assert "at_most" not in text
 
 
 def test_a_figure_is_found_by_its_path_or_its_name(

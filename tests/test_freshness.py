@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from paperlib import freshness
+from paperlib.libraries import TORCHVISION
 
 
 def identity(**values: Any) -> dict[str, Any]:
@@ -38,6 +40,52 @@ def test_a_data_set_that_appears_changes_the_identity(data: Path) -> None:
     assert absent["data"]["dataset"] == ["digits", "bundled"]  # what it falls back to
     (data / "mnist.npz").touch()
     assert identity(dataset="mnist")["data"] != absent["data"]
+
+
+@pytest.mark.parametrize(
+    "files", [("mnist.npz",), [f"MNIST/raw/{file}" for file in TORCHVISION["mnist"].files]]
+)
+def test_a_named_data_set_that_is_replaced_changes_the_identity(
+    files: Sequence[str], data: Path
+) -> None:
+    for file in files:
+        (data / file).parent.mkdir(parents=True, exist_ok=True)
+        (data / file).write_bytes(b"1")
+    before = identity(dataset="mnist")
+    assert before["data"]["dataset"][0] == "mnist"
+    (data / files[0]).write_bytes(b"two")
+    assert identity(dataset="mnist")["data"] != before["data"]
+
+
+@pytest.mark.parametrize(
+    ("key", "file", "value"),
+    [
+        ("pictures", "own.npz", "{data}/own.npz"),
+        ("weights", "weights/own.safetensors", "{data}/weights/own.safetensors"),
+        ("weights", "weights/own.safetensors", "own.safetensors"),
+        ("photographs", "holiday/a.png", "{data}/holiday"),
+        ("photographs", "holiday/a.png", "holiday"),
+        ("image", "one.png", "{data}/one.png"),
+        ("asked_images", "one.png", ("astronaut", "{data}/one.png")),
+    ],
+)
+def test_every_file_that_a_parameter_names_is_watched(
+    key: str, file: str, value: Any, data: Path
+) -> None:
+    names = [name.format(data=data) for name in ([value] if isinstance(value, str) else value)]
+    given = names[0] if isinstance(value, str) else tuple(names)
+    (data / file).parent.mkdir(exist_ok=True)
+    (data / file).write_bytes(b"1")
+    before = identity(**{key: given})
+    assert before["data"][key]
+    (data / file).write_bytes(b"two")
+    assert identity(**{key: given})["data"] != before["data"]
+
+
+def test_what_comes_with_the_libraries_has_no_files_to_watch(data: Path) -> None:
+    names = {"weights": "random", "photographs": "bundled", "image": "astronaut"}
+    assert not any(identity(**names)["data"].values())
+    assert identity(image=3)["data"] == {}  # a number in another notebook
 
 
 def test_the_same_data_set_in_another_folder_changes_the_identity(

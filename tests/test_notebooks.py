@@ -74,7 +74,7 @@ def test_files_without_a_number_are_no_notebooks_of_the_paper(project: Path) -> 
 
 
 def test_a_unique_beginning_names_a_notebook(project: Path) -> None:
-    assert notebooks.resolve("01") == notebooks.resolve(NAME) == NAME
+    assert notebooks.resolve("01") == notebooks.resolve("1") == notebooks.resolve(NAME) == NAME
     shutil.copy(project / "notebooks" / f"{NAME}.ipynb", project / "notebooks/01_tiny_too.ipynb")
     assert notebooks.resolve(NAME) == NAME
     with pytest.raises(ValueError, match="more than one notebook: 01_tiny, 01_tiny_too"):
@@ -155,6 +155,17 @@ def test_a_path_is_taken_from_the_callers_folder_and_a_name_is_left_alone(
         assert notebooks.validated(NAME, "quick", {"dataset": given})["dataset"] == own
     values = notebooks.validated(NAME, "quick", {"dataset": "mnist", "start_from": "some.nc"})
     assert (values["dataset"], values["start_from"]) == ("mnist", "some.nc")
+
+
+def test_paths_in_a_list_are_taken_from_the_callers_folder_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ["runs/a.nc", "trainability_mnist.nc"]
+    absolute = (str((tmp_path / "runs/a.nc").resolve()), "trainability_mnist.nc")
+    for kind in (list, tuple):
+        values = notebooks.validated("07_predictors", "quick", {"trained": kind(given)})
+        assert values["trained"] == absolute
 
 
 # -- where a figure goes

@@ -19,6 +19,11 @@ ABOUT: dict[str, Any] = {
 }
 
 
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(100, 16, generator=torch.Generator().manual_seed(0))
+
+
 def report(kept: list[float], *, pictures: Tensor | None = None, **columns: Any) -> Report:
     count = len(kept)
     table = {
@@ -81,7 +86,7 @@ def test_text_table_page_and_figure_hold_every_stage() -> None:
     pictures = torch.rand(4, 1, 4, 4)
     found = report([0.9, 0.5, 0.01], pictures=pictures)
     assert str(found).startswith("Mine, 7 parameters; inputs of 1×4×4; 80 fitted, 20 held out")
-    assert "lost from layer2 on, stage 3 of 3" in str(found)
+    assert "lost from layer 'layer2' on (stage 3 of 3)" in str(found)
     table = found.to_dataframe()
     assert table["r_squared"].tolist() == [0.9, 0.5, 0.01]
     assert all(name in str(found) and name in found._repr_html_() for name in table["layer"])
@@ -89,6 +94,41 @@ def test_text_table_page_and_figure_hold_every_stage() -> None:
     drawn = figure.axes[0].lines[0].get_ydata()
     np.testing.assert_allclose(drawn, [0.9, 0.5, 0.01])
     assert sum(bool(axis.images) for axis in figure.axes) == 4
+
+
+def test_small_numbers_are_printed_as_nothing_and_nothing_without_a_sign() -> None:
+    found = report([0.9, -1e-9, 8.78e-09], separation=[1.0, 2e-5, -0.0])
+    assert "R² is 0.00" in report([0.9, -1e-9]).summary()
+    for text in (str(found), found.to_html()):
+        assert "-0.00" not in text
+        assert "e-0" not in text
+    assert str(found).count("0.000") == 4
+
+
+def test_what_is_read_before_a_head_is_called_so() -> None:
+    before, end = report([0.9, 0.5, 0.2], numbers=[50, 50, 10]), report([0.9, 0.5])
+    assert "at layer 'layer1', before the head, the mean cosine" in before.summary()
+    assert "at layer 'layer1', the mean cosine" in end.summary()
+
+
+@pytest.mark.parametrize("word", ["ordered", "chaotic", "critical", "undecided"])
+def test_a_report_says_what_its_words_mean(word: str) -> None:
+    for text in (str(report([0.9])), report([0.9]).to_html()):
+        assert f"{word}: " in text.replace(report([0.9]).summary(), "")
+
+
+def test_a_suggestion_counts_in_factors_of_the_weights(images: Tensor) -> None:
+    model = nn.Sequential(nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 16))
+    suggestion = probe(model, images).suggest(gains=(4.0,))
+    table = suggestion.table
+    assert table.index.name == "weights ×"
+    assert 2.0 in table.index
+    ratio = table["σ_w²"] / table.loc[1.0, "σ_w²"]
+    np.testing.assert_allclose(ratio, table.index.to_numpy() ** 2)
+    assert suggestion.factor**2 == pytest.approx(suggestion.gain)
+    assert "R² at the end" in table.columns
+    head = nn.Sequential(nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 4))
+    assert "R² before the head" in probe(head, images).suggest(gains=(4.0,)).table.columns
 
 
 def test_only_pictures_are_kept_as_pictures() -> None:
@@ -119,7 +159,7 @@ def test_a_dead_network_is_sent_to_where_mean_field_says_that_it_lives() -> None
     critical = critical_sigma_w2(0.05)
     assert critical / 2 < suggestion.sigma_w2 < 1.5 * critical
     assert suggestion.report.cutoff is None
-    assert suggestion.table.loc[suggestion.gain, "R² at the end"] == pytest.approx(
+    assert suggestion.table.loc[suggestion.factor, "R² before the head"] == pytest.approx(
         suggestion.report.phase_numbers["r_squared"]
     )
     suggestion.apply(model)
@@ -132,8 +172,7 @@ def test_a_dead_network_is_sent_to_where_mean_field_says_that_it_lives() -> None
     )
 
 
-def test_a_model_that_no_factor_changes_is_left_alone() -> None:
-    images = torch.rand(100, 16, generator=torch.Generator().manual_seed(0))
+def test_a_model_that_no_factor_changes_is_left_alone(images: Tensor) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(16, 16, bias=False), nn.ReLU(), nn.Linear(16, 16, bias=False))
     suggestion = probe(model, images).suggest(gains=(0.5, 2.0))

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,6 +148,57 @@ def test_a_complete_result_is_drawn_without_its_data(
     assert {k: after[k] for k in ("computed", "finished_at", "data")} == {
         k: before[k] for k in ("computed", "finished_at", "data")
     }
+
+
+def test_a_part_of_an_earlier_result_counts_only_its_own_points(tmp_path: Path) -> None:
+    save_result(run_sweep(SMALL, jobs=1), tmp_path / "whole.nc")
+    part = run_sweep(replace(SMALL, seeds=(1,)), jobs=1, start_from=tmp_path / "whole.nc")
+    assert [way["points"] for way in provenance(part)["computed"]] == [2]
+    save_result(part, tmp_path / "part.nc")
+    more = replace(SMALL, sigma_w2=(1.7, 2.5), seeds=(1,))
+    grown = run_sweep(more, jobs=1, start_from=tmp_path / "part.nc")
+    assert [way["points"] for way in provenance(grown)["computed"]] == [1, 1]
+
+
+def test_of_points_made_in_several_ways_a_part_says_how_many_there_are_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed, commit in ((0, "old"), (1, "new")):
+        monkeypatch.setattr(results, "stamp", lambda at=commit: {"commit": at, "versions": {}})
+        run_sweep(replace(SMALL, seeds=(seed,)), jobs=1)
+    three = replace(SMALL, sigma_w2=(0.8, 1.7, 2.5))
+    save_result(run_sweep(three, jobs=1), tmp_path / "mixed.nc")
+    part = run_sweep(replace(SMALL, seeds=(0,)), jobs=1, start_from=tmp_path / "mixed.nc")
+    told = [(way["commit"], way["points"], way["at_most"]) for way in provenance(part)["computed"]]
+    assert sorted(told) == [("new", 2, True), ("old", 2, True)]
+    whole = run_sweep(three, jobs=1, start_from=tmp_path / "mixed.nc")
+    exact = {way["commit"]: way["points"] for way in provenance(whole)["computed"]}
+    assert exact == {"old": 2, "new": 4}
+
+
+def test_an_earlier_result_whose_axes_fall_gives_each_point_its_own_numbers(
+    tmp_path: Path,
+) -> None:
+    first = run_sweep(SMALL, jobs=1)
+    falling = first.isel(sigma_w2=[1, 0], seed=[1, 0])
+    about = provenance(first)
+    about["config"] |= {"sigma_w2": [1.7, 0.8], "seeds": [1, 0]}
+    save_result(falling.assign_attrs(provenance=json.dumps(about)), tmp_path / "falling.nc")
+    again = run_sweep(SMALL, jobs=1, start_from=tmp_path / "falling.nc")
+    xr.testing.assert_identical(numbers(again), numbers(first))
+
+
+@pytest.mark.filterwarnings("ignore:.*unrecognised contents")
+def test_a_complete_result_on_a_file_that_changed_since_is_not_taken(tmp_path: Path) -> None:
+    file = save(tmp_path / "own.npz", keras(train=120, test=40))
+    config = replace(SMALL, dataset=str(file), width=0)
+    save_result(run_sweep(config, jobs=1), tmp_path / "whole.nc")
+    same = run_sweep(config, jobs=1, start_from=tmp_path / "whole.nc")
+    xr.testing.assert_identical(numbers(same), numbers(load_result(tmp_path / "whole.nc")))
+    save(file, keras(train=120, test=40, seed=1))
+    with pytest.warns(UserWarning, match="was computed from other data"):
+        changed = run_sweep(config, jobs=1, start_from=tmp_path / "whole.nc")
+    assert not np.array_equal(changed["r_squared"], same["r_squared"])
 
 
 def test_points_with_other_settings_or_other_data_are_not_taken(tmp_path: Path) -> None:
