@@ -123,7 +123,7 @@ class _Experiment(Checked):
     """What every experiment states: its data and its untrained networks."""
 
     dataset: str = "mnist"
-    fallback: bool = False  # take an offline data set where this one is not available
+    fallback: bool = False  # take an offline data set where this one is missing
     architecture: str = option("mlp", choices=ARCHITECTURES)
     shape: str = option("wide", choices=SHAPES)  # MLPs only
     activation: str = option("tanh", choices=ACTIVATIONS)

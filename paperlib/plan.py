@@ -4,7 +4,8 @@ import itertools
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -97,15 +98,16 @@ class Plan:
         else:
             self.own[point] = found
 
-    def about(self) -> dict[str, Any]:
-        """The provenance of what is finished."""
-        taken = len(self.taken)
+    def about(self, points: Collection[Any]) -> dict[str, Any]:
+        """The provenance of these of the finished points."""
+        taken = sum(point in self.taken for point in points)
         earlier = self.earlier
         if taken:
             earlier = {**earlier, "computed": _ways_of_part(earlier["computed"], taken)}
         if self.data is None:
             return {**earlier, "config": self.config.as_dict()}
-        about = _about(self.config, self.data, self.own)
+        own = [self.own[point] for point in points if point in self.own]
+        about = _about(self.config, self.data, own)
         return _with_earlier(about, earlier, taken) if taken else about
 
 
@@ -194,18 +196,23 @@ def load_data(point: Any, root: str | None = None) -> Dataset:
     return _load(point.dataset, point.fallback, limit, point.data_seed, root)
 
 
-def _about(config: Sweep, data: Dataset, own: Mapping[Any, Point]) -> Any:
+def ways_together(ways: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Entries of `computed`, with the points of those that are the same counted together."""
+    points: Counter[str] = Counter()
+    for way in ways:
+        same = {name: value for name, value in way.items() if name != "points"}
+        points[json.dumps(same, sort_keys=True)] += way["points"]
+    return [{**json.loads(way), "points": count} for way, count in points.items()]
+
+
+def _about(config: Sweep, data: Dataset, own: Sequence[Point]) -> Any:
     """The provenance of these points: one entry in `computed` for each way they were made."""
-    ways: dict[str, dict[str, Any]] = {}
-    told = [json.loads(str(point[results.ABOUT])) for point in own.values()]
-    for point in told:
-        way = ways.setdefault(json.dumps(point["computed"], sort_keys=True), {"points": 0})
-        way.update({**point["computed"], "points": way["points"] + 1})
+    told = [json.loads(str(point[results.ABOUT])) for point in own]
     return {
         "config": config.as_dict(),
         "data": about_data(config, data),
         "code_version": KINDS[type(config)].code_version,
-        "computed": list(ways.values()),
+        "computed": ways_together({**point["computed"], "points": 1} for point in told),
         "finished_at": max((point["finished_at"] for point in told), default=""),
         "seconds_per_point": _mean([point["seconds"] for point in told]),
     }
@@ -256,7 +263,7 @@ def _with_earlier(about: dict[str, Any], earlier: Mapping[str, Any], taken: int)
     seconds = [earlier["seconds_per_point"]] * taken + [about["seconds_per_point"]] * new
     return {
         **about,
-        "computed": [*earlier["computed"], *about["computed"]],
+        "computed": ways_together([*earlier["computed"], *about["computed"]]),
         "finished_at": max(about["finished_at"], earlier["finished_at"]),
         "seconds_per_point": _mean(seconds),
     }

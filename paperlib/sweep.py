@@ -27,7 +27,7 @@ from paperlib.config import (
     TrainingSweep,
 )
 from paperlib.engines import Engine
-from paperlib.plan import CURVES, KINDS, Plan, make_plan
+from paperlib.plan import CURVES, KINDS, Plan, make_plan, ways_together
 from paperlib.points import shown_depths
 from paperlib.progress import Progress
 from paperlib.worker import Terms, finish
@@ -159,6 +159,9 @@ def run_resolutions(
     )
     about = results.provenance(finished[0])
     about["config"] = {**about["config"], "resolution": values}
+    told = [results.provenance(result) for result in finished]
+    about["computed"] = ways_together(way for one in told for way in one["computed"])
+    about["finished_at"] = max(one["finished_at"] for one in told)
     return together.assign_attrs(provenance=json.dumps(about, sort_keys=True))
 
 
@@ -202,7 +205,7 @@ def _collect(plan: Plan, points: Iterable[Any] | None = None) -> xr.Dataset:
         along["predictor"] = np.array(config.predictors)
     if isinstance(config, CascadeSweep):
         along["shown_depth"] = np.array(shown_depths(config.depth))
-    about = json.dumps(plan.about(), sort_keys=True)
+    about = json.dumps(plan.about(finished), sort_keys=True)
     return xr.Dataset(variables, along, attrs={"provenance": about})
 
 

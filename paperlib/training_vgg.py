@@ -1,4 +1,4 @@
-"""VGG on small images, really trained: weights for notebook 06 where ImageNet's is not available.
+"""VGG on small images, really trained: weights for notebook 06 where ImageNet's are not available.
 
     weights, about = train_vgg(VggTraining(dataset="cifar10", epochs=20))
     network = vgg16(weights, image_shape=(3, 32, 32), batch_norm=True)
