@@ -14,6 +14,7 @@ from typing import Any, cast
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib import rc_params_from_file
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
@@ -27,8 +28,16 @@ PUBLISHED_DEPTHS = {0.6: 16, 1.1: 38, 1.4: 87, 1.5: 120}
 PUBLISHED_WALLS = {"cnn": {30: 0.65, 50: 0.78, 100: 0.87, 400: 0.97}, "resnet": {50: 0.95}}
 STYLE = Path(__file__).with_name("paper.mplstyle")
 SEQUENTIAL, SEQUENTIAL_REVERSED = "viridis", "viridis_r"
+# By value: a name such as C0 would be looked up when the figure is shown, outside of the style.
+PALETTE = rc_params_from_file(STYLE, use_default_template=False)["axes.prop_cycle"].by_key()[
+    "color"
+]
+BLUE, ORANGE, GREEN, PINK = PALETTE[:4]
+SOLVER_COLOURS = {"ridge": BLUE, "adam": ORANGE}
+COLLAPSE, CUTOFF = PINK, GREEN  # the depths, in every figure that holds both
 
 VARIANCE = r"weight variance $\sigma_w^2$"
+COLLAPSE_LABEL, CENSORED = "collapse depth (R² < 0.02)", "R² ≥ 0.02 down to the last stage"
 
 # measure: (title, colour-bar label, map, lowest and highest colour; None is the data's own)
 _PANELS = {
@@ -101,7 +110,7 @@ def solver_comparison(ridge: xr.Dataset, adam: xr.Dataset) -> Figure:
         figure, axes = plt.subplots(1, 4, figsize=(10.5, 2.9))
         _scatter_r_squared(axes[0], closed, trained)
         _information(axes[1], closed, trained)
-        for compared, name, colour in ((closed, "ridge", "C0"), (trained, "adam", "C1")):
+        for compared, name, colour in ((closed, "ridge", BLUE), (trained, "adam", ORANGE)):
             depth_lines(axes[2], compared, f"{name}, collapse depth", colour)
             cutoff = compared["cutoff"].where(compared["finished"] == 1).mean("seed")
             label = f"… cutoff, measured to depth {depths[0 if name == 'ridge' else 1]}"
@@ -109,7 +118,7 @@ def solver_comparison(ridge: xr.Dataset, adam: xr.Dataset) -> Figure:
         axes[2].set(title="Depth reached", xlabel=VARIANCE, ylabel="depth")
         axes[2].legend(fontsize=5.5)
         per_stage = [ridge_seconds / depths[0], adam_seconds / depths[1]]
-        bars = axes[3].bar(["ridge", "adam"], per_stage, color=["C0", "C1"], log=True)
+        bars = axes[3].bar(["ridge", "adam"], per_stage, color=[BLUE, ORANGE], log=True)
         axes[3].bar_label(bars, fmt="%.2g s", fontsize=7)
         axes[3].set(title="Seconds per stage", ylabel="CPU seconds, one core")
         sign(figure, f"{describe(ridge)}  ·  against  ·  {solver_of(adam)}", adam)
@@ -162,10 +171,9 @@ def save(figure: Figure, stem: Path, *drawn: xr.Dataset) -> list[Path]:
     """
     png, pdf = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.pdf")
     about = write_png(figure, png, *drawn)
-    figure.savefig(
-        pdf,
-        metadata={"Title": stem.name, "Keywords": about, "CreationDate": None, "Producer": None},
-    )
+    metadata = {"Title": stem.name, "Keywords": about, "CreationDate": None, "Producer": None}
+    with paper_style():
+        figure.savefig(pdf, metadata=metadata)
     return [png, pdf]
 
 
@@ -173,7 +181,9 @@ def write_png(figure: Figure, file: Path, *drawn: xr.Dataset) -> str:
     """The provenance of what is drawn, in JSON, which is in the PNG's metadata as well."""
     file.parent.mkdir(parents=True, exist_ok=True)
     about = json.dumps([provenance(result) for result in drawn], sort_keys=True)
-    figure.savefig(file, metadata={"Title": file.stem, "Description": about, "Software": None})
+    metadata = {"Title": file.stem, "Description": about, "Software": None}
+    with paper_style():
+        figure.savefig(file, metadata=metadata)
     return about
 
 
@@ -387,9 +397,9 @@ def _correlation_depth(sigma_w2: float, config: Mapping[str, Any]) -> float:
 
 def _depths_reached(axis: Axes, result: xr.Dataset) -> None:
     draw_theory(axis, result, colour="0.55")
-    depth_lines(axis, result, "collapse depth (R² < 0.02)", "C0")
+    depth_lines(axis, result, COLLAPSE_LABEL, COLLAPSE)
     cutoff = result["cutoff"].where(result["finished"] == 1)
-    mean_with_bars(axis, cutoff, "published cutoff", "C1")
+    mean_with_bars(axis, cutoff, "published cutoff", CUTOFF)
     depth = result.sizes["depth"]
     axis.axhline(depth, color="0.8", lw=0.6, zorder=0)
     axis.set(title="Depth reached", xlabel=VARIANCE, ylabel="depth", ylim=(0, 1.12 * depth))
@@ -411,7 +421,7 @@ def depth_lines(axis: Axes, result: xr.Dataset, label: str, colour: str) -> None
     at = result.sigma_w2.values[censored.values]
     if len(at):
         height = np.full(len(at), result.sizes["depth"] + 1)
-        axis.plot(at, height, "^", color=colour, ms=3, label="not reached within the depth")
+        axis.plot(at, height, "^", color=colour, ms=3, label=CENSORED)
 
 
 def mean_with_bars(axis: Axes, values: xr.DataArray, label: str, colour: str) -> None:
@@ -493,7 +503,7 @@ def _scatter_r_squared(axis: Axes, closed: xr.Dataset, trained: xr.Dataset) -> N
 
 
 def _information(axis: Axes, closed: xr.Dataset, trained: xr.Dataset) -> None:
-    for result, label, colour in ((closed, "ridge", "C0"), (trained, "adam", "C1")):
+    for result, label, colour in ((closed, "ridge", BLUE), (trained, "adam", ORANGE)):
         total = result["r_squared"].clip(min=0).sum("depth", min_count=1)
         mean_with_bars(axis, total, label, colour)
     axis.set(title="Information kept", xlabel=VARIANCE, ylabel="Σ over depths of max(R², 0)")

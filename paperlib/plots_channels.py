@@ -16,12 +16,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paperlib.channels import STEP, best_channels, picture
-from paperlib.plots import paper_style, pixels, sign, write_png
+from paperlib.plots import SOLVER_COLOURS, paper_style, pixels, sign, write_png
 from paperlib.plots_study import draw_picture
 from paperlib.results import provenance
 
 NAMES = {"ridge": "closed form", "adam": "Adam, as published", "random weights": "random weights"}
-COLOURS = {"ridge": "C0", "adam": "C1", "random weights": "0.5"}
+COLOURS = {**SOLVER_COLOURS, "random weights": "0.5"}
 
 
 def pictures(result: xr.Dataset) -> Figure:

@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from paperlib.plots import paper_style, pixels, sign
+from paperlib.plots import BLUE, ORANGE, paper_style, pixels, sign
 from paperlib.plots_study import draw_picture
 from paperlib.results import provenance
 
@@ -45,9 +45,9 @@ def compare(results: dict[str, xr.Dataset]) -> Figure:
     """A figure of several models: R² along their stages, from the input (0) to the output (1)."""
     with paper_style():
         figure, axis = plt.subplots(figsize=(6.4, 3.4))
-        for number, (name, result) in enumerate(results.items()):
+        for name, result in results.items():
             places = result.stage.values / result.sizes["stage"]
-            axis.plot(places, result["r_squared"], ".-", color=f"C{number}", ms=3, label=name)
+            axis.plot(places, result["r_squared"], ".-", ms=3, label=name)
         axis.axhline(LOST, color="0.6", lw=0.8, ls=":")
         axis.set(
             xlabel="place in the model (0: input, 1: output)",
@@ -81,15 +81,15 @@ def _kept(axis: Axes, result: xr.Dataset) -> None:
 
 
 def _geometry(axis: Axes, result: xr.Dataset) -> None:
-    axis.plot(result.stage, result["correlation"], ".-", color="C0")
+    axis.plot(result.stage, result["correlation"], ".-", color=BLUE)
     axis.set(title="Geometry of activations", ylim=(-0.1, 1.05))
-    axis.set_ylabel("mean cosine of different inputs", color="C0")
+    axis.set_ylabel("mean cosine of different inputs", color=BLUE)
     other = axis.twinx()
     apart = result["separation"].clip(min=1e-6)
-    other.plot(result.stage, apart, ".-", color="C1")
+    other.plot(result.stage, apart, ".-", color=ORANGE)
     limits = (min(0.1, 0.7 * float(apart.min())), max(10.0, 1.4 * float(apart.max())))
     other.set(yscale="log", ylim=limits)
-    other.set_ylabel("distance of neighbours (at the input: 1)", color="C1")
+    other.set_ylabel("distance of neighbours (at the input: 1)", color=ORANGE)
     _name_stages(axis, result)
 
 

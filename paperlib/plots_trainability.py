@@ -10,8 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paperlib.plots import (
+    COLLAPSE,
+    COLLAPSE_LABEL,
+    CUTOFF,
     PUBLISHED_WALLS,
     SEQUENTIAL,
+    SOLVER_COLOURS,
     VARIANCE,
     check_comparable,
     collapse_depths,
@@ -48,11 +52,11 @@ def trainability(trained: xr.Dataset, predicted: xr.Dataset) -> Figure:
         figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.0), sharex=True, sharey=True)
         _accuracy_map(left, trained)
         draw_theory(left, predicted, colour="white")
-        depth_lines(left, predicted, "collapse depth (R² < 0.02)", "C3")
+        depth_lines(left, predicted, COLLAPSE_LABEL, COLLAPSE)
         draw_theory(right, predicted, colour="0.55")
-        depth_lines(right, predicted, "collapse depth (R² < 0.02)", "C3")
+        depth_lines(right, predicted, COLLAPSE_LABEL, COLLAPSE)
         cutoff = predicted["cutoff"].where(predicted["finished"] == 1)
-        mean_with_bars(right, cutoff, "published cutoff", "C0")
+        mean_with_bars(right, cutoff, "published cutoff", CUTOFF)
         threshold = threshold_of(trained)
         _measured_depths(right, trained, threshold)
         right.set(title=f"Trained to {threshold:.0%} accuracy, and predicted", xlabel=VARIANCE)
@@ -88,8 +92,10 @@ def wall_and_training(result: xr.Dataset, trained: xr.Dataset) -> Figure:
             heat_map(below, result, measure)
             depths = collapse_depths(result).mean("seed")
             seen = depths.where(depths <= depth)
-            below.plot(seen.sigma_w2, seen, color="C1", lw=1.2, label="collapse depth (R² < 0.02)")
-            below.plot([*known.values()], [*known], "o", color="C1", mec="white", label="published")
+            below.plot(seen.sigma_w2, seen, color=COLLAPSE, lw=1.4, label=COLLAPSE_LABEL)
+            below.plot(
+                [*known.values()], [*known], "o", color="white", mec="black", label="published"
+            )
             for level in trained.depth.values[trained.depth.values <= depth]:
                 below.axhline(level, color="white", lw=0.6, ls=":")
             below.set_ylabel("depth")
@@ -213,7 +219,8 @@ def _predictors(axis: Axes, table: pd.DataFrame) -> None:
     for place, predictor in enumerate(map(str, table.index)):
         seconds, spread = (float(table[c][predictor]) for c in ("seconds", "auc_std"))
         height = float(wrong[predictor])
-        colour = "C0" if "_ridge" in predictor else "C1" if "_adam" in predictor else "0.4"
+        solver = predictor.rpartition("_")[2]
+        colour = SOLVER_COLOURS.get(solver, "0.4")
         bar = [[min(spread, 0.5 * height)], [spread]]
         axis.errorbar(seconds, height, yerr=bar, fmt="o", ms=4, color=colour, elinewidth=0.6)
         left = bool(place % 2) and seconds > 0.1

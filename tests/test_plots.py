@@ -1,5 +1,6 @@
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -184,3 +185,16 @@ def test_every_cell_of_a_notebook_shows_its_figure() -> None:
     NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
     shown = [[o.output_type for o in cell.outputs] for cell in notebook.cells]
     assert shown == [["display_data"]] * 3
+
+
+def test_colours_are_the_styles_own_also_where_the_figure_is_shown_outside_of_it() -> None:
+    figures = [plots.phase_diagram(result()), plots.solver_comparison(result(), result("adam"))]
+    for line in (line for figure in figures for line in figure.findobj(plt.Line2D)):
+        assert not re.fullmatch(r"C\d", str(line.get_color())), line.get_label()
+
+
+def test_files_are_written_in_the_style_also_outside_of_it(tmp_path: Path) -> None:
+    png, pdf = plots.save(plots.heat_maps(result()), tmp_path / "figure", result())
+    with Image.open(png) as picture:
+        assert picture.width == 10.5 * 200
+    assert b"/Type3" not in pdf.read_bytes()
