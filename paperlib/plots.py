@@ -32,9 +32,9 @@ SEQUENTIAL, SEQUENTIAL_REVERSED = "viridis", "viridis_r"
 PALETTE = rc_params_from_file(STYLE, use_default_template=False)["axes.prop_cycle"].by_key()[
     "color"
 ]
-BLUE, ORANGE, GREEN, PINK = PALETTE[:4]
+BLUE, ORANGE, GREEN = PALETTE[:3]
 SOLVER_COLOURS = {"ridge": BLUE, "adam": ORANGE}
-COLLAPSE, CUTOFF = PINK, GREEN  # the depths, in every figure that holds both
+COLLAPSE, CUTOFF = "#D81B60", GREEN  # the depths; red stands out of viridis
 
 VARIANCE = r"weight variance $\sigma_w^2$"
 COLLAPSE_LABEL, CENSORED = "collapse depth (R² < 0.02)", "R² ≥ 0.02 down to the last stage"
@@ -107,18 +107,12 @@ def solver_comparison(ridge: xr.Dataset, adam: xr.Dataset) -> Figure:
     if not closed.sizes["sigma_w2"] * closed.sizes["seed"]:
         raise ValueError("the two results share no sigma_w2 and seed; nothing to compare")
     with paper_style():
-        figure, axes = plt.subplots(1, 4, figsize=(10.5, 2.9))
+        figure, axes = plt.subplots(1, 4, figsize=(10.5, 3.3))
         _scatter_r_squared(axes[0], closed, trained)
         _information(axes[1], closed, trained)
-        for compared, name, colour in ((closed, "ridge", BLUE), (trained, "adam", ORANGE)):
-            depth_lines(axes[2], compared, f"{name}, collapse depth", colour)
-            cutoff = compared["cutoff"].where(compared["finished"] == 1).mean("seed")
-            label = f"… cutoff, measured to depth {depths[0 if name == 'ridge' else 1]}"
-            axes[2].plot(cutoff.sigma_w2, cutoff, "--", color=colour, lw=0.9, label=label)
-        axes[2].set(title="Depth reached", xlabel=VARIANCE, ylabel="depth")
-        axes[2].legend(fontsize=5.5)
+        _depths_compared(axes[2], {"ridge": closed, "Adam": trained}, depths)
         per_stage = [ridge_seconds / depths[0], adam_seconds / depths[1]]
-        bars = axes[3].bar(["ridge", "adam"], per_stage, color=[BLUE, ORANGE], log=True)
+        bars = axes[3].bar(["ridge", "Adam"], per_stage, color=[BLUE, ORANGE], log=True)
         axes[3].bar_label(bars, fmt="%.2g s", fontsize=7)
         axes[3].set(title="Seconds per stage", ylabel="CPU seconds, one core")
         sign(figure, f"{describe(ridge)}  ·  against  ·  {solver_of(adam)}", adam)
@@ -402,8 +396,8 @@ def _depths_reached(axis: Axes, result: xr.Dataset) -> None:
     mean_with_bars(axis, cutoff, "published cutoff", CUTOFF)
     depth = result.sizes["depth"]
     axis.axhline(depth, color="0.8", lw=0.6, zorder=0)
-    axis.set(title="Depth reached", xlabel=VARIANCE, ylabel="depth", ylim=(0, 1.12 * depth))
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize=6)
+    axis.set(title="Depth reached", xlabel=VARIANCE, ylabel="depth", ylim=(0, 1.1 * (depth + 1)))
+    legend_below(axis, ncols=3)
 
 
 def collapse_depths(result: xr.Dataset) -> xr.DataArray:
@@ -422,6 +416,20 @@ def depth_lines(axis: Axes, result: xr.Dataset, label: str, colour: str) -> None
     if len(at):
         height = np.full(len(at), result.sizes["depth"] + 1)
         axis.plot(at, height, "^", color=colour, ms=3, label=CENSORED)
+
+
+def legend_below(axis: Axes, *, ncols: int, **look: Any) -> None:
+    """Nothing; a legend below an axis whose limits are set, of what is seen inside them, once."""
+    seen = {}
+    for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+        line = getattr(handle, "lines", [handle])[0]
+        places = line.get_transform().transform(line.get_xydata())
+        inside = axis.transAxes.inverted().transform(places)
+        if (np.abs(inside - 0.5) <= 0.5 + 1e-6).all(1).any():
+            seen.setdefault(label, handle)
+    below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "fontsize": 6}
+    below["borderaxespad"] = 5.5  # so many letters' height, for the axis' numbers and label
+    axis.legend(list(seen.values()), list(seen), ncols=ncols, **below, **look)
 
 
 def mean_with_bars(axis: Axes, values: xr.DataArray, label: str, colour: str) -> None:
@@ -502,8 +510,26 @@ def _scatter_r_squared(axis: Axes, closed: xr.Dataset, trained: xr.Dataset) -> N
     axis.figure.colorbar(dots, ax=axis, label="depth", pad=0.02)
 
 
+def _depths_compared(axis: Axes, compared: Mapping[str, xr.Dataset], measured: list[int]) -> None:
+    """Nothing; draws the depths of two solvers, on the axis of the depth that both have.
+
+    Args:
+        compared: by solver, cut to the depth of both.
+        measured: the depths that their cutoffs were measured to.
+    """
+    for (name, result), depth in zip(compared.items(), measured, strict=True):
+        colour = SOLVER_COLOURS[name.lower()]
+        depth_lines(axis, result, f"{name}: collapse depth", colour)
+        cutoff = result["cutoff"].where(result["finished"] == 1).mean("seed")
+        label = f"{name}: cutoff (of {depth} stages)"
+        axis.plot(cutoff.sigma_w2, cutoff, "--", color=colour, lw=0.9, label=label)
+    deepest = min(measured)
+    axis.set(title="Depth reached", xlabel=VARIANCE, ylabel="depth", ylim=(0, 1.1 * (deepest + 1)))
+    legend_below(axis, ncols=2)
+
+
 def _information(axis: Axes, closed: xr.Dataset, trained: xr.Dataset) -> None:
-    for result, label, colour in ((closed, "ridge", BLUE), (trained, "adam", ORANGE)):
+    for result, label, colour in ((closed, "ridge", BLUE), (trained, "Adam", ORANGE)):
         total = result["r_squared"].clip(min=0).sum("depth", min_count=1)
         mean_with_bars(axis, total, label, colour)
     axis.set(title="Information kept", xlabel=VARIANCE, ylabel="Σ over depths of max(R², 0)")

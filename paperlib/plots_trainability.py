@@ -24,6 +24,7 @@ from paperlib.plots import (
     draw_theory,
     edges,
     heat_map,
+    legend_below,
     mean_with_bars,
     network_of,
     paper_style,
@@ -62,7 +63,7 @@ def trainability(trained: xr.Dataset, predicted: xr.Dataset) -> Figure:
         right.set(title=f"Trained to {threshold:.0%} accuracy, and predicted", xlabel=VARIANCE)
         right.set_xlim(*edges(trained.sigma_w2.values)[[0, -1]])
         right.set_ylim(0, 1.05 * edges(trained.depth.values)[-1])
-        right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=4, fontsize=6)
+        legend_below(right, ncols=4)
         sign(figure, describe_training(trained), trained)
     return figure
 
@@ -97,11 +98,12 @@ def wall_and_training(result: xr.Dataset, trained: xr.Dataset) -> Figure:
                 [*known.values()], [*known], "o", color="white", mec="black", label="published"
             )
             for level in trained.depth.values[trained.depth.values <= depth]:
-                below.axhline(level, color="white", lw=0.6, ls=":")
+                below.axhline(level, color="white", lw=0.6, ls=":", label="trained depth")
             below.set_ylabel("depth")
             above = figure.add_subplot(grid[0, column], sharex=below)
             _training_bars(above, trained)
-        below.legend(loc="upper right", fontsize=6, labelcolor="white")
+        ground = {"frameon": True, "facecolor": "0.35"}  # on which white lines are seen
+        legend_below(below, ncols=4, labelcolor="white", **ground)
         title = f"{describe(result)}\nbars: {describe_training(trained)}"
         sign(figure, title, result)
     return figure

@@ -93,8 +93,6 @@ def test_a_phase_diagram_names_its_data_and_draws_all_measures_and_three_phases(
 
 def test_a_residual_network_has_no_phases_and_mean_field_has_no_fixed_point() -> None:
     words = texts(plots.phase_diagram(result(architecture="resnet", sigma_b2=2e-5)))
-    assert "1 − c halved" in words
-    assert "signal < λ" in words
     assert "small" in words
     for absent in ("xi_c", "critical", "chaotic"):
         assert absent not in words
@@ -198,3 +196,27 @@ def test_files_are_written_in_the_style_also_outside_of_it(tmp_path: Path) -> No
     with Image.open(png) as picture:
         assert picture.width == 10.5 * 200
     assert b"/Type3" not in pdf.read_bytes()
+
+
+def legend(axis: plt.Axes) -> list[str]:
+    return [text.get_text() for text in axis.get_legend().get_texts()]
+
+
+def test_a_legend_lists_what_is_seen_inside_the_axes_and_lies_below_them() -> None:
+    words = texts(plots.phase_diagram(result(architecture="cnn", sigma_b2=2e-5, depth=40)))
+    assert "mean field: signal < λ" in words
+    figure = plots.phase_diagram(result(architecture="resnet", sigma_b2=2e-5))
+    axis = next(a for a in figure.axes if a.get_title(loc="left") == "Depth reached")
+    assert "mean field: signal < λ" not in legend(axis)  # never, at these variances
+    assert {plots.COLLAPSE_LABEL, plots.CENSORED, "published cutoff"} <= set(legend(axis))
+    figure.draw_without_rendering()
+    assert axis.get_legend().get_window_extent().y1 < axis.get_window_extent().y0
+
+
+def test_the_legend_of_two_solvers_names_each_line_and_says_how_deep_was_measured() -> None:
+    axis = plots.solver_comparison(result(), result("adam", depth=8)).axes[2]
+    assert sorted(legend(axis)) == [
+        "Adam: collapse depth", "Adam: cutoff (of 8 stages)", plots.CENSORED,
+        "ridge: collapse depth", "ridge: cutoff (of 12 stages)",
+    ]  # fmt: skip
+    assert axis.get_ylim()[1] < 12  # the depth of the deeper one

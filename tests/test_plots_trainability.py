@@ -77,6 +77,19 @@ def test_bars_of_accuracy_stand_above_the_maps_of_what_is_lost() -> None:
     assert np.isnan(seen[1:]).all()
 
 
+def test_the_legend_of_a_wall_lies_below_the_map_and_leaves_out_what_is_not_drawn() -> None:
+    cascades, trainings = (
+        f(architecture="resnet", sigma_b2=2e-5) for f in (partial(result, depth=40), trained)
+    )
+    cascades["r_squared"][:] = 0.5  # nothing collapses
+    figure = plots.wall_and_training(cascades, trainings)
+    figure.draw_without_rendering()
+    for axis in (a for a in figure.axes if a.get_legend()):
+        words = [text.get_text() for text in axis.get_legend().get_texts()]
+        assert "collapse depth (R² < 0.02)" not in words
+        assert axis.get_legend().get_window_extent().y1 < axis.get_window_extent().y0
+
+
 def test_what_a_search_left_out_stays_empty() -> None:
     some = trained()
     some["finished"][0] = 0
