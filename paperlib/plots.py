@@ -41,11 +41,14 @@ COLLAPSE_LABEL, CENSORED = "collapse depth (R² < 0.02)", "R² ≥ 0.02 down to 
 
 # measure: (title, colour-bar label, map, lowest and highest colour; None is the data's own)
 _PANELS = {
-    "r_squared": ("R²", "fraction of the image", SEQUENTIAL, 0.0, 1.0),
+    "r_squared": ("R²", "fraction of the image (0: average image)", SEQUENTIAL, 0.0, 1.0),
     "gram_entropy": ("Gram entropy", "fraction of ln n", SEQUENTIAL, 0.0, None),
-    "differential_entropy": ("Differential entropy", "nats per pixel", SEQUENTIAL, None, None),
+    "differential_entropy": ("Differential entropy", "nats per pixel", SEQUENTIAL, None, -5.0),
     "relative_entropy": ("Relative entropy", "nats", SEQUENTIAL_REVERSED, 0.0, None),
 }
+# As published: the MLP's scale begins where all images are alike, the others' higher up. A scale of
+# the data's own would make walls of differences that mean nothing.
+_LEAST_ENTROPY = {"mlp": -19.3, "cnn": -10.0, "resnet": -10.0}
 
 
 @contextmanager
@@ -276,8 +279,9 @@ def _heat_maps(panel: Figure | SubFigure, result: xr.Dataset) -> None:
 
 def heat_map(axis: Axes, result: xr.Dataset, measure: str) -> None:
     """Nothing; draws one measure over σ_w² × depth, mean over seeds, with mean field over it."""
-    title, unit, colours, lowest, highest = _PANELS[measure]
+    title, unit, colours = _PANELS[measure][:3]
     values = result[measure].mean("seed").values.T
+    lowest, highest = _limits(result, measure, values)
     mesh = axis.pcolormesh(
         edges(result.sigma_w2.values),
         np.arange(result.sizes["depth"] + 1) + 0.5,
@@ -290,15 +294,42 @@ def heat_map(axis: Axes, result: xr.Dataset, measure: str) -> None:
     draw_theory(axis, result, colour="white")
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(title=title, xlabel=VARIANCE, ylim=(0.5, result.sizes["depth"] + 0.5))
-    axis.figure.colorbar(mesh, ax=axis, label=unit, pad=0.02)
+    axis.set_facecolor("0.85")
+    label = f"{unit}; grey: no value" if np.isnan(values).any() else unit
+    extend = _beyond(values, *mesh.get_clim())
+    axis.figure.colorbar(mesh, ax=axis, label=label, pad=0.02, extend=extend)
+
+
+def _limits(
+    result: xr.Dataset, measure: str, values: np.ndarray
+) -> tuple[float | None, float | None]:
+    """The values at the ends of the colours; None is the data's own."""
+    lowest, highest = _PANELS[measure][3:]
+    if measure == "differential_entropy":
+        lowest = _LEAST_ENTROPY[provenance(result)["config"]["architecture"]]
+    lost = measure == "r_squared" and not (values > 0).any()
+    if lost and (values < 0).any():
+        return float(np.nanmin(values)), 0.0
+    return lowest, highest
+
+
+def _beyond(values: np.ndarray, lowest: float, highest: float) -> str:
+    """On which sides values lie outside of the limits, as a colour bar calls it."""
+    slack = 0.02 * (highest - lowest)  # of rounding, and of what scatters around 0
+    below, above = (values < lowest - slack).any(), (values > highest + slack).any()
+    return {(True, True): "both", (True, False): "min", (False, True): "max"}.get(
+        (bool(below), bool(above)), "neither"
+    )
 
 
 def edges(centres: np.ndarray) -> np.ndarray:
-    """The borders between grid values, halfway; the outermost as far as their neighbours'."""
+    """The borders between grid values, halfway; the outermost as far as their neighbours', not
+    below 0, where neither variances nor depths are."""
     if len(centres) == 1:
-        return np.array([centres[0] - 0.05, centres[0] + 0.05])
+        return np.array([max(0, centres[0] - 0.05), centres[0] + 0.05])
     middles = (centres[:-1] + centres[1:]) / 2
-    return np.array([2 * centres[0] - middles[0], *middles, 2 * centres[-1] - middles[-1]])
+    first = max(0, 2 * centres[0] - middles[0])
+    return np.array([first, *middles, 2 * centres[-1] - middles[-1]])
 
 
 def draw_theory(axis: Axes, result: xr.Dataset, *, colour: str) -> None:

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.collections import QuadMesh
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
@@ -220,3 +221,49 @@ def test_the_legend_of_two_solvers_names_each_line_and_says_how_deep_was_measure
         "ridge: collapse depth", "ridge: cutoff (of 12 stages)",
     ]  # fmt: skip
     assert axis.get_ylim()[1] < 12  # the depth of the deeper one
+
+
+def panel(figure: plt.Figure, title: str) -> tuple[plt.Axes, QuadMesh]:
+    axis = next(a for a in figure.axes if a.get_title(loc="left") == title)
+    return axis, axis.collections[0]
+
+
+@pytest.mark.parametrize(("architecture", "least"), [("mlp", -19.3), ("cnn", -10), ("resnet", -10)])
+def test_small_differences_of_entropy_do_not_fill_the_colours(
+    architecture: str, least: float
+) -> None:
+    made = result(architecture=architecture, sigma_b2=2e-5)
+    made["differential_entropy"] = made["r_squared"] - 6
+    _, mesh = panel(plots.heat_maps(made), "Differential entropy")
+    assert mesh.get_clim() == (least, -5)
+    assert mesh.colorbar.extend == "neither"
+
+
+def test_a_colour_bar_has_an_arrow_where_values_lie_beyond_it() -> None:
+    made = result()
+    made["differential_entropy"][:] = -4.0
+    assert panel(plots.heat_maps(made), "Differential entropy")[1].colorbar.extend == "max"
+    made["r_squared"][0] = -0.5
+    assert panel(plots.heat_maps(made), "R²")[1].colorbar.extend == "min"
+
+
+def test_r_squared_that_is_below_0_everywhere_is_shown_on_a_scale_of_its_own() -> None:
+    made = result("adam")
+    made["r_squared"] -= 2
+    _, mesh = panel(plots.heat_maps(made), "R²")
+    assert mesh.get_clim() == (-2, 0)
+    assert "0: average image" in mesh.colorbar.ax.get_ylabel()
+    assert panel(plots.heat_maps(result()), "R²")[1].get_clim() == (0, 1)
+
+
+def test_what_has_no_value_is_grey_and_said_to_be() -> None:
+    made = result()
+    made["differential_entropy"][0] = np.nan
+    axis, mesh = panel(plots.heat_maps(made), "Differential entropy")
+    assert "grey: no value" in mesh.colorbar.ax.get_ylabel()
+    assert axis.get_facecolor()[:3] == (0.85, 0.85, 0.85)
+
+
+def test_no_cell_of_a_map_reaches_below_a_variance_of_0() -> None:
+    assert plots.edges(np.array([0.1, 1.0, 4.0])).tolist() == [0, 0.55, 2.5, 5.5]
+    assert plots.edges(np.array([0.01])).tolist() == [0, 0.01 + 0.05]
