@@ -41,7 +41,7 @@ COLLAPSE_LABEL, CENSORED = "collapse depth (R² < 0.02)", "R² ≥ 0.02 down to 
 
 # measure: (title, colour-bar label, map, lowest and highest colour; None is the data's own)
 _PANELS = {
-    "r_squared": ("R²", "fraction of the image (0: average image)", SEQUENTIAL, 0.0, 1.0),
+    "r_squared": ("R²", "fraction of image (0: average)", SEQUENTIAL, 0.0, 1.0),
     "gram_entropy": ("Gram entropy", "fraction of ln n", SEQUENTIAL, 0.0, None),
     "differential_entropy": ("Differential entropy", "nats per pixel", SEQUENTIAL, None, -5.0),
     "relative_entropy": ("Relative entropy", "nats", SEQUENTIAL_REVERSED, 0.0, None),
@@ -451,7 +451,7 @@ def depth_lines(axis: Axes, result: xr.Dataset, label: str, colour: str) -> None
 
 def legend_below(axis: Axes, *, ncols: int, **look: Any) -> None:
     """Nothing; a legend below an axis whose limits are set, of what is seen inside them, once."""
-    seen = {}
+    seen: dict[str, Any] = {}
     for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
         line = getattr(handle, "lines", [handle])[0]
         places = line.get_transform().transform(line.get_xydata())

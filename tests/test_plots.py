@@ -252,7 +252,7 @@ def test_r_squared_that_is_below_0_everywhere_is_shown_on_a_scale_of_its_own() -
     made["r_squared"] -= 2
     _, mesh = panel(plots.heat_maps(made), "R²")
     assert mesh.get_clim() == (-2, 0)
-    assert "0: average image" in mesh.colorbar.ax.get_ylabel()
+    assert "0: average" in mesh.colorbar.ax.get_ylabel()
     assert panel(plots.heat_maps(result()), "R²")[1].get_clim() == (0, 1)
 
 
