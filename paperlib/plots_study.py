@@ -213,14 +213,13 @@ def _write_verdicts(axis: Axes, verdict: xr.DataArray, label: int, at: xr.Datase
     for line, seen in enumerate(verdict.values):
         axis.text(
             0.5,
-            -0.03 - 0.13 * line,
+            -0.03 - 0.14 * line,
             f"{'net' if line == 0 else 'mean'}: {_short(str(names[seen]))}",
             transform=axis.transAxes,
             ha="center",
             va="top",
-            fontsize=5.5,
+            fontsize=6.5,
             color=RIGHT if seen == label else WRONG,
-            fontweight="normal" if seen == label else "bold",
         )
 
 
