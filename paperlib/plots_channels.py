@@ -109,21 +109,7 @@ def curves(result: xr.Dataset) -> Figure:
     """
     with paper_style():
         figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10.5, 3.7))
-        for name in result.cascade.values:
-            at = result.sel(cascade=name)
-            label = f"{NAMES[name]}, {float(at.seconds):.0f} s"
-            if name == "adam" and int(at.steps):
-                label += f", {int(at.steps)} steps"
-            if at.r_squared.max() < _LOWEST:
-                ends = [f"{float(at.r_squared[end]):.1f}".replace("-", "−") for end in (0, -1)]
-                label += f"\n(triangles: below the axis, R² from {ends[0]} to {ends[1]})"
-            left.plot(at.level, at.r_squared, "o-", ms=2.5, label=label, color=COLOURS[name])
-            below = at.level[at.r_squared.values < _LOWEST]
-            low = np.full(len(below), _LOWEST)
-            left.plot(below, low, "v", ms=3, color=COLOURS[name], clip_on=False)
-        left.set(title="All channels", ylabel="R²", ylim=(_LOWEST, 1.03))
-        left.set_xticks(result.level, result.stage.values, rotation=90, fontsize=5.5)
-        left.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=5.5, fontsize=6)
+        _all_channels(left, result)
         frame = _entries(result)
         look: dict[str, Any] = {
             "data": frame,
@@ -205,6 +191,26 @@ def _weights(result: xr.Dataset) -> str:
         )
     names = {"random": "random weights", "imagenet": "ImageNet weights"}
     return f"{network}, {names.get(weights['name'], weights['name'])}"
+
+
+def _all_channels(axis: Axes, result: xr.Dataset) -> None:
+    """Nothing; draws R² of every cascade by level, triangles where it is below the axis."""
+    for name in result.cascade.values:
+        at = result.sel(cascade=name)
+        label = f"{NAMES[name]}, {float(at.seconds):.0f} s"
+        if name == "adam" and int(at.steps):
+            label += f", {int(at.steps)} steps"
+        if at.r_squared.max() < _LOWEST:
+            ends = [f"{float(at.r_squared[end]):.1f}".replace("-", "−") for end in (0, -1)]
+            label += f"\n(below the axis, R² {' to '.join(dict.fromkeys(ends))})"
+        axis.plot(at.level, at.r_squared, "o-", ms=2.5, label=label, color=COLOURS[name])
+        below = at.level[at.r_squared.values < _LOWEST]
+        if len(below):
+            low = np.full(len(below), _LOWEST)
+            axis.plot(below, low, "v", ms=3, color=COLOURS[name], clip_on=False)
+    axis.set(title="All channels", ylabel="R²", ylim=(_LOWEST, 1.03))
+    axis.set_xticks(result.level, result.stage.values, rotation=90, fontsize=5.5)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=5.5, fontsize=6)
 
 
 def _asked_for(result: xr.Dataset) -> Sequence[str]:

@@ -65,7 +65,7 @@ def describe(result: xr.Dataset) -> str:
     model = (
         f"{config['model']}, {config['parameters']:,} parameters, {result.sizes['stage']} stages"
     )
-    return f"{model}  ·  R² at the end: {left:.2f}\n{samples_of(result)}"
+    return f"{model}  ·  R² at the end: {left:z.2f}\n{samples_of(result)}"
 
 
 def samples_of(result: xr.Dataset) -> str:

@@ -67,7 +67,7 @@ def test_curves_says_where_a_cascade_lies_below_the_axis(result: xr.Dataset) -> 
     lost = result.assign(r_squared=result.r_squared - 5)
     figure = plots_channels.curves(lost)
     axis = figure.axes[0]
-    assert "below the axis, R² from −4.0" in axis.get_legend_handles_labels()[1][0]
+    assert "below the axis, R² −4.0" in axis.get_legend_handles_labels()[1][0]
     assert axis.lines[1].get_marker() == "v"
     assert len(axis.lines[1].get_xdata()) == result.sizes["level"]
     figure.draw_without_rendering()

@@ -60,3 +60,7 @@ def test_a_title_tells_the_model_the_samples_the_resolution_and_what_is_left() -
 def test_the_names_below_the_axes_are_said_to_be_those_of_layers() -> None:
     axes = plots_probe.report(report([0.9, 0.5]).result).axes[:2]
     assert [axis.get_xlabel() for axis in axes] == ["layer (its name in the model)"] * 2
+
+
+def test_nothing_that_is_left_has_no_sign() -> None:
+    assert "R² at the end: 0.00" in plots_probe.describe(report([0.9, -0.001]).result)
