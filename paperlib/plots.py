@@ -14,6 +14,7 @@ from typing import Any, cast
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib import rc_params_from_file
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
@@ -27,17 +28,30 @@ PUBLISHED_DEPTHS = {0.6: 16, 1.1: 38, 1.4: 87, 1.5: 120}
 PUBLISHED_WALLS = {"cnn": {30: 0.65, 50: 0.78, 100: 0.87, 400: 0.97}, "resnet": {50: 0.95}}
 STYLE = Path(__file__).with_name("paper.mplstyle")
 SEQUENTIAL, SEQUENTIAL_REVERSED = "viridis", "viridis_r"
+# By value: a name such as C0 would be looked up when the figure is shown, outside of the style.
+PALETTE = rc_params_from_file(STYLE, use_default_template=False)["axes.prop_cycle"].by_key()[
+    "color"
+]
+BLUE, ORANGE, GREEN = PALETTE[:3]
+SOLVER_COLOURS = {"ridge": BLUE, "adam": ORANGE}
+COLLAPSE, CUTOFF = "#D81B60", GREEN  # the depths; red stands out of viridis
 
 VARIANCE = r"weight variance $\sigma_w^2$"
-COLLAPSE = f"collapse depth (R² < {LOST:g})"
+COLLAPSE_LABEL, CENSORED = (
+    f"collapse depth (R² < {LOST:g})",
+    f"R² ≥ {LOST:g} down to the last stage",
+)
 
 # measure: (title, colour-bar label, map, lowest and highest colour; None is the data's own)
 _PANELS = {
-    "r_squared": ("R²", "fraction of the image", SEQUENTIAL, 0.0, 1.0),
+    "r_squared": ("R²", "fraction of image (0: average)", SEQUENTIAL, 0.0, 1.0),
     "gram_entropy": ("Gram entropy", "fraction of ln n", SEQUENTIAL, 0.0, None),
-    "differential_entropy": ("Differential entropy", "nats per pixel", SEQUENTIAL, None, None),
+    "differential_entropy": ("Differential entropy", "nats per pixel", SEQUENTIAL, None, -5.0),
     "relative_entropy": ("Relative entropy", "nats", SEQUENTIAL_REVERSED, 0.0, None),
 }
+# As published: the MLP's scale begins where all images are alike, the others' higher up. A scale of
+# the data's own would make walls of differences that mean nothing.
+_LEAST_ENTROPY = {"mlp": -19.3, "cnn": -10.0, "resnet": -10.0}
 
 
 @contextmanager
@@ -98,18 +112,12 @@ def solver_comparison(ridge: xr.Dataset, adam: xr.Dataset) -> Figure:
     if not closed.sizes["sigma_w2"] * closed.sizes["seed"]:
         raise ValueError("the two results share no sigma_w2 and seed; nothing to compare")
     with paper_style():
-        figure, axes = plt.subplots(1, 4, figsize=(10.5, 2.9))
+        figure, axes = plt.subplots(1, 4, figsize=(10.5, 3.3))
         _scatter_r_squared(axes[0], closed, trained)
         _information(axes[1], closed, trained)
-        for compared, name, colour in ((closed, "ridge", "C0"), (trained, "adam", "C1")):
-            depth_lines(axes[2], compared, f"{name}, collapse depth", colour)
-            cutoff = compared["cutoff"].where(compared["finished"] == 1).mean("seed")
-            label = f"… cutoff, measured to depth {depths[0 if name == 'ridge' else 1]}"
-            axes[2].plot(cutoff.sigma_w2, cutoff, "--", color=colour, lw=0.9, label=label)
-        axes[2].set(title="Depth reached", xlabel=VARIANCE, ylabel="depth")
-        axes[2].legend(fontsize=5.5)
+        _depths_compared(axes[2], {"ridge": closed, "Adam": trained}, depths)
         per_stage = [_seconds_per_stage(r) for r in (ridge, adam)]
-        bars = axes[3].bar(["ridge", "adam"], per_stage, color=["C0", "C1"], log=True)
+        bars = axes[3].bar(["ridge", "Adam"], per_stage, color=[BLUE, ORANGE], log=True)
         axes[3].bar_label(bars, fmt="%.2g s", fontsize=7)
         axes[3].set(title="Seconds per stage", ylabel="CPU seconds, one core")
         sign(figure, f"{describe(ridge)}  ·  against  ·  {solver_of(adam)}", adam)
@@ -162,10 +170,9 @@ def save(figure: Figure, stem: Path, *drawn: xr.Dataset) -> list[Path]:
     """
     png, pdf = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.pdf")
     about = write_png(figure, png, *drawn)
-    figure.savefig(
-        pdf,
-        metadata={"Title": stem.name, "Keywords": about, "CreationDate": None, "Producer": None},
-    )
+    metadata = {"Title": stem.name, "Keywords": about, "CreationDate": None, "Producer": None}
+    with paper_style():
+        figure.savefig(pdf, metadata=metadata)
     return [png, pdf]
 
 
@@ -173,7 +180,9 @@ def write_png(figure: Figure, file: Path, *drawn: xr.Dataset) -> str:
     """The provenance of what is drawn, in JSON, which is in the PNG's metadata as well."""
     file.parent.mkdir(parents=True, exist_ok=True)
     about = json.dumps([provenance(result) for result in drawn], sort_keys=True)
-    figure.savefig(file, metadata={"Title": file.stem, "Description": about, "Software": None})
+    metadata = {"Title": file.stem, "Description": about, "Software": None}
+    with paper_style():
+        figure.savefig(file, metadata=metadata)
     return about
 
 
@@ -272,8 +281,9 @@ def _heat_maps(panel: Figure | SubFigure, result: xr.Dataset) -> None:
 
 def heat_map(axis: Axes, result: xr.Dataset, measure: str) -> None:
     """Nothing; draws one measure over σ_w² × depth, mean over seeds, with mean field over it."""
-    title, unit, colours, lowest, highest = _PANELS[measure]
+    title, unit, colours = _PANELS[measure][:3]
     values = result[measure].mean("seed").values.T
+    lowest, highest = _limits(result, measure, values)
     mesh = axis.pcolormesh(
         edges(result.sigma_w2.values),
         np.arange(result.sizes["depth"] + 1) + 0.5,
@@ -286,15 +296,42 @@ def heat_map(axis: Axes, result: xr.Dataset, measure: str) -> None:
     draw_theory(axis, result, colour="white")
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(title=title, xlabel=VARIANCE, ylim=(0.5, result.sizes["depth"] + 0.5))
-    axis.figure.colorbar(mesh, ax=axis, label=unit, pad=0.02)
+    axis.set_facecolor("0.85")
+    label = f"{unit}; grey: no value" if np.isnan(values).any() else unit
+    extend = _beyond(values, *mesh.get_clim())
+    axis.figure.colorbar(mesh, ax=axis, label=label, pad=0.02, extend=extend)
+
+
+def _limits(
+    result: xr.Dataset, measure: str, values: np.ndarray
+) -> tuple[float | None, float | None]:
+    """The values at the ends of the colours; None is the data's own."""
+    lowest, highest = _PANELS[measure][3:]
+    if measure == "differential_entropy":
+        lowest = _LEAST_ENTROPY[provenance(result)["config"]["architecture"]]
+    lost = measure == "r_squared" and not (values > 0).any()
+    if lost and (values < 0).any():
+        return float(np.nanmin(values)), 0.0
+    return lowest, highest
+
+
+def _beyond(values: np.ndarray, lowest: float, highest: float) -> str:
+    """On which sides values lie outside of the limits, as a colour bar calls it."""
+    slack = 0.02 * (highest - lowest)  # of rounding, and of what scatters around 0
+    below, above = (values < lowest - slack).any(), (values > highest + slack).any()
+    return {(True, True): "both", (True, False): "min", (False, True): "max"}.get(
+        (bool(below), bool(above)), "neither"
+    )
 
 
 def edges(centres: np.ndarray) -> np.ndarray:
-    """The borders between grid values, halfway; the outermost as far as their neighbours'."""
+    """The borders between grid values, halfway; the outermost as far as their neighbours', not
+    below 0, where neither variances nor depths are."""
     if len(centres) == 1:
-        return np.array([centres[0] - 0.05, centres[0] + 0.05])
+        return np.array([max(0, centres[0] - 0.05), centres[0] + 0.05])
     middles = (centres[:-1] + centres[1:]) / 2
-    return np.array([2 * centres[0] - middles[0], *middles, 2 * centres[-1] - middles[-1]])
+    first = max(0, 2 * centres[0] - middles[0])
+    return np.array([first, *middles, 2 * centres[-1] - middles[-1]])
 
 
 def draw_theory(axis: Axes, result: xr.Dataset, *, colour: str) -> None:
@@ -387,13 +424,13 @@ def _mean_field(
 
 def _depths_reached(axis: Axes, result: xr.Dataset) -> None:
     draw_theory(axis, result, colour="0.55")
-    depth_lines(axis, result, COLLAPSE, "C0")
+    depth_lines(axis, result, COLLAPSE_LABEL, COLLAPSE)
     cutoff = result["cutoff"].where(result["finished"] == 1)
-    mean_with_bars(axis, cutoff, "published cutoff", "C1")
+    mean_with_bars(axis, cutoff, "published cutoff", CUTOFF)
     depth = result.sizes["depth"]
     axis.axhline(depth, color="0.8", lw=0.6, zorder=0)
-    axis.set(title="Depth reached", xlabel=VARIANCE, ylabel="depth", ylim=(0, 1.12 * depth))
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize=6)
+    axis.set(title="Depth reached", xlabel=VARIANCE, ylabel="depth", ylim=(0, 1.1 * (depth + 1)))
+    legend_below(axis, ncols=3)
 
 
 def collapse_depths(result: xr.Dataset) -> xr.DataArray:
@@ -411,7 +448,21 @@ def depth_lines(axis: Axes, result: xr.Dataset, label: str, colour: str) -> None
     at = result.sigma_w2.values[censored.values]
     if len(at):
         height = np.full(len(at), result.sizes["depth"] + 1)
-        axis.plot(at, height, "^", color=colour, ms=3, label="not reached within the depth")
+        axis.plot(at, height, "^", color=colour, ms=3, label=CENSORED)
+
+
+def legend_below(axis: Axes, *, ncols: int, **look: Any) -> None:
+    """Nothing; a legend below an axis whose limits are set, of what is seen inside them, once."""
+    seen: dict[str, Any] = {}
+    for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+        line = getattr(handle, "lines", [handle])[0]
+        places = line.get_transform().transform(line.get_xydata())
+        inside = axis.transAxes.inverted().transform(places)
+        if (np.abs(inside - 0.5) <= 0.5 + 1e-6).all(1).any():
+            seen.setdefault(label, handle)
+    below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "fontsize": 6}
+    below["borderaxespad"] = 5.5  # so many letters' height, for the axis' numbers and label
+    axis.legend(list(seen.values()), list(seen), ncols=ncols, **below, **look)
 
 
 def mean_with_bars(axis: Axes, values: xr.DataArray, label: str, colour: str) -> None:
@@ -500,8 +551,26 @@ def _seconds_per_stage(result: xr.Dataset) -> float:
     return float(about["seconds_per_point"]) / stages
 
 
+def _depths_compared(axis: Axes, compared: Mapping[str, xr.Dataset], measured: list[int]) -> None:
+    """Nothing; draws the depths of two solvers, on the axis of the depth that both have.
+
+    Args:
+        compared: by solver, cut to the depth of both.
+        measured: the depths that their cutoffs were measured to.
+    """
+    for (name, result), depth in zip(compared.items(), measured, strict=True):
+        colour = SOLVER_COLOURS[name.lower()]
+        depth_lines(axis, result, f"{name}: collapse depth", colour)
+        cutoff = result["cutoff"].where(result["finished"] == 1).mean("seed")
+        label = f"{name}: cutoff (of {depth} stages)"
+        axis.plot(cutoff.sigma_w2, cutoff, "--", color=colour, lw=0.9, label=label)
+    deepest = min(measured)
+    axis.set(title="Depth reached", xlabel=VARIANCE, ylabel="depth", ylim=(0, 1.1 * (deepest + 1)))
+    legend_below(axis, ncols=2)
+
+
 def _information(axis: Axes, closed: xr.Dataset, trained: xr.Dataset) -> None:
-    for result, label, colour in ((closed, "ridge", "C0"), (trained, "adam", "C1")):
+    for result, label, colour in ((closed, "ridge", BLUE), (trained, "Adam", ORANGE)):
         total = result["r_squared"].clip(min=0).sum("depth", min_count=1)
         mean_with_bars(axis, total, label, colour)
     axis.set(title="Information kept", xlabel=VARIANCE, ylabel="Σ over depths of max(R², 0)")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn
 import xarray as xr
@@ -16,12 +17,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paperlib.channels import STEP, best_channels, picture
-from paperlib.plots import paper_style, pixels, sign, write_png
+from paperlib.plots import SOLVER_COLOURS, paper_style, pixels, sign, write_png
 from paperlib.plots_study import draw_picture
 from paperlib.results import provenance
 
 NAMES = {"ridge": "closed form", "adam": "Adam, as published", "random weights": "random weights"}
-COLOURS = {"ridge": "C0", "adam": "C1", "random weights": "0.5"}
+COLOURS = {**SOLVER_COLOURS, "random weights": "0.5"}
 
 
 def pictures(result: xr.Dataset) -> Figure:
@@ -107,18 +108,8 @@ def curves(result: xr.Dataset) -> Figure:
         result: of `channels.run_channels`.
     """
     with paper_style():
-        figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10.5, 3.2))
-        for name in result.cascade.values:
-            at = result.sel(cascade=name)
-            label = f"{NAMES[name]}, {float(at.seconds):.0f} s"
-            if name == "adam" and int(at.steps):
-                label += f", {int(at.steps)} steps"
-            if at.r_squared.max() < _LOWEST:
-                label += f": R² from {float(at.r_squared[0]):.1f} to {float(at.r_squared[-1]):.1f}"
-            left.plot(at.level, at.r_squared, "o-", ms=2.5, label=label, color=COLOURS[name])
-        left.set(title="All channels", ylabel="R²", ylim=(_LOWEST, 1.03))
-        left.set_xticks(result.level, result.stage.values, rotation=90, fontsize=5.5)
-        left.legend()
+        figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10.5, 3.7))
+        _all_channels(left, result)
         frame = _entries(result)
         look: dict[str, Any] = {
             "data": frame,
@@ -127,7 +118,7 @@ def curves(result: xr.Dataset) -> Figure:
             "palette": "colorblind",
         }
         seaborn.lineplot(x="rank", ax=middle, **look)
-        seaborn.scatterplot(x="energy (pixel²)", ax=right, s=8, **look)
+        seaborn.scatterplot(x="energy (squared pixel value)", ax=right, s=8, **look)
         middle.set(title="One channel", xscale="log")
         right.set(title="Loud or telling?", xscale="log", ylabel="")
         loudest = float(result.energy.max())
@@ -202,6 +193,26 @@ def _weights(result: xr.Dataset) -> str:
     return f"{network}, {names.get(weights['name'], weights['name'])}"
 
 
+def _all_channels(axis: Axes, result: xr.Dataset) -> None:
+    """Nothing; draws R² of every cascade by level, triangles where it is below the axis."""
+    for name in result.cascade.values:
+        at = result.sel(cascade=name)
+        label = f"{NAMES[name]}, {float(at.seconds):.0f} s"
+        if name == "adam" and int(at.steps):
+            label += f", {int(at.steps)} steps"
+        if at.r_squared.max() < _LOWEST:
+            ends = [f"{float(at.r_squared[end]):.1f}".replace("-", "−") for end in (0, -1)]
+            label += f"\n(below the axis, R² {' to '.join(dict.fromkeys(ends))})"
+        axis.plot(at.level, at.r_squared, "o-", ms=2.5, label=label, color=COLOURS[name])
+        below = at.level[at.r_squared.values < _LOWEST]
+        if len(below):
+            low = np.full(len(below), _LOWEST)
+            axis.plot(below, low, "v", ms=3, color=COLOURS[name], clip_on=False)
+    axis.set(title="All channels", ylabel="R²", ylim=(_LOWEST, 1.03))
+    axis.set_xticks(result.level, result.stage.values, rotation=90, fontsize=5.5)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=5.5, fontsize=6)
+
+
 def _asked_for(result: xr.Dataset) -> Sequence[str]:
     whole = [name for name in result.shown.values if name.endswith(":all")]
     return [*provenance(result)["config"]["shown"], *whole]
@@ -212,7 +223,7 @@ def _entries(result: xr.Dataset) -> pd.DataFrame:
     frame = result[["entry_level", "gained", "energy"]].to_dataframe()
     frame["rank"] = frame.groupby("entry_level")["gained"].rank(ascending=False, method="first")
     frame["level"] = [f"{level}, {_stage(result, level)}" for level in frame["entry_level"]]
-    return frame.rename(columns={"gained": "R² gained", "energy": "energy (pixel²)"})
+    return frame.rename(columns={"gained": "R² gained", "energy": "energy (squared pixel value)"})
 
 
 def _of_level(result: xr.Dataset, level: int) -> xr.Dataset:

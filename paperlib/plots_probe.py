@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from paperlib.measures import LOST, collapse_depth
-from paperlib.plots import paper_style, pixels, sign
+from paperlib.plots import BLUE, ORANGE, paper_style, pixels, sign
 from paperlib.plots_study import draw_picture
 from paperlib.results import provenance
 
@@ -21,9 +21,8 @@ def report(result: xr.Dataset, *, title: str | None = None) -> Figure:
 
     Args:
         result: of `probe`.
-        title: instead of the model's class and the number of images.
+        title: instead of model, images, resolution and what is left at the end.
     """
-    about = provenance(result)
     pictured = "example" in result
     with paper_style():
         height = 4.6 if pictured else 3.4
@@ -35,9 +34,7 @@ def report(result: xr.Dataset, *, title: str | None = None) -> Figure:
         _geometry(geometry, result)
         if pictured:
             _pictures(panels[1], result)
-        config, data = about["config"], about["data"]
-        images = data["train_images"] + data["test_images"]
-        sign(figure, title or f"{config['model']}  ·  {images} images", result)
+        sign(figure, title or describe(result), result)
     return figure
 
 
@@ -45,9 +42,9 @@ def compare(results: dict[str, xr.Dataset]) -> Figure:
     """A figure of several models: R² along their stages, from the input (0) to the output (1)."""
     with paper_style():
         figure, axis = plt.subplots(figsize=(6.4, 3.4))
-        for number, (name, result) in enumerate(results.items()):
+        for name, result in results.items():
             places = result.stage.values / result.sizes["stage"]
-            axis.plot(places, result["r_squared"], ".-", color=f"C{number}", ms=3, label=name)
+            axis.plot(places, result["r_squared"], ".-", ms=3, label=name)
         axis.axhline(LOST, color="0.6", lw=0.8, ls=":")
         axis.set(
             xlabel="place in the model (0: input, 1: output)",
@@ -56,8 +53,30 @@ def compare(results: dict[str, xr.Dataset]) -> Figure:
             title="Fraction of the input that comes back",
         )
         axis.legend(fontsize=6.5)
-        sign(figure, "  ·  ".join(results), next(iter(results.values())))
+        samples = dict.fromkeys(map(samples_of, results.values()))
+        sign(figure, "\n".join(samples), next(iter(results.values())))
     return figure
+
+
+def describe(result: xr.Dataset) -> str:
+    """A report's title in words: the model, what is left of the input at its end, and of which."""
+    config = provenance(result)["config"]
+    left = float(result["r_squared"][-1])
+    model = (
+        f"{config['model']}, {config['parameters']:,} parameters, {result.sizes['stage']} stages"
+    )
+    return f"{model}  ·  R² at the end: {left:z.2f}\n{samples_of(result)}"
+
+
+def samples_of(result: xr.Dataset) -> str:
+    """The samples and the resolution of a report in words."""
+    about = provenance(result)
+    data = about["data"]
+    shape = "×".join(map(str, data["shape"]))
+    return (
+        f"inputs of {shape}  ·  {data['train_images']:,} fitted, {data['test_images']:,} held out"
+        f"  ·  λ = {about['config']['resolution']:g}"
+    )
 
 
 def _kept(axis: Axes, result: xr.Dataset) -> None:
@@ -80,15 +99,15 @@ def _kept(axis: Axes, result: xr.Dataset) -> None:
 
 
 def _geometry(axis: Axes, result: xr.Dataset) -> None:
-    axis.plot(result.stage, result["correlation"], ".-", color="C0")
+    axis.plot(result.stage, result["correlation"], ".-", color=BLUE)
     axis.set(title="Geometry of activations", ylim=(-0.1, 1.05))
-    axis.set_ylabel("mean cosine of different inputs", color="C0")
+    axis.set_ylabel("mean cosine of different inputs", color=BLUE)
     other = axis.twinx()
     apart = result["separation"].clip(min=1e-6)
-    other.plot(result.stage, apart, ".-", color="C1")
+    other.plot(result.stage, apart, ".-", color=ORANGE)
     limits = (min(0.1, 0.7 * float(apart.min())), max(10.0, 1.4 * float(apart.max())))
     other.set(yscale="log", ylim=limits)
-    other.set_ylabel("distance of neighbours (at the input: 1)", color="C1")
+    other.set_ylabel("distance of neighbours (at the input: 1)", color=ORANGE)
     _name_stages(axis, result)
 
 
@@ -97,7 +116,7 @@ def _name_stages(axis: Axes, result: xr.Dataset) -> None:
     step = -(-count // NAMED)
     names = [str(name)[-22:] for name in result["layer"].values[::step]]
     axis.set_xticks(result.stage.values[::step], names, rotation=90, fontsize=5)
-    axis.set_xlim(0.5, count + 0.5)
+    axis.set(xlim=(0.5, count + 0.5), xlabel="layer (its name in the model)")
 
 
 def _pictures(panel: SubFigure, result: xr.Dataset) -> None:

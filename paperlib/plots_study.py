@@ -13,7 +13,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from paperlib.plots import SEQUENTIAL, network_of, paper_style, pixels, sign
+from paperlib.plots import PALETTE, SEQUENTIAL, network_of, paper_style, pixels, sign
 from paperlib.results import provenance
 
 COLUMNS = 10  # pictures in a row
@@ -80,7 +80,7 @@ def curves(result: xr.Dataset) -> Figure:
         for state, style in (("untrained", "--"), ("trained", "-")):
             at = result.sel(state=state)
             for number, kind in enumerate(result.shown.values):
-                look = {"color": f"C{number}", "ls": style, "lw": 1.0}
+                look = {"color": PALETTE[number % len(PALETTE)], "ls": style, "lw": 1.0}
                 label = kind if state == "trained" else None
                 axes[0].plot(at.level, at.r_squared.sel(shown=kind), label=label, **look)
                 axes[1].plot(at.level[1:], at.relative_entropy.sel(shown=kind)[1:], **look)
@@ -213,14 +213,13 @@ def _write_verdicts(axis: Axes, verdict: xr.DataArray, label: int, at: xr.Datase
     for line, seen in enumerate(verdict.values):
         axis.text(
             0.5,
-            -0.03 - 0.13 * line,
+            -0.03 - 0.14 * line,
             f"{'net' if line == 0 else 'mean'}: {_short(str(names[seen]))}",
             transform=axis.transAxes,
             ha="center",
             va="top",
-            fontsize=5.5,
+            fontsize=6.5,
             color=RIGHT if seen == label else WRONG,
-            fontweight="normal" if seen == label else "bold",
         )
 
 

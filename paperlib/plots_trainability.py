@@ -8,11 +8,15 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.optimize import isotonic_regression
 
 from paperlib.plots import (
     COLLAPSE,
+    COLLAPSE_LABEL,
+    CUTOFF,
     PUBLISHED_WALLS,
     SEQUENTIAL,
+    SOLVER_COLOURS,
     VARIANCE,
     check_comparable,
     collapse_depths,
@@ -21,6 +25,7 @@ from paperlib.plots import (
     draw_theory,
     edges,
     heat_map,
+    legend_below,
     mean_with_bars,
     network_of,
     paper_style,
@@ -28,7 +33,11 @@ from paperlib.plots import (
     sign,
 )
 from paperlib.results import provenance
-from paperlib.scoring import accuracy_of, threshold_of, trainable_depth
+from paperlib.scoring import accuracy_of, predictor_label, threshold_of, trainable_depth
+
+LINE = 7  # points from one name to the next
+DECADES = 3  # of 1 − AUC that are drawn
+NAMED_LEFT = ("_ridge", "correlation_depth", "ntk_condition")  # on the right there are others' dots
 
 
 def trainability(trained: xr.Dataset, predicted: xr.Dataset) -> Figure:
@@ -49,17 +58,17 @@ def trainability(trained: xr.Dataset, predicted: xr.Dataset) -> Figure:
         figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.0), sharex=True, sharey=True)
         _accuracy_map(left, trained)
         draw_theory(left, predicted, colour="white")
-        depth_lines(left, predicted, COLLAPSE, "C3")
+        depth_lines(left, predicted, COLLAPSE_LABEL, COLLAPSE)
         draw_theory(right, predicted, colour="0.55")
-        depth_lines(right, predicted, COLLAPSE, "C3")
+        depth_lines(right, predicted, COLLAPSE_LABEL, COLLAPSE)
         cutoff = predicted["cutoff"].where(predicted["finished"] == 1)
-        mean_with_bars(right, cutoff, "published cutoff", "C0")
+        mean_with_bars(right, cutoff, "published cutoff", CUTOFF)
         threshold = threshold_of(trained)
         _measured_depths(right, trained, threshold)
         right.set(title=f"Trained to {threshold:.0%} accuracy, and predicted", xlabel=VARIANCE)
         right.set_xlim(*edges(trained.sigma_w2.values)[[0, -1]])
         right.set_ylim(0, 1.05 * edges(trained.depth.values)[-1])
-        right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=4, fontsize=6)
+        legend_below(right, ncols=4)
         sign(figure, describe_training(trained), trained)
     return figure
 
@@ -89,14 +98,17 @@ def wall_and_training(result: xr.Dataset, trained: xr.Dataset) -> Figure:
             heat_map(below, result, measure)
             depths = collapse_depths(result).mean("seed")
             seen = depths.where(depths <= depth)
-            below.plot(seen.sigma_w2, seen, color="C1", lw=1.2, label=COLLAPSE)
-            below.plot([*known.values()], [*known], "o", color="C1", mec="white", label="published")
+            below.plot(seen.sigma_w2, seen, color=COLLAPSE, lw=1.4, label=COLLAPSE_LABEL)
+            below.plot(
+                [*known.values()], [*known], "o", color="white", mec="black", label="published"
+            )
             for level in trained.depth.values[trained.depth.values <= depth]:
-                below.axhline(level, color="white", lw=0.6, ls=":")
+                below.axhline(level, color="white", lw=0.6, ls=":", label="trained depth")
             below.set_ylabel("depth")
             above = figure.add_subplot(grid[0, column], sharex=below)
             _training_bars(above, trained)
-        below.legend(loc="upper right", fontsize=6, labelcolor="white")
+        ground = {"frameon": True, "facecolor": "0.35"}  # on which white lines are seen
+        legend_below(below, ncols=3, labelcolor="white", **ground)
         title = f"{describe(result)}\nbars: {describe_training(trained)}"
         sign(figure, title, result)
     return figure
@@ -167,7 +179,7 @@ def _measured_depths(axis: Axes, trained: xr.Dataset, threshold: float) -> None:
     axis.plot(at, np.full(len(at), deepest), "^", color="black", ms=5, label="… or deeper")
 
 
-def cost_against_auc(tables: Mapping[str, pd.DataFrame]) -> Figure:
+def cost_against_auc(tables: Mapping[str, pd.DataFrame], *trained: xr.Dataset) -> Figure:
     """A figure of how well predictors do against what they cost, a panel for each data set.
 
     Upwards, 1 - AUC falls on a logarithmic scale, so that the best can be told apart.
@@ -175,50 +187,84 @@ def cost_against_auc(tables: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         tables: by data set, from `scoring.scoreboard`. Predictors on the Pareto front, which none
             beats at less cost, are joined by a line.
+        trained: the trainings that the predictors are judged by; the title names their networks.
     """
     with paper_style():
         figure, axes = plt.subplots(1, len(tables), figsize=(5.2 * len(tables), 5), sharey=True)
         for axis, (name, table) in zip(np.atleast_1d(axes), tables.items(), strict=True):
             _predictors(axis, table)
             axis.axhline(0.5, color="0.8", lw=0.8, ls=":")
-            axis.set(
-                xscale="log",
-                yscale="log",
-                ylim=(1, 1e-3),
-                title=name,
-                xlabel="CPU seconds to judge one network at all depths",
-            )
+            axis.set(xscale="log", yscale="log", ylim=(1, 10**-DECADES), title=name)
+            axis.set_xlabel("CPU seconds to judge one network at all depths")
+            first, last = axis.get_xlim()
+            axis.set_xlim(first, last * 30)  # room for the last names
             axis.set_yticks(
                 [1, 0.5, 0.1, 0.05, 0.01, 0.005], ["0", "0.5", "0.9", "0.95", "0.99", "0.995"]
             )
             axis.minorticks_off()
-        np.atleast_1d(axes)[0].set_ylabel("ROC-AUC of “this network trains”")
-        figure.suptitle("Predictors of trainability: agreement against cost", fontsize=9)
+        first = np.atleast_1d(axes)[0]
+        first.set_ylabel("ROC-AUC of “this network trains” (scale: 1 − AUC, logarithmic)")
+        _solver_legend(first)
+        title = "Predictors of trainability: agreement against cost"
+        networks = dict.fromkeys(network_of(r).split("  ·  ", 1)[1] for r in trained)
+        figure.suptitle("  ·  ".join([title, *networks]), fontsize=9)
     return figure
 
 
+def _solver_legend(axis: Axes) -> None:
+    colours = {
+        "reconstruction, closed form": SOLVER_COLOURS["ridge"],
+        "reconstruction, Adam": SOLVER_COLOURS["adam"],
+        "everything else": "0.4",
+    }
+    for label, colour in colours.items():
+        axis.plot([], [], "o", ms=4, color=colour, label=label)
+    axis.plot([], [], color="0.7", lw=1, label="none better at less cost")
+    axis.legend(loc="upper left", fontsize=6)
+
+
 def _predictors(axis: Axes, table: pd.DataFrame) -> None:
-    """Nothing; draws a dot with its name for each predictor, left and right of it by turns."""
+    """Nothing; draws a dot with its name for each predictor."""
     wrong = (1 - table["auc"]).clip(lower=2e-3)
-    for place, predictor in enumerate(map(str, table.index)):
+    beside = _apart(wrong, axis)
+    for predictor in map(str, table.index):
         seconds, spread = (float(table[c][predictor]) for c in ("seconds", "auc_std"))
         height = float(wrong[predictor])
-        colour = "C0" if "_ridge" in predictor else "C1" if "_adam" in predictor else "0.4"
+        solver = predictor.rpartition("_")[2]
+        colour = SOLVER_COLOURS.get(solver, "0.4")
         bar = [[min(spread, 0.5 * height)], [spread]]
         axis.errorbar(seconds, height, yerr=bar, fmt="o", ms=4, color=colour, elinewidth=0.6)
-        left = bool(place % 2) and seconds > 0.1
+        left = predictor.endswith(NAMED_LEFT)
         axis.annotate(
-            predictor.replace("_", " "),
+            predictor_label(predictor),
             (seconds, height),
-            xytext=(-5 if left else 5, -2),
+            xytext=(-8 if left else 8, beside[predictor]),
             textcoords="offset points",
             ha="right" if left else "left",
+            va="center",
             fontsize=5.5,
             color=colour,
+            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": colour, "shrinkA": 0, "shrinkB": 2},
         )
     front = table.sort_values(["seconds", "auc"], ascending=[True, False])
     front = front[front["auc"] > front["auc"].cummax().shift(fill_value=0)]
     axis.plot(front["seconds"], wrong[front.index], color="0.7", lw=1, zorder=0)
+
+
+def _apart(wrong: pd.Series, axis: Axes) -> dict[str, float]:
+    """By predictor, by how many points its name is moved up, so that a solver's do not collide.
+
+    As little as possible: the isotonic regression of the heights less what the names above take.
+    """
+    decade = axis.get_window_extent().height / axis.figure.dpi * 72 / DECADES
+    moved: dict[str, float] = {}
+    groups = wrong.index.map(lambda name: name.rpartition("_")[2])
+    for solver, theirs in wrong.groupby(groups):
+        heights = -decade * np.log10(theirs.sort_values(ascending=False))
+        steps = LINE * np.arange(len(heights)) if solver in SOLVER_COLOURS else 0
+        fitted = isotonic_regression(heights - steps).x + steps
+        moved |= dict(zip(heights.index, fitted - heights, strict=True))
+    return moved
 
 
 def mistakes_maps(trained: xr.Dataset, wrong: xr.DataArray) -> Figure:
@@ -250,7 +296,7 @@ def mistakes_maps(trained: xr.Dataset, wrong: xr.DataArray) -> Figure:
                 edgecolors="0.85",
                 linewidth=0.2,
             )
-            axis.set_title(str(name).replace("_", " "), fontsize=7)
+            axis.set_title(predictor_label(str(name)), fontsize=6)
         for axis in axes.flat[wrong.sizes["predictor"] :]:
             axis.set_visible(False)
         ticks = np.arange(wrong.sizes["depth"])
@@ -259,7 +305,21 @@ def mistakes_maps(trained: xr.Dataset, wrong: xr.DataArray) -> Figure:
             axis.set_ylabel("depth")
         for axis in axes[-1]:
             axis.set_xlabel(VARIANCE)
-        bar = figure.colorbar(mesh, ax=axes, ticks=[-1, 0, 1], shrink=0.8)
-        bar.ax.set_yticklabels(["missed", "right", "promised"], fontsize=6)
+        shares = _shares_wrong(trained.sizes["seed"])
+        bar = figure.colorbar(mesh, ax=axes, ticks=[*shares], shrink=0.8)
+        bar.ax.set_yticklabels([*shares.values()], fontsize=6)
         sign(figure, describe_training(trained), trained)
     return figure
+
+
+def _shares_wrong(seeds: int) -> dict[float, str]:
+    """By value of `scoring.mistakes`, what it means."""
+    if seeds == 1:
+        return {-1: "missed", 0: "right", 1: "promised"}
+    return {
+        -1: "missed in\nevery seed",
+        -1 / seeds: f"missed in\n1 of {seeds} seeds",
+        0: "right",
+        1 / seeds: f"promised in\n1 of {seeds} seeds",
+        1: "promised in\nevery seed",
+    }

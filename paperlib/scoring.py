@@ -34,7 +34,27 @@ OF_DEPTH = (  # predictors whose scores are above 0 just down to a depth of thei
     *(f"{name}_{solver}" for name in DEPTHS_REACHED for solver in SOLVERS),
     "correlation_depth",
 )
+_LABELS = {
+    "r_squared": "R²",
+    "collapse_depth": "collapse depth of R²",
+    "gram_entropy": "Gram entropy",
+    "cutoff": "published cutoff",
+    "correlation_depth": "6 ξ_c (mean field)",
+    "naswot": "NASWOT",
+    "snip": "SNIP",
+    "synflow": "SynFlow",
+    "ntk_condition": "NTK condition number",
+}
+_FITTED = {"ridge": "closed form", "adam": "Adam"}
 _COLUMN = ("sigma_w2", "seed")  # one untrained network predicts all depths
+
+
+def predictor_label(name: str) -> str:
+    """A predictor's name in figures and tables, e.g. "R², closed form" of r_squared_ridge."""
+    measure, _, solver = name.rpartition("_")
+    if solver in _FITTED:
+        return f"{predictor_label(measure)}, {_FITTED[solver]}"
+    return _LABELS.get(name, name.replace("_", " "))
 
 
 def trained_threshold(accuracy: ArrayLike, *, classes: int) -> float:

@@ -1,11 +1,13 @@
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.collections import QuadMesh
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
@@ -92,8 +94,6 @@ def test_a_phase_diagram_names_its_data_and_draws_all_measures_and_three_phases(
 
 def test_a_residual_network_has_no_phases_and_mean_field_has_no_fixed_point() -> None:
     words = texts(plots.phase_diagram(result(architecture="resnet", sigma_b2=2e-5)))
-    assert "1 − c halved" in words
-    assert "signal < λ" in words
     assert "small" in words
     for absent in ("xi_c", "critical", "chaotic"):
         assert absent not in words
@@ -198,3 +198,86 @@ def test_every_cell_of_a_notebook_shows_its_figure() -> None:
     NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
     shown = [[o.output_type for o in cell.outputs] for cell in notebook.cells]
     assert shown == [["display_data"]] * 3
+
+
+def test_colours_are_the_styles_own_also_where_the_figure_is_shown_outside_of_it() -> None:
+    figures = [plots.phase_diagram(result()), plots.solver_comparison(result(), result("adam"))]
+    for line in (line for figure in figures for line in figure.findobj(plt.Line2D)):
+        assert not re.fullmatch(r"C\d", str(line.get_color())), line.get_label()
+
+
+def test_files_are_written_in_the_style_also_outside_of_it(tmp_path: Path) -> None:
+    png, pdf = plots.save(plots.heat_maps(result()), tmp_path / "figure", result())
+    with Image.open(png) as picture:
+        assert picture.width == 10.5 * 200
+    assert b"/Type3" not in pdf.read_bytes()
+
+
+def legend(axis: plt.Axes) -> list[str]:
+    return [text.get_text() for text in axis.get_legend().get_texts()]
+
+
+def test_a_legend_lists_what_is_seen_inside_the_axes_and_lies_below_them() -> None:
+    words = texts(plots.phase_diagram(result(architecture="cnn", sigma_b2=2e-5, depth=40)))
+    assert "mean field: signal < λ" in words
+    figure = plots.phase_diagram(result(architecture="resnet", sigma_b2=2e-5))
+    axis = next(a for a in figure.axes if a.get_title(loc="left") == "Depth reached")
+    assert "mean field: signal < λ" not in legend(axis)  # never, at these variances
+    assert {plots.COLLAPSE_LABEL, plots.CENSORED, "published cutoff"} <= set(legend(axis))
+    figure.draw_without_rendering()
+    assert axis.get_legend().get_window_extent().y1 < axis.get_window_extent().y0
+
+
+def test_the_legend_of_two_solvers_names_each_line_and_says_how_deep_was_measured() -> None:
+    axis = plots.solver_comparison(result(), result("adam", depth=8)).axes[2]
+    assert sorted(legend(axis)) == [
+        "Adam: collapse depth", "Adam: cutoff (of 8 stages)", plots.CENSORED,
+        "ridge: collapse depth", "ridge: cutoff (of 12 stages)",
+    ]  # fmt: skip
+    assert axis.get_ylim()[1] < 12  # the depth of the deeper one
+
+
+def panel(figure: plt.Figure, title: str) -> tuple[plt.Axes, QuadMesh]:
+    axis = next(a for a in figure.axes if a.get_title(loc="left") == title)
+    return axis, axis.collections[0]
+
+
+@pytest.mark.parametrize(("architecture", "least"), [("mlp", -19.3), ("cnn", -10), ("resnet", -10)])
+def test_small_differences_of_entropy_do_not_fill_the_colours(
+    architecture: str, least: float
+) -> None:
+    made = result(architecture=architecture, sigma_b2=2e-5)
+    made["differential_entropy"] = made["r_squared"] - 6
+    _, mesh = panel(plots.heat_maps(made), "Differential entropy")
+    assert mesh.get_clim() == (least, -5)
+    assert mesh.colorbar.extend == "neither"
+
+
+def test_a_colour_bar_has_an_arrow_where_values_lie_beyond_it() -> None:
+    made = result()
+    made["differential_entropy"][:] = -4.0
+    assert panel(plots.heat_maps(made), "Differential entropy")[1].colorbar.extend == "max"
+    made["r_squared"][0] = -0.5
+    assert panel(plots.heat_maps(made), "R²")[1].colorbar.extend == "min"
+
+
+def test_r_squared_that_is_below_0_everywhere_is_shown_on_a_scale_of_its_own() -> None:
+    made = result("adam")
+    made["r_squared"] -= 2
+    _, mesh = panel(plots.heat_maps(made), "R²")
+    assert mesh.get_clim() == (-2, 0)
+    assert "0: average" in mesh.colorbar.ax.get_ylabel()
+    assert panel(plots.heat_maps(result()), "R²")[1].get_clim() == (0, 1)
+
+
+def test_what_has_no_value_is_grey_and_said_to_be() -> None:
+    made = result()
+    made["differential_entropy"][0] = np.nan
+    axis, mesh = panel(plots.heat_maps(made), "Differential entropy")
+    assert "grey: no value" in mesh.colorbar.ax.get_ylabel()
+    assert axis.get_facecolor()[:3] == (0.85, 0.85, 0.85)
+
+
+def test_no_cell_of_a_map_reaches_below_a_variance_of_0() -> None:
+    assert plots.edges(np.array([0.1, 1.0, 4.0])).tolist() == [0, 0.55, 2.5, 5.5]
+    assert plots.edges(np.array([0.01])).tolist() == [0, 0.01 + 0.05]

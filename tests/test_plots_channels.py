@@ -65,8 +65,17 @@ def test_answers_are_drawn_on_one_scale(result: xr.Dataset) -> None:
 
 def test_curves_says_where_a_cascade_lies_below_the_axis(result: xr.Dataset) -> None:
     lost = result.assign(r_squared=result.r_squared - 5)
-    label = plots_channels.curves(lost).axes[0].get_legend_handles_labels()[1][0]
-    assert "R² from −4.0" in label.replace("-", "−")
+    figure = plots_channels.curves(lost)
+    axis = figure.axes[0]
+    assert "below the axis, R² −4.0" in axis.get_legend_handles_labels()[1][0]
+    assert axis.lines[1].get_marker() == "v"
+    assert len(axis.lines[1].get_xdata()) == result.sizes["level"]
+    figure.draw_without_rendering()
+    assert axis.get_legend().get_window_extent().y1 < axis.get_window_extent().y0
+
+
+def test_energy_has_a_unit_in_words(result: xr.Dataset) -> None:
+    assert plots_channels.curves(result).axes[2].get_xlabel() == "energy (squared pixel value)"
 
 
 def test_the_ranking_is_a_table_of_the_best(result: xr.Dataset) -> None:

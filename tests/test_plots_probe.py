@@ -46,3 +46,21 @@ def test_models_are_compared_along_their_relative_depth() -> None:
     np.testing.assert_allclose(axis.lines[0].get_xdata(), [0.25, 0.5, 0.75, 1])
     np.testing.assert_allclose(axis.lines[1].get_ydata(), [0.8, 0.4])
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["deep", "shallow"]
+
+
+def test_a_title_tells_the_model_the_samples_the_resolution_and_what_is_left() -> None:
+    title = plots_probe.report(report([0.9, 0.12]).result).get_suptitle()
+    for expected in ("Mine, 7 parameters, 2 stages", "R² at the end: 0.12", "inputs of 1×4×4",
+                     "80 fitted, 20 held out", "λ = 0.001"):  # fmt: skip
+        assert expected in title
+    compared = plots_probe.compare({"a": report([0.9]).result, "b": report([0.8]).result})
+    assert compared.get_suptitle() == title.splitlines()[1]
+
+
+def test_the_names_below_the_axes_are_said_to_be_those_of_layers() -> None:
+    axes = plots_probe.report(report([0.9, 0.5]).result).axes[:2]
+    assert [axis.get_xlabel() for axis in axes] == ["layer (its name in the model)"] * 2
+
+
+def test_nothing_that_is_left_has_no_sign() -> None:
+    assert "R² at the end: 0.00" in plots_probe.describe(report([0.9, -0.001]).result)

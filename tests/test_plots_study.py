@@ -109,6 +109,7 @@ def test_a_verdict_other_than_the_label_is_told_apart_by_colour() -> None:
     colours = [text.get_color() for text in said[:5]]
     assert [text.get_text() for text in said[:5]] == ["net: class 1"] * 3 + ["net: class 2"] * 2
     assert colours == [plots_study.RIGHT] * 3 + [plots_study.WRONG] * 2
+    assert {text.get_fontweight() for text in said} == {"normal"}  # bold is illegible when small
 
 
 def test_deep_networks_and_many_classes_are_drawn_in_part() -> None:

@@ -1,15 +1,17 @@
 import json
 from functools import partial
+from itertools import combinations
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from matplotlib.text import Text
 from test_plots import GRID, result
 
 from paperlib import plots_trainability as plots
-from paperlib.config import TrainingSweep
+from paperlib.config import RECONSTRUCTED, SOLVERS, TrainingSweep
 
 DEPTHS = (2, 4, 8, 12)
 
@@ -77,6 +79,19 @@ def test_bars_of_accuracy_stand_above_the_maps_of_what_is_lost() -> None:
     assert np.isnan(seen[1:]).all()
 
 
+def test_the_legend_of_a_wall_lies_below_the_map_and_leaves_out_what_is_not_drawn() -> None:
+    cascades, trainings = (
+        f(architecture="resnet", sigma_b2=2e-5) for f in (partial(result, depth=40), trained)
+    )
+    cascades["r_squared"][:] = 0.5  # nothing collapses
+    figure = plots.wall_and_training(cascades, trainings)
+    figure.draw_without_rendering()
+    for axis in (a for a in figure.axes if a.get_legend()):
+        words = [text.get_text() for text in axis.get_legend().get_texts()]
+        assert "collapse depth (R² < 0.02)" not in words
+        assert axis.get_legend().get_window_extent().y1 < axis.get_window_extent().y0
+
+
 def test_what_a_search_left_out_stays_empty() -> None:
     some = trained()
     some["finished"][0] = 0
@@ -111,11 +126,30 @@ def test_the_front_joins_the_predictors_that_none_beats_at_less_cost() -> None:
     )
     figure = plots.cost_against_auc({"mnist": table, "cifar10": table})
     assert [axis.get_title(loc="left") for axis in figure.axes] == ["mnist", "cifar10"]
-    front = figure.axes[0].lines[-2]  # the last line is that of a coin
+    front = figure.axes[1].lines[-2]  # the last line is that of a coin
     assert front.get_xdata().tolist() == [0.01, 0.1, 1.0]
     assert {text.get_text() for text in figure.axes[0].texts} == {
-        "r squared ridge", "correlation depth", "snip", "random",
+        "R², closed form", "6 ξ_c (mean field)", "SNIP", "random",
     }  # fmt: skip
+
+
+def test_the_names_of_predictors_that_are_as_good_do_not_collide() -> None:
+    names = [f"{name}_{solver}" for name in RECONSTRUCTED for solver in SOLVERS]
+    column = {"auc": 0.987, "auc_std": 0.002, "seconds": 1.0}
+    figure = plots.cost_against_auc({"mnist": pd.DataFrame([column] * len(names), names)})
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(text) for text in figure.axes[0].texts]  # without its line
+    for one, other in combinations(boxes, 2):
+        assert not one.overlaps(other)
+
+
+def test_the_figure_of_costs_states_its_scale_its_colours_and_the_network() -> None:
+    table = pd.DataFrame({"auc": 0.9, "auc_std": 0.1, "seconds": 1.0}, ["r_squared_adam"])
+    figure = plots.cost_against_auc({"mnist": table}, trained(), trained())
+    assert "1 − AUC, logarithmic" in figure.axes[0].get_ylabel()
+    assert figure.get_suptitle().count("MLP, width 64, tanh") == 1
+    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert "reconstruction, closed form" in legend
 
 
 def test_mistakes_have_a_map_for_each_predictor() -> None:
@@ -127,3 +161,5 @@ def test_mistakes_have_a_map_for_each_predictor() -> None:
     shown = [axis for axis in figure.axes if axis.get_visible() and axis.collections]
     assert [axis.get_title(loc="left") for axis in shown[:6]] == list("abcdef")
     np.testing.assert_allclose(shown[2].collections[0].get_array(), wrong[2].T)
+    words = [tick.get_text() for tick in figure.axes[-1].get_yticklabels()]
+    assert "missed in\n1 of 2 seeds" in words

@@ -12,7 +12,13 @@ from paperlib import critical_sigma_w2, initialise, load_dataset, probe
 from paperlib.report import Report, report_of, weights_of
 
 ABOUT: dict[str, Any] = {
-    "config": {"model": "Mine", "parameters": 7, "target": [1, 4, 4], "target_is_whole": True},
+    "config": {
+        "model": "Mine",
+        "parameters": 7,
+        "resolution": 1e-3,
+        "target": [1, 4, 4],
+        "target_is_whole": True,
+    },
     "data": {"shape": [1, 4, 4], "train_images": 80, "test_images": 20, "checksum": "0" * 64},
     "computed": [{"commit": "abc", "versions": {"torch": "2"}}],
     "finished_at": "2026-01-01T00:00:00+00:00",

@@ -10,9 +10,11 @@ import pytest
 import scipy.stats
 import xarray as xr
 
+from paperlib.config import PREDICTORS
 from paperlib.scoring import (
     best_threshold,
     mistakes,
+    predictor_label,
     rank_correlation,
     roc_auc,
     scoreboard,
@@ -502,3 +504,10 @@ def test_trainings_that_taught_nothing_are_refused() -> None:
         row(TRAINS, np.full((3, 2, 3), NAN))
     with pytest.raises(ValueError, match="no network has learnt anything"):
         row(TRAINS, np.full((3, 2, 3), 0.118))
+
+
+def test_predictors_are_named_as_in_the_readme() -> None:
+    labels = {predictor_label(name) for name in PREDICTORS}
+    assert len(labels) == len(PREDICTORS)
+    assert {"R², closed form", "published cutoff, Adam", "6 ξ_c (mean field)"} <= labels
+    assert not any("_" in label.replace("ξ_c", "") for label in labels)
