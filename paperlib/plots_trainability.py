@@ -67,7 +67,7 @@ def trainability(trained: xr.Dataset, predicted: xr.Dataset) -> Figure:
         _measured_depths(right, trained, threshold)
         right.set(title=f"Trained to {threshold:.0%} accuracy, and predicted", xlabel=VARIANCE)
         right.set_xlim(*edges(trained.sigma_w2.values)[[0, -1]])
-        right.set_ylim(0, 1.05 * edges(trained.depth.values)[-1])
+        right.set_ylim(0, edges(trained.depth.values)[-1])
         legend_below(right, ncols=4)
         sign(figure, describe_training(trained), trained)
     return figure
