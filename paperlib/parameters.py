@@ -113,6 +113,7 @@ class _ComparedGrid(_CascadeGrid):
 class PhaseDiagram(_ComparedGrid):
     """The parameters of the MLP's phase diagram, and the sweeps that they stand for."""
 
+    steps: int = option(40, low=0)
     width: int = option(0, low=0, high=100_000)
     calibration: str = ""
     trained: str = "trainability_mnist.nc"
