@@ -103,6 +103,8 @@ def main(text: str) -> None:
 
     import noted_sweep  # by its name, for that is how workers import what they are sent
 
+    # as in a terminal: what a shell starts in its background ignores Ctrl-C, and so would this
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     options = json.loads(text)
     home = os.environ["PAPERLIB_HOME"]
     noted = partial(noted_sweep.finish, seconds=options.get("seconds", 0.0), home=home)
