@@ -34,7 +34,7 @@ PALETTE = rc_params_from_file(STYLE, use_default_template=False)["axes.prop_cycl
 ]
 BLUE, ORANGE, GREEN = PALETTE[:3]
 SOLVER_COLOURS = {"ridge": BLUE, "adam": ORANGE}
-COLLAPSE, CUTOFF = "#D81B60", GREEN  # the depths; red stands out of viridis
+COLLAPSE_COLOUR, CUTOFF_COLOUR = "#D81B60", GREEN  # the depths; red stands out of viridis
 
 VARIANCE = r"weight variance $\sigma_w^2$"
 COLLAPSE_LABEL, CENSORED = (
@@ -153,7 +153,7 @@ def resolution_calibration(calibration: xr.Dataset, adam: xr.Dataset) -> Figure:
         axis.set(
             xscale="log",
             xlabel="resolution λ (squared activation units)",
-            ylabel=COLLAPSE,
+            ylabel=COLLAPSE_LABEL,
             title="What the resolution does",
         )
         default = RESOLUTION[provenance(calibration)["config"]["architecture"]]
@@ -424,9 +424,9 @@ def _mean_field(
 
 def _depths_reached(axis: Axes, result: xr.Dataset) -> None:
     draw_theory(axis, result, colour="0.55")
-    depth_lines(axis, result, COLLAPSE_LABEL, COLLAPSE)
+    depth_lines(axis, result, COLLAPSE_LABEL, COLLAPSE_COLOUR)
     cutoff = result["cutoff"].where(result["finished"] == 1)
-    mean_with_bars(axis, cutoff, "published cutoff", CUTOFF)
+    mean_with_bars(axis, cutoff, "published cutoff", CUTOFF_COLOUR)
     depth = result.sizes["depth"]
     axis.axhline(depth, color="0.8", lw=0.6, zorder=0)
     axis.set(title="Depth reached", xlabel=VARIANCE, ylabel="depth", ylim=(0, 1.1 * (depth + 1)))

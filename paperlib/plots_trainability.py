@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
 from paperlib.plots import (
-    COLLAPSE,
+    COLLAPSE_COLOUR,
     COLLAPSE_LABEL,
-    CUTOFF,
+    CUTOFF_COLOUR,
     PUBLISHED_WALLS,
     SEQUENTIAL,
     SOLVER_COLOURS,
@@ -58,11 +58,11 @@ def trainability(trained: xr.Dataset, predicted: xr.Dataset) -> Figure:
         figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.0), sharex=True, sharey=True)
         _accuracy_map(left, trained)
         draw_theory(left, predicted, colour="white")
-        depth_lines(left, predicted, COLLAPSE_LABEL, COLLAPSE)
+        depth_lines(left, predicted, COLLAPSE_LABEL, COLLAPSE_COLOUR)
         draw_theory(right, predicted, colour="0.55")
-        depth_lines(right, predicted, COLLAPSE_LABEL, COLLAPSE)
+        depth_lines(right, predicted, COLLAPSE_LABEL, COLLAPSE_COLOUR)
         cutoff = predicted["cutoff"].where(predicted["finished"] == 1)
-        mean_with_bars(right, cutoff, "published cutoff", CUTOFF)
+        mean_with_bars(right, cutoff, "published cutoff", CUTOFF_COLOUR)
         threshold = threshold_of(trained)
         _measured_depths(right, trained, threshold)
         right.set(title=f"Trained to {threshold:.0%} accuracy, and predicted", xlabel=VARIANCE)
@@ -98,7 +98,7 @@ def wall_and_training(result: xr.Dataset, trained: xr.Dataset) -> Figure:
             heat_map(below, result, measure)
             depths = collapse_depths(result).mean("seed")
             seen = depths.where(depths <= depth)
-            below.plot(seen.sigma_w2, seen, color=COLLAPSE, lw=1.4, label=COLLAPSE_LABEL)
+            below.plot(seen.sigma_w2, seen, color=COLLAPSE_COLOUR, lw=1.4, label=COLLAPSE_LABEL)
             below.plot(
                 [*known.values()], [*known], "o", color="white", mec="black", label="published"
             )

@@ -165,6 +165,7 @@ def test_a_calibration_draws_a_line_per_variance() -> None:
     figure = plots.resolution_calibration(both, result("adam"))
     lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 2]
     assert sum(line.get_marker() == "." for line in lines) == len(GRID)
+    assert figure.axes[0].get_ylabel() == "collapse depth (R² < 0.02)"
 
 
 def test_results_of_other_networks_or_data_are_not_compared() -> None:
