@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from paperlib import paths
+from paperlib import paths, photographs
 from paperlib.datasets import FALLBACKS, NAMES, availability
 from paperlib.libraries import TORCHVISION
 from paperlib.weights import located
@@ -97,7 +97,7 @@ def _named(key: str, text: str) -> Path | None:
     if key == "weights":
         return located(text)
     if key == "photographs":
-        return given if given.is_dir() else paths.data_root() / given
+        return photographs.located(text)
     return given if key in _PICTURES else None
 
 

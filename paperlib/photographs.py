@@ -77,9 +77,7 @@ def load_photographs(
     if name == "bundled":
         return _bundled(split, side, limit or _CROPS[split], seed)
     place = paths.data_root(root)
-    folder = _imagenette(place) if name == "imagenette" else Path(name).expanduser()
-    if not folder.is_dir() and not folder.is_absolute():
-        folder = place / folder
+    folder = _imagenette(place) if name == "imagenette" else located(name, root)
     if not folder.is_dir():
         raise FileNotFoundError(
             f"no folder {name} in {Path.cwd()} or {place}; expected a folder of pictures, "
@@ -88,6 +86,12 @@ def load_photographs(
     files = _files(folder, split)
     order = np.random.default_rng(seed).permutation(len(files))[:limit]
     return torch.stack([read_photograph(files[number], side=side) for number in order])
+
+
+def located(name: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of photographs that a name means: one that is there, else in that of data sets."""
+    folder = Path(name).expanduser()
+    return folder if folder.is_dir() else paths.data_root(root) / folder
 
 
 def read_photograph(path: str | os.PathLike[str], *, side: int = 224) -> Tensor:

@@ -117,7 +117,7 @@ def solver_comparison(ridge: xr.Dataset, adam: xr.Dataset) -> Figure:
         _information(axes[1], closed, trained)
         _depths_compared(axes[2], {"ridge": closed, "Adam": trained}, depths)
         per_stage = [_seconds_per_stage(r) for r in (ridge, adam)]
-        bars = axes[3].bar(["ridge", "Adam"], per_stage, color=[BLUE, ORANGE], log=True)
+        bars = axes[3].bar(["ridge", "Adam"], per_stage, color=[*SOLVER_COLOURS.values()], log=True)
         axes[3].bar_label(bars, fmt="%.2g s", fontsize=7)
         axes[3].set(title="Seconds per stage", ylabel="CPU seconds, one core")
         sign(figure, f"{describe(ridge)}  ·  against  ·  {solver_of(adam)}", adam)
@@ -570,8 +570,8 @@ def _depths_compared(axis: Axes, compared: Mapping[str, xr.Dataset], measured: l
 
 
 def _information(axis: Axes, closed: xr.Dataset, trained: xr.Dataset) -> None:
-    for result, label, colour in ((closed, "ridge", BLUE), (trained, "Adam", ORANGE)):
+    for result, label in ((closed, "ridge"), (trained, "Adam")):
         total = result["r_squared"].clip(min=0).sum("depth", min_count=1)
-        mean_with_bars(axis, total, label, colour)
+        mean_with_bars(axis, total, label, SOLVER_COLOURS[label.lower()])
     axis.set(title="Information kept", xlabel=VARIANCE, ylabel="Σ over depths of max(R², 0)")
     axis.legend()

@@ -157,9 +157,9 @@ def run_resolutions(
         dim=xr.DataArray(values, dims="resolution", name="resolution"),
         combine_attrs="override",
     )
-    about = results.provenance(finished[0])
-    about["config"] = {**about["config"], "resolution": values}
     told = [results.provenance(result) for result in finished]
+    about = dict(told[0])
+    about["config"] = {**about["config"], "resolution": values}
     about["computed"] = ways_together(way for one in told for way in one["computed"])
     about["finished_at"] = max(one["finished_at"] for one in told)
     return together.assign_attrs(provenance=json.dumps(about, sort_keys=True))
