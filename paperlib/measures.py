@@ -59,7 +59,8 @@ def differential_entropy(images: Values) -> Tensor:
 
     Each image is divided by its sum; then the mean over pixels of ½ ln(2πe) + ln(max(std, 1e-9)),
     with the standard deviation (n−1) over the batch. NaN where an image's sum is not positive
-    (<= 1e-6 Σ|x|).
+    (<= 1e-6 Σ|x|). It is not the number of the published figures, see
+    `differential_entropy_published`.
 
     Args:
         images: (batch, pixels), (levels, batch, pixels), (batch, channels, height, width) or
@@ -74,8 +75,33 @@ def differential_entropy(images: Values) -> Tensor:
     Source: arXiv:2406.12916.
     """
     levels, single = _stack(images)
-    rows = [_gaussian_entropy(level.double()) for level in levels]
+    rows = [_gaussian_entropy(_by_sum(level.double())) for level in levels]
     return _finite("differential_entropy", rows, single)
+
+
+def differential_entropy_published(images: Values) -> Tensor:
+    """Return the differential entropy of a batch as in the published figures, in nats per pixel.
+
+    Each image is shifted to minimum 0, lifted by 1e-12 and normalised to sum 1, as for
+    `relative_entropy`; the rest is as in `differential_entropy`, −19.3 where all are the same. The
+    authors' scripts measure the relative entropy first, which shifts the images in place. An
+    image's brightness and contrast do not count, and one of negative sum has a value too.
+
+    Args:
+        images: (batch, pixels), (levels, batch, pixels), (batch, channels, height, width) or
+            (levels, batch, channels, height, width), told apart by their number of axes.
+
+    Returns:
+        a scalar, or (levels,), float64; finite for finite images.
+
+    Raises:
+        ValueError: another number of axes, or fewer than two images.
+
+    Source: arXiv:2406.12916.
+    """
+    levels, single = _stack(images)
+    rows = [_gaussian_entropy(_as_distribution(level.double())) for level in levels]
+    return _finite("differential_entropy_published", rows, single)
 
 
 def gram_entropy(images: Values) -> Tensor:
@@ -156,12 +182,14 @@ def cutoff(curves: Values, *, rtol: float) -> int:
     """Last depth (1-based) at which relative entropy still differs from its final value; 0 if none.
 
     Each image's curve is divided by its last value; the median over images then differs from 1 by
-    more than rtol. It depends on how deep one measured: kept to compare with the publication.
+    more than rtol. It depends on how deep one measured: kept to compare with the publication, whose
+    code counts from 0 and gives the curve's length where it is constant.
     Images with a value that is not finite, or a last value of 0, are left out with a
     RuntimeWarning.
 
     Args:
-        curves: (depth, batch), relative entropy in nats.
+        curves: (depth, batch), relative entropy in nats; of one curve (depth,), such as that of
+            the differential entropy, `curve[:, None]`.
         rtol: 0.005 for MLPs, 0.01 for CNNs and ResNets, as published.
 
     Raises:
@@ -170,23 +198,61 @@ def cutoff(curves: Values, *, rtol: float) -> int:
     Source: arXiv:2406.12916.
     """
     rtol = checked("rtol", rtol, float, low=0)
+    ratios, usable = _by_last(curves)
+    if not usable.any():
+        raise ValueError(
+            f"cutoff: none of {len(usable)} curves is finite with a last value other than 0"
+        )
+    _warn_left_out("cutoff", usable)
+    return int(_last_distinct(ratios[:, usable].quantile(0.5, dim=1, keepdim=True), rtol))
+
+
+def cutoffs(curves: Values, *, rtol: float) -> Tensor:
+    """Return the cutoff of each image's own curve: as `cutoff`, without the median over images.
+
+    Counted in the same way: 1-based, 0 for a curve that nowhere differs from its last value.
+
+    Args:
+        curves: (depth, batch), relative entropy in nats.
+        rtol: 0.005 for MLPs, 0.01 for CNNs and ResNets, as published.
+
+    Returns:
+        (batch,), int64; −1 with a RuntimeWarning for images with a value that is not finite, or a
+        last value of 0.
+
+    Raises:
+        ValueError: not (depth, batch), or rtol is negative.
+
+    Source: arXiv:2406.12916.
+    """
+    rtol = checked("rtol", rtol, float, low=0)
+    ratios, usable = _by_last(curves)
+    _warn_left_out("cutoffs", usable)
+    return _last_distinct(ratios, rtol).masked_fill(~usable, -1)
+
+
+def _by_last(curves: Values) -> tuple[Tensor, Tensor]:
+    """Curves (depth, batch) divided by their last values, and which of them (batch,) can be."""
     values = _tensor("curves", curves).double()
     if values.ndim != 2 or not values.numel():
         raise ValueError(f"curves must have shape (depth, batch), got {_shape(values)}")
-    usable = values.isfinite().all(dim=0) & (values[-1] != 0)
-    if not usable.any():
-        raise ValueError(
-            f"cutoff: none of {values.shape[1]} curves is finite with a last value other than 0"
-        )
+    return values / values[-1], values.isfinite().all(dim=0) & (values[-1] != 0)
+
+
+def _warn_left_out(measure: str, usable: Tensor) -> None:
     if not usable.all():
         warnings.warn(
-            f"cutoff leaves out {int((~usable).sum())} of {len(usable)} images: not finite, or 0",
+            f"{measure} leaves out {int((~usable).sum())} of {len(usable)} images: not finite, "
+            "or 0",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
-    ratio = values[:, usable] / values[-1, usable]
-    distinct = ((ratio.quantile(0.5, dim=1) - 1).abs() > rtol).nonzero()
-    return int(distinct.max()) + 1 if len(distinct) else 0
+
+
+def _last_distinct(ratios: Tensor, rtol: float) -> Tensor:
+    """The last depth (1-based) at which each of the ratios (depth, batch) differs from 1, or 0."""
+    depths = torch.arange(1, len(ratios) + 1, device=ratios.device)[:, None]
+    return (depths * ((ratios - 1).abs() > rtol)).amax(dim=0)
 
 
 def _as_distribution(images: Tensor) -> Tensor:
@@ -199,11 +265,14 @@ def _divergence(target: Tensor, estimate: Tensor) -> Tensor:
     return (target * (target.log() - estimate.log())).sum(dim=1).clamp(min=0)
 
 
-def _gaussian_entropy(images: Tensor) -> Tensor:
+def _by_sum(images: Tensor) -> Tensor:
     total = images.sum(dim=1, keepdim=True)
     undefined = total <= SMALLEST_SUM * images.abs().sum(dim=1, keepdim=True)
-    scaled = images / total.masked_fill(undefined, math.nan)
-    std = scaled.std(dim=0).clamp(min=STD_FLOOR)
+    return images / total.masked_fill(undefined, math.nan)
+
+
+def _gaussian_entropy(normalised: Tensor) -> Tensor:
+    std = normalised.std(dim=0).clamp(min=STD_FLOOR)
     return std.log().mean() + 0.5 * math.log(2 * math.pi * math.e)
 
 

@@ -264,11 +264,15 @@ CALLS = {
         paperlib.r_squared, {"reference": images(), "reconstruction": images()}
     ),
     "differential_entropy": Call(paperlib.differential_entropy, {"images": images()}),
+    "differential_entropy_published": Call(
+        paperlib.differential_entropy_published, {"images": images()}
+    ),
     "gram_entropy": Call(paperlib.gram_entropy, {"images": images()}),
     "collapse_depth": Call(
         paperlib.collapse_depth, {"curve": [0.9, 0.5, 0.0], "threshold": 0.02}
     ),
     "cutoff": Call(paperlib.cutoff, {"curves": CURVES, "rtol": 0.005}),
+    "cutoffs": Call(paperlib.cutoffs, {"curves": CURVES, "rtol": 0.005}),
     "critical_sigma_w2": Call(
         paperlib.critical_sigma_w2, {"sigma_b2": 0.05, "activation": "tanh"}
     ),

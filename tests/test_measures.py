@@ -10,7 +10,9 @@ from sklearn.metrics import r2_score
 from paperlib.measures import (
     collapse_depth,
     cutoff,
+    cutoffs,
     differential_entropy,
+    differential_entropy_published,
     gram_entropy,
     r_squared,
     relative_entropy,
@@ -18,7 +20,7 @@ from paperlib.measures import (
 
 COLLAPSED = 0.5 * math.log(2 * math.pi * math.e) + math.log(1e-9)
 OF_PAIRS = [relative_entropy, r_squared]
-OF_BATCHES = [differential_entropy, gram_entropy]
+OF_BATCHES = [differential_entropy, differential_entropy_published, gram_entropy]
 TYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8, torch.int64]
 
 
@@ -124,6 +126,72 @@ def test_differential_entropy_is_nan_with_a_warning_where_a_sum_is_not_positive(
     images = torch.tensor([bad, [1.0, 2.0], [3.0, 1.0]], dtype=torch.float64)
     with pytest.warns(RuntimeWarning, match=r"1 of 1 values are NaN.*no positive sum"):
         assert differential_entropy(images).isnan()
+
+
+# --- differential entropy as published
+
+# One picture for each case that the shift meets: as usual, of negative sum, of sum 0, and constant.
+BATCH = [[0.0, 0.5, 0.25, 1.0], [-3.0, -1.0, -2.5, -2.0], [1.0, -1.0, 0.5, -0.5], [0.3] * 4]
+
+
+def test_published_differential_entropy_is_its_formula_in_numpy():
+    shifted = np.array(BATCH, dtype=np.float64)
+    shifted = shifted - shifted.min(axis=1, keepdims=True) + 1e-12
+    shifted = shifted / shifted.sum(axis=1, keepdims=True)
+    std = np.sqrt(((shifted - shifted.mean(axis=0)) ** 2).sum(axis=0) / 3)
+    expected = 0.5 * np.log(2 * np.pi * np.e) + np.mean(np.log(np.maximum(std, 1e-9)))
+    found = differential_entropy_published(torch.tensor(BATCH, dtype=torch.float64))
+    assert found.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_published_differential_entropy_is_that_of_pictures_already_shifted_in_place(images):
+    # As in the authors' scripts, where the relative entropy, measured before, shifts its arguments.
+    pictures = images.double().numpy() - 0.7
+    for picture in pictures:
+        picture -= picture.min()
+        picture /= picture.sum()
+    in_their_order = differential_entropy(pictures).item()
+    found = differential_entropy_published(images.double() - 0.7).item()
+    assert found == pytest.approx(in_their_order, abs=1e-9)
+    assert abs(found - differential_entropy(images).item()) > 0.01
+
+
+def test_published_differential_entropy_has_a_closed_form_for_two_images():
+    images = torch.tensor([[5.0, 5.25, 5.75], [-9.0, -8.25, -8.75]], dtype=torch.float64)
+    varied = scipy.stats.norm.entropy(scale=0.5 / math.sqrt(2))
+    expected = (COLLAPSED + 2 * varied) / 3
+    assert differential_entropy_published(images).item() == pytest.approx(expected, rel=1e-11)
+
+
+@pytest.mark.parametrize("constant", [3.0, -40.0])
+def test_published_differential_entropy_ignores_a_constant_added_to_one_picture(images, constant):
+    other = images.double()
+    other[2] += constant
+    expected = differential_entropy_published(images).item()
+    assert differential_entropy_published(other).item() == pytest.approx(expected, abs=1e-10)
+
+
+@pytest.mark.parametrize("factor", [0.2, 250.0])
+def test_published_differential_entropy_ignores_the_contrast_of_one_picture(images, factor):
+    other = images.double()
+    other[2] *= factor
+    expected = differential_entropy_published(images).item()
+    assert differential_entropy_published(other).item() == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("picture", [torch.zeros(9), -torch.ones(9), torch.linspace(-2, 1, 9)])
+def test_published_differential_entropy_of_a_collapsed_batch_is_the_published_floor(picture):
+    collapsed = differential_entropy_published(picture.repeat(5, 1)).item()
+    assert collapsed == pytest.approx(COLLAPSED, abs=1e-9)
+    assert collapsed == pytest.approx(-19.3, abs=0.01)
+
+
+@pytest.mark.parametrize("bad", [[0.0, 0.0], [1.0, -1.0], [-1.0, -2.0], [1.0, 1e-7 - 1.0]])
+def test_published_differential_entropy_is_finite_where_a_sum_is_not_positive(bad):
+    images = torch.tensor([bad, [1.0, 2.0], [3.0, 1.0]], dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert differential_entropy_published(images).isfinite()
 
 
 # --- gram entropy
@@ -436,21 +504,53 @@ def test_cutoff_leaves_out_images_without_a_usable_end_and_says_so(bad):
         cutoff(torch.tensor([bad]).T, rtol=0.4)
 
 
+def test_cutoff_of_one_falling_curve_takes_negative_entropies():
+    entropies = torch.tensor([-6.0, -12.0, -19.0, -19.3, -19.3])
+    assert cutoff(entropies[:, None], rtol=0.005) == 3
+    assert cutoff(entropies[:, None], rtol=0.5) == 1
+
+
+def test_cutoffs_are_those_of_each_image_alone():
+    generator = torch.Generator().manual_seed(0)
+    curves = torch.rand(30, 7, generator=generator) + torch.linspace(9, 5, 30)[:, None]
+    found = cutoffs(curves, rtol=0.1)
+    assert found.dtype == torch.int64
+    assert found.tolist() == [cutoff(curves[:, [image]], rtol=0.1) for image in range(7)]
+    assert len(set(found.tolist())) > 1
+
+
+def test_cutoffs_count_from_one_and_are_zero_for_a_constant_curve():
+    curves = np.array([[5.0, 3.0, 2.0], [4.0, 3.0, 1.0], [4.0, 3.0, 2.0]])
+    assert cutoffs(curves, rtol=0.01).tolist() == [1, 0, 2]
+
+
+@pytest.mark.parametrize("bad", [[2.0, 1.0, 0.0], [2.0, 1.0, math.nan], [2.0, math.inf, 1.0]])
+def test_cutoffs_without_a_usable_end_are_minus_one_with_a_warning(bad):
+    with pytest.warns(RuntimeWarning, match="leaves out 1 of 2") as caught:
+        assert cutoffs(torch.tensor([[1.0, 1.5, 1.0], bad]).T, rtol=0.4).tolist() == [2, -1]
+    assert [warning.filename for warning in caught] == [__file__]
+    with pytest.warns(RuntimeWarning, match="leaves out 1 of 1"):
+        assert cutoffs(torch.tensor([bad]).T, rtol=0.4).tolist() == [-1]
+
+
+@pytest.mark.parametrize("measure", [cutoff, cutoffs])
 @pytest.mark.parametrize("shape", [(5,), (0, 3), (3, 0), (2, 2, 2)])
-def test_cutoff_refuses_what_is_not_depth_by_batch(shape):
+def test_cutoff_refuses_what_is_not_depth_by_batch(measure, shape):
     with pytest.raises(ValueError, match=r"\(depth, batch\)"):
-        cutoff(torch.ones(shape), rtol=0.01)
+        measure(torch.ones(shape), rtol=0.01)
 
 
+@pytest.mark.parametrize("measure", [cutoff, cutoffs])
 @pytest.mark.parametrize("rtol", [-0.1, math.nan])
-def test_cutoff_refuses_a_tolerance_that_is_not_one(rtol):
+def test_cutoff_refuses_a_tolerance_that_is_not_one(measure, rtol):
     with pytest.raises(ValueError, match=r"rtol must be (>= 0|a finite number)"):
-        cutoff(torch.ones(3, 2), rtol=rtol)
+        measure(torch.ones(3, 2), rtol=rtol)
 
 
 def test_depths_leave_their_arguments_alone():
     curves = torch.rand(5, 4, generator=torch.Generator().manual_seed(1)) + 1
     before = curves.clone()
     assert cutoff(curves, rtol=0.1) == cutoff(curves, rtol=0.1)
+    assert torch.equal(cutoffs(curves, rtol=0.1), cutoffs(curves, rtol=0.1))
     assert collapse_depth(curves[:, 0]) == 6
     assert torch.equal(curves, before)
