@@ -1,6 +1,7 @@
 """The cascade: one inverse per stage, chained from any depth back to an image."""
 
 import json
+import math
 import os
 from collections.abc import Iterable, Sequence, Set
 from itertools import pairwise
@@ -12,12 +13,15 @@ from torch import Tensor, nn
 
 from paperlib import archive
 from paperlib.checks import LARGEST_SEED, checked, is_dense, path_of, quoted
-from paperlib.config import SOLVERS
+from paperlib.config import ENDS, SOLVERS
 from paperlib.fitting import ARITHMETICS, ProgressCallback, default_resolution, fit_adam, fit_ridge
 from paperlib.inverses import bounds_of, inverse_of
 from paperlib.linear import Inverse
+from paperlib.measures import STD_FLOOR, differential_entropy_published
 
 MOST = 10**9  # steps, or images in a batch
+COLLAPSED_IMAGES, COLLAPSE_STEP = 100, 5  # that are looked at, every so many levels
+COLLAPSED = math.log(STD_FLOOR) + 0.5 * math.log(2 * math.pi * math.e) + 0.01  # nats per pixel
 WORKSPACE = 2**26  # numbers at a level that are held at once: 256 MiB in float32
 _HEADER = ("format", "shapes", "network", "inverses")  # what a file says besides its solver
 
@@ -37,6 +41,7 @@ class Cascade:
         self._shapes = [tuple(shape) for shape in shapes]  # of the images, then of every level
         self._inverses: list[Inverse] = []
         self._solver: dict[str, Any] = {}
+        self._losses: list[float] = []
 
     @classmethod
     @torch.no_grad()
@@ -88,6 +93,12 @@ class Cascade:
         """(channels, height, width) of the images it reconstructs."""
         return self._shapes[0]
 
+    @property
+    def losses(self) -> list[float]:
+        """The mean squared error that the fit left each inverse, from a stage's output to its
+        input, on the first hundred images that it was fitted to; empty if loaded from a file."""
+        return list(self._losses)
+
     def fit(
         self,
         images: Tensor,
@@ -101,8 +112,9 @@ class Cascade:
         batch_size: int = 64,
         progress: ProgressCallback | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
+        until: str = "deepest",
     ) -> Self:
-        """This cascade, with every inverse fitted to the images' activations.
+        """Fit every inverse to the images' activations, and return this cascade.
 
         Args:
             images: (n, *image_shape), n >= 2, values in [0, 1].
@@ -117,6 +129,8 @@ class Cascade:
             progress: called with the number of stages finished since its last call.
             checkpoint: a folder of this fit's own, where finished stages are written, a file each.
                 The same fit, started again, goes on from there; the files may then be deleted.
+            until: "deepest" stage, or "lost": end where the images have collapsed to one, which no
+                deeper stage undoes. The cascade then is as deep as that.
 
         Raises:
             ValueError: an argument out of range, images of another shape, a stage without a known
@@ -140,6 +154,7 @@ class Cascade:
             raise ValueError(f"progress must be a function, got {quoted(progress)}")
         if checkpoint is not None:
             checkpoint = path_of("checkpoint", checkpoint)
+        until = checked("until", until, str, choices=ENDS)
         images = images.to(torch.promote_types(images.dtype, torch.float32))
         inverses = self._new_inverses(solver, affine=affine, seed=seed)
         for inverse in inverses:
@@ -161,9 +176,25 @@ class Cascade:
                 tell(kept.finished)
             told.insert(0, kept.advance)
         options["progress"] = lambda stages: [tell(stages) for tell in told]
-        fit_inverses(walkers, inverses, images, **options)
-        self._inverses, self._solver = inverses, about  # only now: a failed fit leaves the old one
+        if until == "lost":
+            judged = images[:COLLAPSED_IMAGES]
+            options["stop"] = lambda level: self._is_collapsed(inverses[:level], judged)
+        losses = fit_inverses(walkers, inverses, images, **options)
+        # only now: a failed fit leaves the old one
+        self._inverses, self._solver, self._losses = inverses[: len(losses)], about, losses
+        del self._stages[len(losses) :], self._shapes[len(losses) + 1 :]
         return self
+
+    def _is_collapsed(self, inverses: Sequence[Inverse], images: Tensor) -> bool:
+        """Whether these images all come back as one from the level that the inverses lead from;
+        looked at every few levels."""
+        level = len(inverses)
+        if level % COLLAPSE_STEP or level == self.depth:
+            return False
+        part = Cascade(self._stages[:level], self._shapes[: level + 1])
+        part._inverses = list(inverses)
+        (pictures,) = part.reconstruct(images, levels=[level])
+        return float(differential_entropy_published(pictures)) < COLLAPSED
 
     def _checkpoint(
         self,

@@ -19,6 +19,9 @@ from paperlib.checks import LARGEST_SEED, check_limits, checked, did_you_mean, q
 ACTIVATIONS = ("tanh", "erf", "relu", "gelu", "linear")
 SHAPES = ("wide", "shrinking")
 ARCHITECTURES = ("mlp", "cnn", "resnet")
+PADDINGS = ("circular", "published")  # of CNNs, see `networks.cnn`
+BLOCKS = ("plain", "published")  # of ResNets, see `networks.resnet`
+ENDS = ("deepest", "lost")  # where a cascade stops, see `Cascade.fit`
 STEM = 3  # stages of convolutional networks before depth 1, as published
 RESOLUTION = {"mlp": 1e-3, "cnn": 3e-6, "resnet": 3e-6}  # λ that puts the walls where published
 RTOL = {"mlp": 0.005, "cnn": 0.01, "resnet": 0.01}  # as published
@@ -45,8 +48,9 @@ PROFILES = ("smoke", "quick", "reference", "paper")
 
 
 def option(default: Any, **limits: Any) -> Any:
-    """A field with its limits, `low`, `above` (exclusive), `high`, or `choices`; and `zero`, what 0
-    stands for."""
+    """A field with its limits, `low`, `above` (exclusive), `high`, or `choices`; `zero`, what 0
+    stands for; and `before`, the value that stood for a setting before there was one: a point that
+    has it keeps the identity that it had then."""
     return field(default=default, metadata=limits)
 
 
@@ -130,6 +134,8 @@ class _Experiment(Checked):
     # MLPs only
     width: int = option(0, low=0, high=100_000, zero="as many neurons as pixels")
     channels: int = option(64, low=1, high=100_000)  # convolutional networks only
+    padding: str = option("circular", choices=PADDINGS, before="circular")  # CNNs only
+    block: str = option("plain", choices=BLOCKS, before="plain")  # ResNets only
     sigma_b2: float = option(0.05, low=0.0)
     train_images: int = option(2000, low=2)
     test_images: int = option(100, low=2)
@@ -146,12 +152,23 @@ class _Experiment(Checked):
         The data set's name and fall-back only say where the data came from, and no network reads
         the options of another architecture.
         """
-        other = ("channels",) if self.architecture == "mlp" else ("shape", "width")
-        return ("dataset", "fallback", *other)
+        own = {"mlp": ("shape", "width"), "cnn": ("channels", "padding")}
+        own["resnet"] = ("channels", "block")
+        others = {name for names in own.values() for name in names} - {*own[self.architecture]}
+        return ("dataset", "fallback", *sorted(others))
 
     def identifying(self) -> dict[str, Any]:
         """The settings that do: two experiments that agree in them share their points."""
-        return {k: v for k, v in self.as_dict().items() if k not in self.unread()}
+        before = {
+            setting.name: setting.metadata["before"]
+            for setting in dataclasses.fields(self)
+            if "before" in setting.metadata
+        }
+        return {
+            name: value
+            for name, value in self.as_dict().items()
+            if name not in self.unread() and not (name in before and value == before[name])
+        }
 
     def identity(self, *, code_version: int, checksum: str) -> str:
         """The sha256 of everything that determines the numbers: settings, code and data, in hex."""
@@ -203,6 +220,7 @@ class _CascadeExperiment(_Experiment):
     resolution: float = option(0.0, low=0.0)  # ridge only: what lies below its root is lost
     steps: int = option(0, low=0, zero="one epoch")  # adam only
     batch_size: int = option(64, low=1)  # adam only
+    until: str = option("deepest", choices=ENDS, before="deepest")  # "lost": skip what is collapsed
     rtol: float = option(0.0, low=0.0)  # the published cutoff's tolerance
 
     def __post_init__(self) -> None:
@@ -374,10 +392,17 @@ EXPERIMENTS: tuple[type[_Experiment], ...] = (
 
 
 def experiment_of(settings: Mapping[str, Any]) -> _Experiment | None:
-    """The experiment that has exactly settings of these names, lists at their defaults; or None."""
+    """The experiment that has exactly settings of these names, lists at their defaults; or None.
+
+    Settings that came later may be missing.
+    """
     single = {name: value for name, value in settings.items() if not isinstance(value, list)}
-    kind = next((kind for kind in EXPERIMENTS if settings.keys() == set(kind.names())), None)
-    return kind.from_dict(single) if kind else None
+    for kind in EXPERIMENTS:
+        names = {setting.name: setting.metadata for setting in dataclasses.fields(kind)}
+        missing = names.keys() - settings.keys()
+        if settings.keys() <= names.keys() and all("before" in names[name] for name in missing):
+            return kind.from_dict(single)
+    return None
 
 
 def level_and_channel(text: str, *, name: str = "a channel") -> tuple[int, int]:

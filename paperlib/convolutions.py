@@ -61,6 +61,7 @@ class ConvolutionInverse(Inverse):
         ]
         (height, width), (top, left) = self.input_shape[1:], self.window.offset
         self.margins = (-left, width + left - full[1], -top, height + top - full[0])
+        self.cut = self._cut()
 
     def extra_repr(self) -> str:
         """What the layers inside do not say."""
@@ -68,8 +69,27 @@ class ConvolutionInverse(Inverse):
 
     def forward(self, codes: Tensor) -> Tensor:
         """The stage's inputs (batch, *input_shape) for its outputs (batch, *output_shape)."""
-        pixels = nn.functional.pad(self.transposed(codes), self.margins)
+        pixels = self._pixels(codes)
         return self.activated(pixels if self.bias is None else pixels + self.bias)
+
+    def _pixels(self, codes: Tensor) -> Tensor:
+        """The transposed convolution within the input's borders."""
+        _, stride, dilation, _ = self.window
+        if self.cut is None or self.bias is not None:
+            return nn.functional.pad(self.transposed(codes), self.margins)
+        weight, bias, (padding, more) = self.transposed.weight, self.transposed.bias, self.cut
+        return nn.functional.conv_transpose2d(
+            codes, weight, bias, stride, padding, more, dilation=dilation
+        )
+
+    def _cut(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        """The margins as a transposed convolution's own `padding` and `output_padding`, with which
+        what is cut off is never computed; None where they cannot say it."""
+        left, right, top, bottom = (-margin for margin in self.margins)
+        more = (top - bottom, left - right)
+        sizes = zip(more, self.window.stride, self.window.dilation, strict=True)
+        fits = all(0 <= extra < max(size) for extra, *size in sizes)
+        return ((top, left), more) if fits and min(top, left) >= 0 else None
 
     def adjoint(self, rows: Tensor) -> Tensor:
         """rows @ weight, for rows (k, *input shape) of a matrix: (k, *output shape)."""

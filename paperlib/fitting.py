@@ -30,6 +30,11 @@ OVERFLOW = 1e15  # activations whose squares can still be summed in float32
 STACK_ON_GPU = 32  # equal stages trained in one program
 STACK_ON_CPU = 1  # there the cache holds just one inverse and its optimiser state
 
+CHANNELS_LAST = torch.channels_last  # in which a CPU trains convolutions a third faster
+
+LOSS_SAMPLES = 100  # of the fit, on which the loss that is kept of each inverse is taken
+
+Stop = Callable[[int], bool]  # whether a fit that has come to this level may end there
 ProgressCallback = Callable[[int], None]  # told of stages finished since its last call
 
 
@@ -42,8 +47,9 @@ def fit_ridge(
     arithmetic: str = "auto",
     progress: ProgressCallback | None = None,
     fitted: int = 0,
-) -> None:
-    """Nothing; solves every inverse in closed form, in place: ridge regression of input on output.
+    stop: Stop | None = None,
+) -> list[float]:
+    """Solve every inverse in closed form, in place: ridge regression of input on output.
 
     The penalty is `resolution` per sample: components of a stage's output that vary by less than
     its square root count as lost. Its unit is 1 for bounded activations, the squared range of a
@@ -62,21 +68,30 @@ def fit_ridge(
             less than 0.0005.
         progress: called after each stage.
         fitted: inverses of so many first stages stay as they are.
+        stop: called with the level of each inverse that is fitted; true ends the fit there.
+
+    Returns:
+        the mean squared error of each inverse, see `_loss`.
 
     Raises:
         ValueError: activations that overflow, with the stage's number; an unknown arithmetic.
     """
+    losses: list[float] = []
     unit = True  # of the images, whose values lie in [0, 1]
     for stage, problem in zip(stages, _walk(stages, inverses, images), strict=True):
         unit = has_unit(stage, before=unit)
         samples = Samples(problem.chunks(), len(images), resolution=resolution, relative=not unit)
         if problem.level <= fitted:
             _make(samples)
-            continue
-        moments = _moments_for(images, resolution, arithmetic, bounded=unit)
-        problem.inverse.solve(samples, moments)
-        if progress:
-            progress(1)
+        else:
+            moments = _moments_for(images, resolution, arithmetic, bounded=unit)
+            problem.inverse.solve(samples, moments)
+            if progress:
+                progress(1)
+        losses.append(_loss(problem))
+        if stop and stop(problem.level):
+            break
+    return losses
 
 
 def default_resolution(stages: Iterable[nn.Module]) -> float:
@@ -117,8 +132,9 @@ def fit_adam(
     seed: int = 0,
     progress: ProgressCallback | None = None,
     fitted: int = 0,
-) -> None:
-    """Nothing; trains every inverse as published, in place: mean squared error, Adam's defaults.
+    stop: Stop | None = None,
+) -> list[float]:
+    """Train every inverse as published, in place: mean squared error, Adam's defaults.
 
     Every inverse sees the same batches in the same order, as if each batch went through the whole
     network. Runs of equal inverses are stacked on a GPU and trained in one program.
@@ -132,6 +148,10 @@ def fit_adam(
         seed: of the order of the batches.
         progress: called after each stage or stack of stages.
         fitted: inverses of so many first stages stay as they are.
+        stop: called with the level of the last inverse that is fitted; true ends the fit there.
+
+    Returns:
+        the mean squared error of each inverse, see `_loss`.
 
     Raises:
         ValueError: activations that are not finite; names the stage.
@@ -142,17 +162,30 @@ def fit_adam(
     used, where = torch.unique(torch.cat(batches), return_inverse=True)
     batches = list(where.to(images.device).split([len(batch) for batch in batches]))
     stack = STACK_ON_GPU if images.is_cuda else STACK_ON_CPU
-    for group in _stacks(_walk(stages, inverses, images[used.to(images.device)]), stack, fitted):
-        if group[0].level <= fitted:
-            continue
-        if not any(True for _ in group[0].inverse.parameters()):
-            pass  # it only reshapes
-        elif len(group) == 1:
-            _train_alone(group[0], batches)
-        else:
-            _train_stack(group, batches)
-        if progress:
-            progress(len(group))
+    images = images[used.to(images.device)]
+    if images.ndim == 4:
+        images = images.contiguous(memory_format=CHANNELS_LAST)
+    losses: list[float] = []
+    for group in _stacks(_walk(stages, inverses, images), stack, fitted):
+        if group[0].level > fitted:
+            if len(group) > 1:
+                _train_stack(group, batches)
+            elif any(True for _ in group[0].inverse.parameters()):  # else it only reshapes
+                _train_alone(group[0], batches)
+            if progress:
+                progress(len(group))
+        losses += [_loss(problem) for problem in group]
+        if stop and stop(group[-1].level):
+            break
+    return losses
+
+
+@torch.no_grad()
+def _loss(problem: "_Problem") -> float:
+    """The mean squared error of one inverse's estimates of its stage's input, over the first few
+    samples that it was fitted to."""
+    outputs, inputs = problem.few
+    return float(nn.functional.mse_loss(problem.inverse(outputs), inputs))
 
 
 def _batches(samples: int, size: int, steps: int | None, seed: int) -> list[Tensor]:
@@ -176,6 +209,7 @@ class _Problem:
         base: the activations of all samples at the last level that is held.
         stages: from there to the outputs.
         outputs: of all samples, as soon as they have been made and if they can be held.
+        few: outputs and inputs of the first samples, as soon as they have been made.
     """
 
     level: int
@@ -183,6 +217,7 @@ class _Problem:
     base: Tensor
     stages: list[nn.Module]
     outputs: Tensor | None = None
+    few: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
 
     @torch.no_grad()
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -198,6 +233,8 @@ class _Problem:
             made = [self.stages[-1](piece) for piece in inputs.split(CHUNK)]
             outputs = made[0] if len(made) == 1 else torch.cat(made)
             self._check(outputs)
+            if not first:
+                self.few = (outputs[:LOSS_SAMPLES].clone(), inputs[:LOSS_SAMPLES].clone())
             yield outputs, inputs
             first += len(part)
             if whole:
@@ -304,11 +341,13 @@ def _train_stack(group: list[_Problem], batches: list[Tensor]) -> None:
 
 
 def _train_alone(problem: _Problem, batches: list[Tensor]) -> None:
-    """Nothing; takes one inverse through all batches: a stack of one costs a CPU a third more."""
+    """Take one inverse through all batches: a stack of one costs a CPU a third more."""
     inverse = problem.inverse
+    inverse.to(memory_format=CHANNELS_LAST)
     with torch.enable_grad():
         optimiser = torch.optim.Adam(inverse.parameters(), fused=True)
         for batch in batches:
             inverse.differentiate(*problem.batch(batch))
             optimiser.step()
+    inverse.to(memory_format=torch.contiguous_format)
     inverse.zero_grad()  # a gradient is as large as the inverse, and there are many inverses

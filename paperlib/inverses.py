@@ -32,8 +32,10 @@ def _weighted(stage: nn.Module) -> list[nn.Module]:
 def activation_of(stage: nn.Module) -> nn.Module | None:
     """The activation that a stage ends in, None where another layer follows its last one."""
     working = [layer for layer in layers_of(stage) if not isinstance(layer, _RESHAPING)]
-    ends_in = working[-1] if working and not _residual(stage) else None
-    return ends_in if isinstance(ends_in, _ACTIVATIONS) else None
+    block = _residual(stage)
+    if not working or (block is not None and working[-1] in layers_of(block)):
+        return None  # x + body(x) does not end in what its body ends in
+    return working[-1] if isinstance(working[-1], _ACTIVATIONS) else None
 
 
 def bounds_of(stages: Sequence[nn.Module]) -> list[nn.Module | None]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from paperlib.checks import LARGEST_SEED, checked, instance_of, path_of, quoted
-from paperlib.config import ACTIVATIONS, SHAPES, VGG_LAYERS
+from paperlib.config import ACTIVATIONS, BLOCKS, PADDINGS, SHAPES, VGG_LAYERS
 from paperlib.weights import imagenet_state, read_at, read_state, take
 
 HEAD_WIDTH = 400  # of the wide MLP's classifier, as published
@@ -60,7 +60,7 @@ class Normalise(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + body(x)."""
+    """x + body(x). What follows the sum, as the published block's tanh, is no part of it."""
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
@@ -170,29 +170,36 @@ def cnn(
     depth: int,
     channels: int = 128,
     activation: str = "tanh",
+    padding: str = "circular",
     classes: int = 10,
 ) -> Network:
-    """A convolutional network of `depth` stages (3×3 convolution, activation), and its head.
+    """Build a convolutional network of `depth` stages (3×3 convolution, activation), and its head.
 
     Before them a stem of three stages: a convolution from the image's channels, and two of stride 2
     that halve its sides (28 → 14 → 7), rounded up. The stem pads with zeros, the `depth` stages
-    circularly, so that they commute with shifts of the image. The head is a convolution, the
-    average over the image, and a Linear layer.
+    circularly. The head is a convolution, the average over the image, and a Linear layer.
 
     Args:
         image_shape: (channels, height, width), any size from one pixel on.
         depth: number of stages after the stem, at least 1.
         channels: of every convolution, at least 1.
         activation: tanh, erf, relu, gelu or linear.
+        padding: "circular" pads before each convolution, so that a stage commutes with shifts of
+            the image; "published" convolves first (7×7 → 5×5) and pads the result circularly, so
+            that the first stage loses the border and every later one works on a 5×5 torus.
         classes: number of logits.
 
     Raises:
-        ValueError: an argument out of range; the message names it.
+        ValueError: an argument out of range, or "published" where the stem leaves fewer than 3×3
+            positions; the message names it.
 
-    Source: arXiv:2406.12916, whose code convolves 7×7 to 5×5 and then pads circularly.
+    Source: arXiv:2406.12916; "published" is the padding of its authors' code.
     """
     channels = checked("channels", channels, int, low=1, high=WIDEST)
-    stage = partial(_convolution_stage, channels, channels, activation, padding_mode="circular")
+    padding = checked("padding", padding, str, choices=PADDINGS)
+    if padding == "published":
+        _check_published(image_shape)
+    stage = partial(_hidden_stage, channels, activation, padding)
     return _convolutional(stage, image_shape, depth, channels, activation, classes)
 
 
@@ -202,27 +209,35 @@ def resnet(
     depth: int,
     channels: int = 32,
     activation: str = "tanh",
+    block: str = "plain",
     classes: int = 10,
 ) -> Network:
-    """A residual network of `depth` stages x + [convolution, activation, convolution](x).
+    """Build a residual network of `depth` blocks of two 3×3 convolutions each, and its head.
 
-    The stem, the circular padding and the head are those of `cnn`.
+    The stem and the head are those of `cnn`.
 
     Args:
         image_shape: (channels, height, width), any size from one pixel on.
         depth: number of residual blocks, two convolutions each, at least 1.
         channels: of every convolution, at least 1.
         activation: tanh, erf, relu, gelu or linear.
+        block: "published" is φ(x + f(x)), f = convolution, circular padding, φ, convolution,
+            circular padding, so that its values stay bounded; "plain" is x + f(x) with the padding
+            before each convolution, so that it commutes with shifts of the image.
         classes: number of logits.
 
     Raises:
-        ValueError: an argument out of range; the message names it.
+        ValueError: an argument out of range, or "published" where the stem leaves fewer than 3×3
+            positions; the message names it.
 
-    Source: arXiv:2406.12916.
+    Source: arXiv:2406.12916; "published" is the block of its authors' code.
     """
     channels = checked("channels", channels, int, low=1, high=WIDEST)
-    block = partial(_residual_block, channels, activation)
-    return _convolutional(block, image_shape, depth, channels, activation, classes)
+    block = checked("block", block, str, choices=BLOCKS)
+    if block == "published":
+        _check_published(image_shape)
+    stage = partial(_residual_block, channels, activation, block)
+    return _convolutional(stage, image_shape, depth, channels, activation, classes)
 
 
 def vgg16(
@@ -307,8 +322,11 @@ def untrained(
         if point.architecture == "mlp":
             network = mlp(seen, width=point.width or None, shape=point.shape, **shared)
         else:
-            build = {"cnn": cnn, "resnet": resnet}[point.architecture]
-            network = build(seen, channels=point.channels, **shared)
+            shared |= {"channels": point.channels}
+            if point.architecture == "cnn":
+                network = cnn(seen, padding=point.padding, **shared)
+            else:
+                network = resnet(seen, block=point.block, **shared)
     initialise(network, sigma_w2=point.sigma_w2, sigma_b2=point.sigma_b2, seed=point.seed)
     return network
 
@@ -382,6 +400,31 @@ def _convolution_stage(
     return nn.Sequential(modules)
 
 
+def _hidden_stage(channels: int, activation: str, padding: str) -> nn.Sequential:
+    """A convolution that keeps the image's size, and its activation."""
+    if padding == "circular":
+        return _convolution_stage(channels, channels, activation, padding_mode="circular")
+    return nn.Sequential(
+        OrderedDict(
+            [
+                ("convolution", nn.Conv2d(channels, channels, 3)),
+                ("padding", nn.CircularPad2d(1)),
+                ("activation", activation_module(activation)),
+            ]
+        )
+    )
+
+
+def _check_published(image_shape: Sequence[int]) -> None:
+    """Raise a ValueError where the stem leaves too few positions for an unpadded convolution."""
+    size = [-(-side // 4) for side in _checked_shape(image_shape)[1:]]
+    if min(size) < 3:
+        raise ValueError(
+            f"the published padding needs images of at least 9×9, of which the stem leaves 3×3; "
+            f"got {tuple(image_shape)}; take the other padding or block, or larger images"
+        )
+
+
 def _vgg_size(image_shape: Sequence[int]) -> tuple[int, int]:
     """Height and width of the last pooling's output."""
     channels, height, width = _checked_shape(image_shape)
@@ -442,11 +485,16 @@ def _draw_vgg(model: nn.Module, seed: int) -> None:
     initialise(model, sigma_w2=2.0, sigma_b2=0.0, seed=seed)
 
 
-def _residual_block(channels: int, activation: str) -> ResidualBlock:
-    first, second = (
-        nn.Conv2d(channels, channels, 3, padding=1, padding_mode="circular") for _ in range(2)
-    )
-    return ResidualBlock(nn.Sequential(first, activation_module(activation), second))
+def _residual_block(channels: int, activation: str, block: str) -> nn.Module:
+    if block == "plain":
+        first, second = (
+            nn.Conv2d(channels, channels, 3, padding=1, padding_mode="circular") for _ in range(2)
+        )
+        return ResidualBlock(nn.Sequential(first, activation_module(activation), second))
+    first, second = (nn.Conv2d(channels, channels, 3) for _ in range(2))
+    body = (first, nn.CircularPad2d(1), activation_module(activation), second, nn.CircularPad2d(1))
+    parts = [("block", ResidualBlock(nn.Sequential(*body)))]
+    return nn.Sequential(OrderedDict([*parts, ("activation", activation_module(activation))]))
 
 
 @torch.no_grad()

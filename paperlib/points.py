@@ -68,9 +68,16 @@ def _measure_cascade(point: CascadePoint, data: Dataset, device: str) -> dict[st
     cascade = fitted(point, network, train)
     beyond_stem = range(network.stem + 1, cascade.depth + 1)
     pictures = cascade.reconstruct(test, levels=beyond_stem)
+    # below the level where a fit ended, all images have come back as one, and do so from there on
+    skipped = point.depth - len(pictures)
+    pictures = torch.cat([pictures, pictures[-1:].expand(skipped, *pictures.shape[1:])])
+    losses = np.full(point.depth, np.nan, np.float32)
+    losses[: cascade.depth - network.stem] = cascade.losses[network.stem :]
     shown = pictures[[level - 1 for level in shown_depths(point.depth)], 0]
     return {
         **_curves(test, pictures, mean=train.mean(0), rtol=point.rtol),
+        "inverse_loss": losses,
+        "measured_depth": np.int32(cascade.depth - network.stem),
         "example": _as_bytes(shown),
         "original": _as_bytes(test[0]),
     }
@@ -85,6 +92,7 @@ def fitted(point: CascadePoint, network: Network, train: torch.Tensor) -> Cascad
         resolution=point.resolution,
         steps=point.steps or None,
         batch_size=point.batch_size,
+        until=point.until,
     )
 
 
