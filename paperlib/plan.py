@@ -5,7 +5,7 @@ import json
 import os
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -31,6 +31,11 @@ class Kind:
     code_version: int  # raised when a change to the code changes a point's numbers
     fields: Mapping[str, tuple[str, ...]]  # with the dims that each has besides the grid's
     shared: Mapping[str, tuple[str, ...]]  # the same in every point
+    added: Collection[str] = ()  # fields that came later: a point without them is finished too
+
+    def fields_in(self, kept: Container[Any]) -> list[str]:
+        """The fields to take from a point or a result, without those added later that it lacks."""
+        return [name for name in self.fields if name in kept or name not in self.added]
 
 
 KINDS: dict[type[Sweep], Kind] = {
@@ -40,8 +45,12 @@ KINDS: dict[type[Sweep], Kind] = {
             **dict.fromkeys(CURVES, ("depth",)),
             "cutoff": (),
             "example": ("shown_depth", *PICTURE),
+            "differential_entropy_published": ("depth",),
+            "cutoff_differential": (),
+            "cutoff_per_image": ("image",),
         },
         shared={"original": PICTURE},
+        added=("differential_entropy_published", "cutoff_differential", "cutoff_per_image"),
     ),
     TrainingSweep: Kind(
         code_version=1,
@@ -173,7 +182,7 @@ def _points_of(result: xr.Dataset, config: Sweep) -> dict[Any, Point]:
     for point in config.points():
         place = places.get(tuple(getattr(point, name) for name in axes))
         if place is not None:
-            own = {name: result[name].values[place] for name in kind.fields}
+            own = {name: result[name].values[place] for name in kind.fields_in(result)}
             found[point] = own | {name: result[name].values for name in kind.shared}
     return found
 

@@ -34,10 +34,12 @@ def measure_point(
 
     Returns:
         Of a `TrainingPoint`, see `training.train_points`; of a `PredictorPoint`, see
-        `predictors.predict_point`. Of a `CascadePoint`, the four curves (depth,) in float32,
+        `predictors.predict_point`. Of a `CascadePoint`, the five curves (depth,) in float32,
         entropies in nats, means over the test images where a measure is per image; `cutoff` (), the
-        published one; `example` (6, channels, height, width) in uint8, one test image as it comes
-        back from `shown_depths`; `original`, that image.
+        published one, `cutoff_per_image` (image,), of each test image's own curve, and
+        `cutoff_differential` (), of the published differential entropy, in int32, 1-based, -1 where
+        a curve has no usable end; `example` (6, channels, height, width) in uint8, one test image
+        as it comes back from `shown_depths`; `original`, that image.
 
     Raises:
         ValueError: an argument of another kind, a cascade whose activations overflow, or data that
@@ -103,15 +105,25 @@ def _curves(
         # a collapsed batch can sum to nothing; the NaN that says so goes into the curve
         warnings.simplefilter("ignore", RuntimeWarning)
         relative = measures.relative_entropy(test, pictures)
+        published = measures.differential_entropy_published(pictures)
         curves = {
             "relative_entropy": relative.mean(1),
             "differential_entropy": measures.differential_entropy(pictures),
+            "differential_entropy_published": published,
             "gram_entropy": measures.gram_entropy(pictures),
             "r_squared": measures.r_squared(test, pictures, mean=mean),
         }
         cutoff = measures.cutoff(relative, rtol=rtol)
+        per_image = measures.cutoffs(relative, rtol=rtol).cpu().numpy().astype(np.int32)
+        # not `cutoff`, which refuses a curve with a NaN: that is no reason to lose the point
+        (differential,) = measures.cutoffs(published[:, None], rtol=rtol).tolist()
     as_arrays = {name: curve.cpu().numpy().astype(np.float32) for name, curve in curves.items()}
-    return {**as_arrays, "cutoff": np.int32(cutoff)}
+    return {
+        **as_arrays,
+        "cutoff": np.int32(cutoff),
+        "cutoff_differential": np.int32(differential),
+        "cutoff_per_image": per_image,
+    }
 
 
 def shown_depths(depth: int) -> list[int]:

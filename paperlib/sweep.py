@@ -27,7 +27,7 @@ from paperlib.config import (
     TrainingSweep,
 )
 from paperlib.engines import Engine
-from paperlib.plan import CURVES, KINDS, Plan, make_plan, ways_together
+from paperlib.plan import KINDS, Plan, make_plan, ways_together
 from paperlib.points import shown_depths
 from paperlib.progress import Progress
 from paperlib.worker import Terms, finish
@@ -151,7 +151,8 @@ def run_resolutions(
         raise ValueError(f"expected sweeps by ridge, got {[c.solver for c in configs]}")
     finished = [run_sweep(config, jobs=jobs, device=device) for config in configs]
     values = [config.resolution for config in configs]
-    varying = [*CURVES, "cutoff", "finished"]
+    measured = [name for name in (*KINDS[CascadeSweep].fields, "finished") if name != "example"]
+    varying = [name for name in measured if all(name in result for result in finished)]
     together = xr.concat(
         [result[varying] for result in finished],
         dim=xr.DataArray(values, dims="resolution", name="resolution"),
@@ -166,7 +167,10 @@ def run_resolutions(
 
 
 def collect_sweep(config: Sweep, *, start_from: str | os.PathLike[str] | None = None) -> xr.Dataset:
-    """The finished points of a grid, NaN (cutoff: -1) where a point is missing.
+    """The finished points of a grid, NaN (cutoffs: -1) where a point is missing.
+
+    So is a measure that was added later, where a point was computed before; one that no point has
+    is left out.
 
     Saved with `results.save_result`, an unfinished collection is what a long sweep goes on from
     (`start_from`) on another machine.
@@ -187,15 +191,18 @@ def _collect(plan: Plan, points: Iterable[Any] | None = None) -> xr.Dataset:
     first = next(iter(finished.values()))
     along = {axis: np.array(getattr(config, name)) for axis, name in config.axes.items()}
     shape = tuple(len(values) for values in along.values())
-    fields = {name: _empty(first[name], shape) for name in kind.fields}
+    fields: dict[str, np.ndarray] = {}
     done = np.zeros(shape, np.int8)
     for place, point in zip(np.ndindex(shape), config.points(), strict=True):
         if point in finished:
             done[place] = 1
-            for name, field in fields.items():
-                field[place] = finished[point][name]
+            for name in kind.fields_in(finished[point]):
+                value = finished[point][name]
+                fields.setdefault(name, _empty(value, shape))[place] = value
     variables: dict[str, Any] = {
-        name: ((*along, *kind.fields[name]), field) for name, field in fields.items()
+        name: ((*along, *kind.fields[name]), fields[name])
+        for name in kind.fields_in(fields)
+        if name not in kind.added or not _is_empty(fields[name])
     }
     variables["finished"] = (tuple(along), done)
     variables |= {name: (dims, np.array(first[name])) for name, dims in kind.shared.items()}
@@ -213,6 +220,11 @@ def _empty(like: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     like = np.asarray(like)
     missing = {"f": np.nan, "i": -1, "u": 0}[like.dtype.kind]
     return np.full((*shape, *like.shape), missing, like.dtype)
+
+
+def _is_empty(field: np.ndarray) -> bool:
+    """Whether no point has a value."""
+    return np.array_equal(field, _empty(field, ()), equal_nan=True)
 
 
 def _compute(plan: Plan, wanted: Iterable[Any], engine: Engine, device: str) -> None:

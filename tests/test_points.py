@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
-from paperlib import Cascade, initialise, load_dataset, measures, mlp, plan
+from paperlib import Cascade, initialise, load_dataset, measures, mlp, plan, points
 from paperlib.config import (
     CascadePoint,
     CascadeSweep,
@@ -29,14 +30,46 @@ def test_a_point_is_the_measures_of_its_cascade() -> None:
     expected = {
         "relative_entropy": relative.mean(1),
         "differential_entropy": measures.differential_entropy(pictures),
+        "differential_entropy_published": measures.differential_entropy_published(pictures),
         "gram_entropy": measures.gram_entropy(pictures),
         "r_squared": measures.r_squared(test, pictures, mean=train.mean(0)),
     }
     for name, curve in expected.items():
         np.testing.assert_allclose(measured[name], curve, rtol=1e-3, atol=1e-4)
+    published = expected["differential_entropy_published"]
     assert measured["cutoff"] == measures.cutoff(relative, rtol=0.005)
+    assert measured["cutoff_differential"] == measures.cutoff(published[:, None], rtol=0.005)
+    assert measured["cutoff_per_image"].tolist() == measures.cutoffs(relative, rtol=0.005).tolist()
+    assert len(measured["cutoff_per_image"]) == 20
     assert measured["example"].shape == (3, 1, 28, 28)
     np.testing.assert_array_equal(measured["original"], (test[0] * 255).round())
+
+
+def test_a_point_writes_every_field_of_its_kind() -> None:
+    kind = plan.KINDS[CascadeSweep]
+    point = CascadePoint(dataset="digits", depth=2, width=8, train_images=50, test_images=5)
+    assert set(measure_point(point)) == {*kind.fields, *kind.shared}
+
+
+def test_only_what_was_added_later_may_be_missing_from_a_point() -> None:
+    kind = plan.KINDS[CascadeSweep]
+    assert kind.fields_in(()) == [*plan.CURVES, "cutoff", "example"]
+    assert kind.fields_in(kind.fields) == list(kind.fields)
+    for other in (TrainingSweep, PredictorSweep):
+        assert plan.KINDS[other].fields_in(()) == list(plan.KINDS[other].fields)
+
+
+def test_pictures_that_overflow_leave_a_cutoff_of_minus_one_and_the_point_its_other_numbers() -> (
+    None
+):
+    generator = torch.Generator().manual_seed(0)
+    test = torch.rand(4, 1, 3, 3, generator=generator)
+    pictures = torch.rand(3, 4, 1, 3, 3, generator=generator)
+    pictures[1, 2, 0, 0, 0] = torch.inf
+    curves = points._curves(test, pictures, mean=test.mean(0), rtol=0.01)
+    assert curves["cutoff_differential"] == -1
+    assert (curves["cutoff_per_image"] == -1).tolist() == [False, False, True, False]
+    assert curves["cutoff"] >= 0
 
 
 def test_shown_depths_run_from_the_first_to_the_last() -> None:

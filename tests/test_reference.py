@@ -10,9 +10,9 @@ import xarray as xr
 from scipy.stats import spearmanr
 
 from paperlib import collapse_depth, critical_sigma_w2, notebooks, paths
-from paperlib.config import BASELINES
+from paperlib.config import BASELINES, CascadeSweep
 from paperlib.parameters import CnnPhaseDiagram, ResnetDepth, Trainability, Vgg16Channels
-from paperlib.plan import make_plan
+from paperlib.plan import KINDS, _points_of, make_plan
 from paperlib.plots import PUBLISHED_DEPTHS
 from paperlib.results import load_result, provenance
 from paperlib.scoring import scoreboard, threshold_of, trainable_depth
@@ -106,6 +106,21 @@ def test_the_closed_form_separates_three_phases_at_depth_60(ridge: xr.Dataset) -
     assert 1.5 <= best <= 1.9
     for outside in (1.0, 3.0):
         assert float(at.max()) >= 3 * float(at.sel(sigma_w2=outside))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mnist_mlp.nc", "mnist_mlp_adam.nc", "cifar10_mlp.nc", "mnist_cnn.nc", "resnet_adam.nc"],
+)
+def test_a_shipped_result_gives_all_its_points_though_measures_were_added_since(name: str) -> None:
+    result = shipped(name)
+    config = CascadeSweep.from_dict(provenance(result)["config"])
+    taken = _points_of(result, config)
+    assert len(taken) == int((result["finished"] == 1).sum()) > 0
+    last = list(taken)[-1]
+    at = result.sel(sigma_w2=last.sigma_w2, seed=last.seed)
+    np.testing.assert_array_equal(taken[last]["gram_entropy"], at["gram_entropy"])
+    assert KINDS[CascadeSweep].fields_in(taken[last]) == KINDS[CascadeSweep].fields_in(result)
 
 
 # --- trainability ---

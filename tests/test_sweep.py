@@ -136,6 +136,72 @@ def test_an_unfinished_result_carries_a_sweep_to_another_machine(
     assert sum(way["points"] for way in provenance(result)["computed"]) == 4
 
 
+ADDED = plan.KINDS[CascadeSweep].added
+
+
+def make_old(file: Path) -> None:
+    """Write a point file anew as it was before some measures were added."""
+    content = dict(results.read_point(file))
+    about = json.loads(str(content.pop(results.ABOUT)))
+    results.write_point(file, about, {k: v for k, v in content.items() if k not in ADDED})
+
+
+def test_points_of_before_a_measure_was_added_are_finished_and_lack_it(
+    own_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = run_sweep(SMALL, jobs=1)
+    first = next(iter(SMALL.points()))
+    checksum = provenance(whole)["data"]["checksum"]
+    file = own_home / f"data/points/{first.identity(code_version=1, checksum=checksum)}.npz"
+    make_old(file)
+    mixed = run_sweep(SMALL, jobs=1)
+    assert "4 points, 4 finished before" in capsys.readouterr().out
+    assert mixed["differential_entropy_published"][0, 0].isnull().all()
+    assert mixed["cutoff_differential"].values[0, 0] == -1
+    assert mixed["cutoff_per_image"].dims == ("sigma_w2", "seed", "image")
+    assert (mixed["cutoff_per_image"][0, 0] == -1).all()
+    assert mixed["finished"].all()
+    for i, j in ((0, 1), (1, 0), (1, 1)):
+        place = {"sigma_w2": i, "seed": j}
+        xr.testing.assert_identical(numbers(mixed).isel(place), numbers(whole).isel(place))
+    xr.testing.assert_identical(numbers(mixed).drop_vars(ADDED), numbers(whole).drop_vars(ADDED))
+
+
+def test_a_measure_that_no_point_has_is_left_out(own_home: Path, tmp_path: Path) -> None:
+    whole = run_sweep(SMALL, jobs=1)
+    save_result(whole, tmp_path / "whole.nc")
+    for file in point_files(own_home):
+        make_old(file)
+    old = run_sweep(SMALL, jobs=1)
+    xr.testing.assert_identical(numbers(old), numbers(whole).drop_vars(ADDED))
+    # nor has a part of a result of which only the other points have it
+    mixed = whole.copy(deep=True)
+    mixed["differential_entropy_published"][0] = np.nan
+    mixed["cutoff_differential"][0], mixed["cutoff_per_image"][0] = -1, -1
+    save_result(mixed, tmp_path / "mixed.nc")
+    part = run_sweep(replace(SMALL, sigma_w2=(0.8,)), jobs=1, start_from=tmp_path / "mixed.nc")
+    assert set(whole.variables) - set(part.variables) == set(ADDED)
+
+
+def test_a_sweep_goes_on_from_a_result_of_before_a_measure_was_added(
+    own_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    early = run_sweep(replace(SMALL, seeds=(0,)), jobs=1)
+    save_result(early.drop_vars(ADDED), tmp_path / "old.nc")
+    for file in point_files(own_home):
+        file.unlink()
+    grown = run_sweep(SMALL, jobs=1, start_from=tmp_path / "old.nc")
+    assert "4 points, 2 finished before" in capsys.readouterr().out
+    xr.testing.assert_identical(
+        numbers(grown.sel(seed=[0])).drop_vars(ADDED), numbers(early).drop_vars(ADDED)
+    )
+    assert grown["differential_entropy_published"].sel(seed=0).isnull().all()
+    assert grown["differential_entropy_published"].sel(seed=1).notnull().all()
+    save_result(grown, tmp_path / "grown.nc")
+    again = run_sweep(SMALL, jobs=1, start_from=tmp_path / "grown.nc")
+    xr.testing.assert_identical(numbers(again), numbers(grown))
+
+
 def test_a_complete_result_is_drawn_without_its_data(
     own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,6 +366,7 @@ def test_resolutions_make_a_dimension() -> None:
     assert result.resolution.values.tolist() == [1e-4, 1e-2]
     assert provenance(result)["config"]["resolution"] == [1e-4, 1e-2]
     assert sum(way["points"] for way in provenance(result)["computed"]) == result["finished"].sum()
+    assert result["differential_entropy_published"].dims[0] == "resolution"
     fine, coarse = result["r_squared"].isel(depth=-1).mean(("sigma_w2", "seed")).values
     assert fine > coarse
     with pytest.raises(ValueError, match="expected sweeps by ridge"):
