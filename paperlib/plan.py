@@ -48,9 +48,17 @@ KINDS: dict[type[Sweep], Kind] = {
             "differential_entropy_published": ("depth",),
             "cutoff_differential": (),
             "cutoff_per_image": ("image",),
+            "inverse_loss": ("depth",),
+            "measured_depth": (),
         },
         shared={"original": PICTURE},
-        added=("differential_entropy_published", "cutoff_differential", "cutoff_per_image"),
+        added=(
+            "differential_entropy_published",
+            "cutoff_differential",
+            "cutoff_per_image",
+            "inverse_loss",
+            "measured_depth",
+        ),
     ),
     TrainingSweep: Kind(
         code_version=1,
