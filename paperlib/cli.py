@@ -100,7 +100,8 @@ def _data(options: argparse.Namespace) -> int:
     from paperlib.datasets import NAMES, availability, load_dataset
 
     if not options.names:
-        print(f"looked up in {paths.data_root()}; fetched there by: paperlib data NAME")
+        root, system = paths.data_root(), paths.SYSTEM_DATA
+        print(f"looked up in {root}, then in {system}; fetched into the first: paperlib data NAME")
         _print_table([("data set", "where"), *((name, availability(name)) for name in NAMES)])
         return 0
     for name in options.names:

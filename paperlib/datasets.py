@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from paperlib import libraries, paths
+from paperlib import idx, libraries, paths
 from paperlib.checks import checked, device_of, did_you_mean, path_of, quoted
 from paperlib.readers import Found, Split, in_byte_order, read_folder, read_npz, reason
 
@@ -23,6 +23,7 @@ FALLBACKS = {"fashion_mnist": "mnist", "mnist": "digits", "cifar10": "patches"}
 KNOWN: dict[str, str] = {
     "5ebb882eb66bd488450e415eb6e7f4defbaeceb59bc530b9962b704a18720eac": "mnist",
     "7af4744b0f6cf828fe10f25f54d40c0151ba5691e1a6e5b39f146c2d3e6adb40": "cifar10_grey_jpeg",
+    "fb14c5f6fcaa20faf0379fbccb910e3a6a528c6ea9b706e59285249fabcf1e7d": "fashion_mnist",
 }
 
 # Part of `Dataset.source` where a file's contents are not what its name promises.
@@ -33,6 +34,9 @@ _PUBLISHED = {  # train images, test images, shape of one image
     "fashion_mnist": (60_000, 10_000, (1, 28, 28)),
     "cifar10": (50_000, 10_000, (3, 32, 32)),
 }
+
+# Where one can have it without torchvision's download.
+_PACKAGED = {"fashion_mnist": "Debian and Ubuntu have it, apt-get install dataset-fashion-mnist; "}
 
 _CLOTHES = "T-shirt/top,trouser,pullover,dress,coat,sandal,shirt,sneaker,bag,ankle boot"
 _OBJECTS = "airplane,automobile,bird,cat,deer,dog,frog,horse,ship,truck"
@@ -139,8 +143,10 @@ def load_dataset(
             (train/<class>/* with test/<class>/* or val/<class>/*; without that split, one picture
             in five of <class>/* is kept for testing). Pictures are scaled and centre-cropped to
             one square, as wide as the median picture's shorter side, at most 224 pixels.
-        root: where names are looked up: <root>/<name>.npz, then torchvision's own layout, then
-            torchvision's download into it. Default: $PAPERLIB_DATA, else `data/`.
+        root: where names are looked up: <root>/<name>.npz; for mnist and fashion_mnist the four
+            idx files, packed (.gz) or not, in <root>/<name> (also with dashes); torchvision's own
+            layout; the idx files that a package of Debian's put under /usr/share/datasets; then
+            torchvision's download into its layout. Default: $PAPERLIB_DATA, else `data/`.
         limit: keep at most this many images of each split; a larger limit extends a smaller one.
         seed: of the order of the images, hence of the choice that `limit` makes.
 
@@ -190,7 +196,17 @@ def availability(name: str, root: str | os.PathLike[str] | None = None) -> str:
     """Where a named data set would come from; nothing is loaded or downloaded.
 
     Returns:
-        "bundled" (with a library), "npz" or "torchvision" (that layout, in `root`), or "absent".
+        "bundled" (with a library), "npz", "idx" or "torchvision" (that layout), or "absent".
+
+    Raises:
+        ValueError: unknown name.
+    """
+    return located(name, root)[0]
+
+
+def located(name: str, root: str | os.PathLike[str] | None = None) -> tuple[str, Path | None]:
+    """Return where a named data set would come from, as `availability` does, and its file or
+    folder; None if it is bundled or absent.
 
     Raises:
         ValueError: unknown name.
@@ -198,11 +214,15 @@ def availability(name: str, root: str | os.PathLike[str] | None = None) -> str:
     if name not in NAMES:
         raise _unknown(name)
     if name in OFFLINE_NAMES:
-        return "bundled"
+        return "bundled", None
     folder = paths.data_root(root)
     if _npz_file(name, folder).exists():
-        return "npz"
-    return "torchvision" if libraries.TORCHVISION[name].is_in(folder) else "absent"
+        return "npz", _npz_file(name, folder)
+    layout = libraries.TORCHVISION[name]
+    for place, where in libraries.folders(name, folder).items():
+        if layout.is_in(place):
+            return where, place
+    return "absent", None
 
 
 def _unknown(name: object) -> ValueError:
@@ -273,6 +293,8 @@ def _class_names(name: str | None, train: Split, test: Split) -> tuple[str, ...]
 
 # --- where things are found ---
 
+_READERS = {"npz": read_npz, "idx": idx.read_idx, "torchvision": libraries.read_torchvision}
+
 
 def _find(name: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> Found:
     if isinstance(name, str) and name in NAMES:
@@ -302,20 +324,24 @@ def _find_named(name: str, root: str | os.PathLike[str] | None) -> Found:
     if name in libraries.BUNDLED:
         return libraries.BUNDLED[name]()
     folder = paths.data_root(root)
-    where = availability(name, folder)
-    if where == "npz":
-        return read_npz(_npz_file(name, folder), name)
-    if where == "torchvision":
-        return libraries.read_torchvision(name, folder)
+    where, place = located(name, folder)
+    if place is not None:
+        return _READERS[where](place, name)
     try:
         return libraries.download(name, folder)
     except libraries.DOWNLOAD_FAILURES as error:
-        raise DownloadError(
-            f"{name} is neither at {_npz_file(name, folder)} nor in "
-            f"{folder / libraries.TORCHVISION[name].folder}, and its download failed "
-            f"({reason(error)}); put either there by hand (the .npz with arrays x_train y_train "
-            f"x_test y_test), or use what needs no network: {', '.join(OFFLINE_NAMES)}"
-        ) from error
+        raise _not_here(name, folder, error) from error
+
+
+def _not_here(name: str, folder: Path, error: BaseException) -> DownloadError:
+    places, files = libraries.folders(name, folder), libraries.TORCHVISION[name].files
+    packed = ", packed (.gz) or not," if files == idx.FILES else ""
+    return DownloadError(
+        f"{name} is not on this machine, and its download failed ({reason(error)}); put it at "
+        f"{_npz_file(name, folder)} (arrays x_train y_train x_test y_test), or the files "
+        f"{' '.join(files)}{packed} into {' or '.join(map(str, places))}; "
+        f"{_PACKAGED.get(name, '')}or use what needs no network: {', '.join(OFFLINE_NAMES)}"
+    )
 
 
 def _npz_file(name: str, folder: Path) -> Path:

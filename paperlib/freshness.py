@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from paperlib import paths, photographs
-from paperlib.datasets import FALLBACKS, NAMES, availability
-from paperlib.libraries import TORCHVISION
+from paperlib import datasets, paths, photographs
 from paperlib.weights import located
 
 INJECTED = "injected-parameters"  # papermill's tag on the cell that it adds
@@ -102,15 +100,12 @@ def _named(key: str, text: str) -> Path | None:
 
 
 def _data_set(name: str) -> list[Any]:
-    if name not in NAMES:
+    if name not in datasets.NAMES:
         return _listing(Path(name))
-    while availability(name) == "absent" and name in FALLBACKS:
-        name = FALLBACKS[name]
-    where, root = availability(name), paths.data_root()
-    if where == "bundled":
-        return [name, where]
-    files = root / (f"{name}.npz" if where == "npz" else TORCHVISION[name].folder)
-    return [name, where, str(root), *_listing(files)]
+    while datasets.availability(name) == "absent" and name in datasets.FALLBACKS:
+        name = datasets.FALLBACKS[name]
+    where, place = datasets.located(name)
+    return [name, where, *([str(paths.data_root()), *_listing(place)] if place else [])]
 
 
 def _listing(path: Path) -> list[Any]:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from paperlib import idx, paths
 from paperlib.readers import (
     UNREADABLE,
     Found,
@@ -37,7 +38,7 @@ _DIGITS_TEST = 300
 _NOISE_IMAGES = (10_000, 2_000)  # train, test
 
 
-# --- torchvision's layout and downloads ---
+# --- torchvision's layout and downloads, and idx files elsewhere ---
 
 
 class Layout(NamedTuple):
@@ -47,33 +48,49 @@ class Layout(NamedTuple):
     folder: str
     files: tuple[str, ...]
 
-    def is_in(self, root: Path) -> bool:
-        """Whether all of its files are below `root`."""
-        return all((root / self.folder / file).is_file() for file in self.files)
+    def is_in(self, folder: Path) -> bool:
+        """Return whether all of its files are in a folder, idx files packed or not."""
+        if self.files == idx.FILES:
+            return all(idx.packed_or_not(folder, file) for file in self.files)
+        return all((folder / file).is_file() for file in self.files)
 
 
-_IDX = tuple(
-    f"{split}-{content}-ubyte"
-    for split in ("train", "t10k")
-    for content in ("images-idx3", "labels-idx1")
-)
 _BATCHES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta")
 TORCHVISION = {
-    "mnist": Layout("MNIST", "MNIST/raw", _IDX),
-    "fashion_mnist": Layout("FashionMNIST", "FashionMNIST/raw", _IDX),
+    "mnist": Layout("MNIST", "MNIST/raw", idx.FILES),
+    "fashion_mnist": Layout("FashionMNIST", "FashionMNIST/raw", idx.FILES),
     "cifar10": Layout("CIFAR10", "cifar-10-batches-py", _BATCHES),
 }
 
 
-def read_torchvision(name: str, root: Path) -> Found:
-    """The data set called `name` from torchvision's layout in `root`.
+def folders(name: str, root: Path) -> dict[Path, str]:
+    """Return where the files of `name` may lie, in the order of the search.
+
+    Args:
+        name: of a data set that torchvision downloads.
+        root: the folder of data sets.
+
+    Returns:
+        "torchvision" for its own folder, "idx" for others.
+    """
+    layout, dashed = TORCHVISION[name], name.replace("_", "-")
+    own = {root / layout.folder: "torchvision"}
+    if layout.files != idx.FILES:
+        return own
+    beside = dict.fromkeys((root / name, root / dashed), "idx")
+    return beside | own | {paths.SYSTEM_DATA / dashed: "idx"}
+
+
+def read_torchvision(folder: Path, name: str) -> Found:
+    """Return the data set called `name` from its folder of torchvision's layout.
 
     Raises:
         ValueError: its files are damaged.
     """
-    folder = root / TORCHVISION[name].folder
     try:
-        return _torchvision(name, root, str(folder), download=False)
+        if TORCHVISION[name].files == idx.FILES:
+            return idx.read_idx(folder, name)
+        return _torchvision(name, folder.parent, str(folder), download=False)
     except UNREADABLE as error:
         raise ValueError(
             f"{folder} is damaged ({reason(error)}); delete it to have {name} downloaded again"

@@ -11,6 +11,9 @@ from pathlib import Path
 HOME_VARIABLE = "PAPERLIB_HOME"
 DATA_VARIABLE = "PAPERLIB_DATA"
 
+# Where packages of Debian and Ubuntu put data sets; they are only read there.
+SYSTEM_DATA = Path("/usr/share/datasets")
+
 # The folders of a checkout.
 NOTEBOOKS = "notebooks"
 PROFILES = "notebooks/profiles"

@@ -1,10 +1,15 @@
 """What every test runs under: no display, one torch thread, no deadlines."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import matplotlib
 import pytest
 import torch
 from hypothesis import settings
 from tiny_data import refuse_requests
+
+from paperlib import paths
 
 # Not by MPLBACKEND: notebooks that tests run would inherit it and lose their inline figures.
 matplotlib.use("Agg")
@@ -15,6 +20,15 @@ torch.set_num_threads(1)
 # A slow machine is no failure.
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def system_data() -> Iterator[Path]:
+    """Where the system's packages put data sets: no test finds them unless it asks for this."""
+    installed = paths.SYSTEM_DATA
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "SYSTEM_DATA", installed / "hidden-from-tests")
+        yield installed
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_data import keras, lay_out
 from tiny_project import NAME, build
 
-from paperlib import engines, notebooks
+from paperlib import engines, notebooks, paths
 from paperlib.cli import main, parsed
 
 
@@ -236,10 +237,13 @@ def test_ctrl_c_ends_with_130_and_one_line(
 def test_data_lists_every_name_and_where_it_would_come_from(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    lay_out(project / "data/fashion-mnist", keras())
     assert main(["data"]) == 0
     first, _, *lines = capsys.readouterr().out.splitlines()
     assert str(project / "data") in first
+    assert str(paths.SYSTEM_DATA) in first
     found = dict(line.split() for line in lines)
+    assert found["fashion_mnist"] == "idx"
     assert found["digits"] == "bundled"
     assert found["mnist"] == "absent"
     assert len(found) == 6

@@ -21,7 +21,9 @@ from paperlib.datasets import (
     availability,
     load_dataset,
     load_with_fallback,
+    located,
 )
+from paperlib.libraries import TORCHVISION
 
 
 @pytest.fixture
@@ -277,17 +279,17 @@ def test_unrecognised_contents_load_under_their_name_with_a_warning(
 def test_a_published_set_without_a_recorded_checksum_is_recognised_by_its_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(datasets._PUBLISHED, "fashion_mnist", (30, 12, (1, 6, 5)))
-    monkeypatch.setitem(datasets._PUBLISHED, "mnist", (30, 12, (1, 6, 5)))
-    save(tmp_path / "fashion_mnist.npz", keras())
-    save(tmp_path / "mnist.npz", keras())
+    for name in ("cifar10", "mnist", "fashion_mnist"):
+        monkeypatch.setitem(datasets._PUBLISHED, name, (30, 12, (1, 6, 5)))
+        save(tmp_path / f"{name}.npz", keras())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        data = load_dataset("fashion_mnist", root=tmp_path)
+        data = load_dataset("cifar10", root=tmp_path)
     assert UNRECOGNISED not in data.source
-    assert data.classes[-1] == "ankle boot"
-    with pytest.warns(UserWarning, match=UNRECOGNISED):
-        load_dataset("mnist", root=tmp_path)
+    assert data.classes[-1] == "truck"
+    for name in ("mnist", "fashion_mnist"):
+        with pytest.warns(UserWarning, match=UNRECOGNISED):
+            load_dataset(name, root=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -322,6 +324,75 @@ def test_an_npz_in_the_root_comes_before_torchvisions_layout(tmp_path: Path) -> 
     assert availability("mnist", tmp_path) == "npz"
     with pytest.warns(UserWarning, match=UNRECOGNISED):
         assert load_dataset("mnist", root=tmp_path).source.startswith(str(path))
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_idx_files_are_looked_up_after_the_npz_from_the_root_to_the_system(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dashed = name.replace("_", "-")
+    root, system = tmp_path / "root", tmp_path / "system"
+    root.mkdir()
+    monkeypatch.setattr(paths, "SYSTEM_DATA", system)
+    assert availability(name, root) == "absent"
+    last_first = {
+        system / dashed: "idx",
+        root / TORCHVISION[name].folder: "torchvision",
+        root / dashed: "idx",
+        root / name: "idx",
+    }
+    for seed, (folder, where) in enumerate(last_first.items()):
+        lay_out(folder, keras(seed=seed), packed=bool(seed % 2))
+        assert (availability(name, root), located(name, root)) == (where, (where, folder))
+        with pytest.warns(UserWarning, match=UNRECOGNISED):
+            data = load_dataset(name, root=root)
+        assert data.source == f"{folder} ({UNRECOGNISED})"
+        assert same(data, load_dataset(save(tmp_path / "same.npz", keras(seed=seed))))
+    path = save(root / f"{name}.npz", keras())
+    assert located(name, root) == ("npz", path)
+
+
+def test_half_the_idx_files_and_those_of_another_name_count_as_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "SYSTEM_DATA", tmp_path / "system")
+    lay_out(tmp_path / "system/fashion-mnist", keras(), packed=True)
+    assert availability("fashion_mnist", tmp_path) == "idx"
+    assert availability("mnist", tmp_path) == "absent"
+    lay_out(tmp_path / "system/cifar10", keras())
+    assert availability("cifar10", tmp_path) == "absent"
+    (tmp_path / "system/fashion-mnist/train-labels-idx1-ubyte.gz").unlink()
+    assert availability("fashion_mnist", tmp_path) == "absent"
+
+
+def test_what_the_system_has_needs_no_fallback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_network: list[str]
+) -> None:
+    monkeypatch.setattr(paths, "SYSTEM_DATA", tmp_path / "system")
+    lay_out(tmp_path / "system/fashion-mnist", keras(), packed=True)
+    with pytest.warns(UserWarning, match=UNRECOGNISED):
+        data = load_with_fallback("fashion_mnist", root=tmp_path / "data")
+    assert data.name == "fashion_mnist"
+    assert no_network == []
+
+
+def test_the_fashion_images_of_debian_are_recognised(system_data: Path, tmp_path: Path) -> None:
+    if not (system_data / "fashion-mnist").is_dir():
+        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        patch.setattr(paths, "SYSTEM_DATA", system_data)
+        data = load_dataset("fashion_mnist", root=tmp_path)
+    assert data.name == datasets.KNOWN[data.checksum] == "fashion_mnist"
+    assert data.source == str(system_data / "fashion-mnist")
+    assert (len(data.train_labels), len(data.test_labels)) == (60_000, 10_000)
+    assert data.image_shape == (1, 28, 28)
+    assert (data.classes[0], data.classes[-1]) == ("T-shirt/top", "ankle boot")
+    # Every class has as many images, and trousers leave both sides of the picture empty.
+    assert data.train_labels.bincount().tolist() == [6_000] * 10
+    assert data.test_labels.bincount().tolist() == [1_000] * 10
+    trousers = data.test_images[data.test_labels == data.classes.index("trouser")]
+    assert trousers[..., 0].double().mean() < 1 < trousers[..., 10].double().mean()
 
 
 def test_the_root_comes_from_the_environment_where_none_is_given(

@@ -43,7 +43,12 @@ def test_a_data_set_that_appears_changes_the_identity(data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "files", [("mnist.npz",), [f"MNIST/raw/{file}" for file in TORCHVISION["mnist"].files]]
+    "files",
+    [
+        ("mnist.npz",),
+        [f"MNIST/raw/{file}" for file in TORCHVISION["mnist"].files],
+        [f"mnist/{file}.gz" for file in TORCHVISION["mnist"].files],
+    ],
 )
 def test_a_named_data_set_that_is_replaced_changes_the_identity(
     files: Sequence[str], data: Path

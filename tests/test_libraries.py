@@ -98,7 +98,14 @@ def test_a_failed_download_says_what_was_tried_and_what_to_do(
     with pytest.raises(DownloadError, match=r"download failed .*service not known") as caught:
         load_dataset(name, root=tmp_path / "data")
     message = str(caught.value)
-    assert str(tmp_path / "data" / f"{name}.npz") in message
+    root, layout = tmp_path / "data", libraries.TORCHVISION[name]
+    assert str(root / f"{name}.npz") in message
+    assert str(root / layout.folder) in message
+    assert all(file in message for file in layout.files)
+    in_idx_files = (f"{root / name} or ", str(paths.SYSTEM_DATA), "packed (.gz) or not")
+    assert all((place in message) == (name != "cifar10") for place in in_idx_files)
+    by_debian = "apt-get install dataset-fashion-mnist"
+    assert (by_debian in message) == (name == "fashion_mnist")
     assert all(offline in message for offline in OFFLINE_NAMES)
     assert "\n" not in message
     assert isinstance(caught.value, FileNotFoundError)

@@ -90,6 +90,7 @@ ORDER = (
     "photographs",
     "datasets",
     "libraries",
+    "idx",
     "readers",
     "vision",
     "config",

@@ -19,10 +19,11 @@ import nbformat
 import numpy as np
 import psutil
 import pytest
+from tiny_data import keras, lay_out
 
 from paperlib import libraries, load_dataset, notebooks, paths
 from paperlib.config import CascadeSweep
-from paperlib.datasets import DownloadError
+from paperlib.datasets import UNRECOGNISED, DownloadError
 from paperlib.photographs import load_photographs
 from paperlib.sweep import run_sweep
 
@@ -213,6 +214,18 @@ def test_a_data_set_anywhere_makes_nothing_outside_the_projects_folders(
     made = {path.relative_to(home).parts[:2] for path in home.rglob("*") if path.is_file()}
     assert made == {("data", "points"), ("data", "results")}
     assert len(list((home / "data/points").iterdir())) == 1  # the same images, wherever they lie
+
+
+def test_the_systems_data_sets_are_only_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lay_out(tmp_path / "system/fashion-mnist", keras(), packed=True)
+    monkeypatch.setattr(paths, "SYSTEM_DATA", tmp_path / "system")
+    before = tree(tmp_path, without=tmp_path / "data")
+    with pytest.warns(UserWarning, match=UNRECOGNISED):
+        assert len(load_dataset("fashion_mnist", root=tmp_path / "data").train_labels) == 30
+    assert tree(tmp_path, without=tmp_path / "data") == before
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize("dataset", ["../../elsewhere", "../x.npz", "/etc/passwd", "~/x.npz"])

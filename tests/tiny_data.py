@@ -1,5 +1,6 @@
 """Small data sets in the layouts that are read, and what tests ask about them."""
 
+import gzip
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -69,10 +70,13 @@ def idx_files(arrays: Arrays) -> dict[str, bytes]:
     }
 
 
-def lay_out(folder: Path, arrays: Arrays) -> None:
+def lay_out(folder: Path, arrays: Arrays, *, packed: bool = False) -> None:
     folder.mkdir(parents=True)
     for name, content in idx_files(arrays).items():
-        (folder / name).write_bytes(content)
+        if packed:
+            (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+        else:
+            (folder / name).write_bytes(content)
 
 
 def refuse_requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
