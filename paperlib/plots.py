@@ -377,11 +377,11 @@ def signal_path(sigma_w2: float, result: xr.Dataset) -> tuple[np.ndarray, np.nda
         nothing = np.full(result.sizes["depth"] + 1, np.nan)
         return nothing, nothing
     brightness = round(float(((result["original"] / 255) ** 2).mean()), 6)
-    residual = config["architecture"] == "resnet"
+    block = config.get("block", "plain") if config["architecture"] == "resnet" else ""
     shared = config["sigma_b2"], config["activation"]
-    squares, signals = _propagated(sigma_w2, STEM, brightness, brightness, False, *shared)
+    squares, signals = _propagated(sigma_w2, STEM, brightness, brightness, "", *shared)
     entering = float(squares[-1]), float(signals[-1])
-    squares, signals = _propagated(sigma_w2, result.sizes["depth"], *entering, residual, *shared)
+    squares, signals = _propagated(sigma_w2, result.sizes["depth"], *entering, block, *shared)
     return signals / squares, config["channels"] * signals
 
 
@@ -391,7 +391,7 @@ def _propagated(
     depth: int,
     mean_square: float,
     signal: float,
-    residual: bool,
+    block: str,
     sigma_b2: float,
     activation: str,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -403,7 +403,8 @@ def _propagated(
         mean_square=mean_square,
         signal=signal,
         activation=activation,
-        residual=residual,
+        residual=bool(block),
+        bounded=block == "published",
     )
 
 

@@ -265,7 +265,7 @@ def test_a_network_without_weights_forgets_at_once(activation):
 # --- stage by stage
 
 
-def wide_network(sigma_w2, sigma_b2, *, depth, residual, seed, width=800):
+def wide_network(sigma_w2, sigma_b2, *, depth, residual, bounded, seed, width=800):
     """Mean square and signal of two correlated inputs in one random network, stage by stage."""
     rng = np.random.default_rng(seed)
     shared, own = rng.standard_normal((width, 1)), rng.standard_normal((width, 2))
@@ -278,22 +278,23 @@ def wide_network(sigma_w2, sigma_b2, *, depth, residual, seed, width=800):
     points = [((x**2).mean(), ((x[:, 0] - x[:, 1]) ** 2).mean() / 2)]
     for _ in range(depth):
         x = x + layer(np.tanh(layer(x))) if residual else np.tanh(layer(x))
+        x = np.tanh(x) if bounded else x
         points.append(((x**2).mean(), ((x[:, 0] - x[:, 1]) ** 2).mean() / 2))
     return np.array(points).T
 
 
-@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("stage", [{}, {"residual": True}, {"residual": True, "bounded": True}])
 @pytest.mark.parametrize(("sigma_w2", "sigma_b2"), [(0.8, 2e-5), (1.05, 2e-5), (2.0, 0.05)])
-def test_propagation_agrees_with_a_wide_random_network(sigma_w2, sigma_b2, residual):
+def test_propagation_agrees_with_a_wide_random_network(sigma_w2, sigma_b2, stage):
     depth = 12
+    options = {"residual": False, "bounded": False, **stage}
     networks = [
-        wide_network(sigma_w2, sigma_b2, depth=depth, residual=residual, seed=seed)
-        for seed in range(5)
+        wide_network(sigma_w2, sigma_b2, depth=depth, seed=seed, **options) for seed in range(5)
     ]
     squares, signals = np.mean(networks, axis=0)
     found = propagate(
         sigma_w2, sigma_b2, depth=depth, mean_square=squares[0], signal=signals[0],
-        residual=residual,
+        **options,
     )  # fmt: skip
     np.testing.assert_allclose(found[0], squares, rtol=0.1)
     np.testing.assert_allclose(found[1], signals, rtol=0.2)
@@ -337,7 +338,24 @@ def test_a_residual_network_never_loses_its_signal_and_grows_linearly():
     assert squares[-1] - squares[-2] == pytest.approx(2.1, rel=0.05)
 
 
+def test_a_bounded_block_stays_below_one_and_a_faint_signal_is_followed_exactly():
+    squares, _ = propagate(
+        6.0, 0.05, depth=100, mean_square=0.5, signal=0.1, residual=True, bounded=True
+    )
+    assert squares.max() < 1
+    start = {"depth": 5, "mean_square": 0.3, "residual": True, "bounded": True}
+    _, faint = propagate(0.5, 2e-5, signal=1e-20, **start)
+    _, seen = propagate(0.5, 2e-5, signal=1e-10, **start)
+    np.testing.assert_allclose(faint / faint[0], seen / seen[0], rtol=1e-4)
+
+
+def test_a_bounded_propagation_is_the_same_at_every_call():
+    start = {"depth": 5, "mean_square": 0.3, "signal": 0.1, "residual": True, "bounded": True}
+    assert np.array_equal(propagate(1.5, 0.05, **start), propagate(1.5, 0.05, **start))
+
+
 @pytest.mark.parametrize(("wrong", "message"), [
+    ({"bounded": True}, "bounded is an option of residual blocks"),
     ({"depth": 0}, "depth must be >= 1"),
     ({"signal": 0.3}, "0 <= signal <= mean_square"),
     ({"mean_square": 0, "signal": 0}, "mean_square > 0"),
