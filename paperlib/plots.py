@@ -42,13 +42,21 @@ COLLAPSE_LABEL, CENSORED = (
     f"R² ≥ {LOST:g} down to the last stage",
 )
 
+# Of pictures shifted to minimum 0 first, and of pictures as they are.
+ENTROPY_PUBLISHED, ENTROPY = "differential_entropy_published", "differential_entropy"
+
 # measure: (title, colour-bar label, map, lowest and highest colour; None is the data's own)
 _PANELS = {
     "r_squared": ("R²", "fraction of image (0: average)", SEQUENTIAL, 0.0, 1.0),
     "gram_entropy": ("Gram entropy", "fraction of ln n", SEQUENTIAL, 0.0, None),
-    "differential_entropy": ("Differential entropy", "nats per pixel", SEQUENTIAL, None, -5.0),
+    ENTROPY_PUBLISHED: (
+        "Differential entropy, as published", "nats per pixel", SEQUENTIAL, None, -5.0,
+    ),
+    ENTROPY: (
+        "Differential entropy", "nats per pixel, pictures not shifted", SEQUENTIAL, None, -5.0,
+    ),
     "relative_entropy": ("Relative entropy", "nats", SEQUENTIAL_REVERSED, 0.0, None),
-}
+}  # fmt: skip
 # As published: the MLP's scale begins where all images are alike, the others' higher up. A scale of
 # the data's own would make walls of differences that mean nothing.
 _LEAST_ENTROPY = {"mlp": -19.3, "cnn": -10.0, "resnet": -10.0}
@@ -216,6 +224,19 @@ def published_depths(result: xr.Dataset) -> dict[float, int]:
     return dict(PUBLISHED_DEPTHS) if same else {}
 
 
+def published_entropy(result: xr.Dataset) -> str:
+    """Return the name of the entropy in a result that is compared with published values.
+
+    The published one where every finished point has it; else this package's, of pictures that are
+    not shifted, and figures and tables say so: the two are not mixed.
+    """
+    if ENTROPY_PUBLISHED in result:
+        known = result[ENTROPY_PUBLISHED].notnull().any("depth")
+        if (known | (result["finished"] != 1)).all():
+            return ENTROPY_PUBLISHED
+    return ENTROPY
+
+
 def describe(result: xr.Dataset) -> str:
     """A result's title in words: data really used, network, variance, solver, seeds."""
     return f"{network_of(result)}  ·  {solver_of(result)}  ·  {seeds_of(result)}"
@@ -274,7 +295,8 @@ def sign(figure: Figure, title: str, result: xr.Dataset) -> None:
 
 def _heat_maps(panel: Figure | SubFigure, result: xr.Dataset) -> None:
     axes = panel.subplots(1, 4, sharey=True)
-    for axis, measure in zip(axes, _PANELS, strict=True):
+    measures = ("r_squared", "gram_entropy", published_entropy(result), "relative_entropy")
+    for axis, measure in zip(axes, measures, strict=True):
         heat_map(axis, result, measure)
     axes[0].set_ylabel("depth")
 
@@ -297,7 +319,7 @@ def heat_map(axis: Axes, result: xr.Dataset, measure: str) -> None:
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(title=title, xlabel=VARIANCE, ylim=(0.5, result.sizes["depth"] + 0.5))
     axis.set_facecolor("0.85")
-    label = f"{unit}; grey: no value" if np.isnan(values).any() else unit
+    label = f"{unit}\ngrey: no value" if np.isnan(values).any() else unit
     extend = _beyond(values, *mesh.get_clim())
     axis.figure.colorbar(mesh, ax=axis, label=label, pad=0.02, extend=extend)
 
@@ -307,7 +329,7 @@ def _limits(
 ) -> tuple[float | None, float | None]:
     """The values at the ends of the colours; None is the data's own."""
     lowest, highest = _PANELS[measure][3:]
-    if measure == "differential_entropy":
+    if measure in (ENTROPY, ENTROPY_PUBLISHED):
         lowest = _LEAST_ENTROPY[provenance(result)["config"]["architecture"]]
     lost = measure == "r_squared" and not (values > 0).any()
     if lost and (values < 0).any():

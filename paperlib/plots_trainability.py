@@ -29,6 +29,7 @@ from paperlib.plots import (
     mean_with_bars,
     network_of,
     paper_style,
+    published_entropy,
     seeds_of,
     sign,
 )
@@ -76,8 +77,9 @@ def trainability(trained: xr.Dataset, predicted: xr.Dataset) -> Figure:
 def wall_and_training(result: xr.Dataset, trained: xr.Dataset) -> Figure:
     """A figure of where images are lost in a phase diagram, and above it which networks train.
 
-    The published measure and R², each with the depth from which the image is lost and the
-    published wall; above each, a bar for each trained depth: the brighter, the better it trains.
+    The published measure, as `plots.published_entropy` chooses it, and R², each with the depth from
+    which the image is lost and the published wall; above each, a bar for each trained depth: the
+    brighter, the better it trains.
 
     Args:
         result: cascades, from `run_sweep`.
@@ -93,7 +95,7 @@ def wall_and_training(result: xr.Dataset, trained: xr.Dataset) -> Figure:
     with paper_style():
         figure = plt.figure(figsize=(10.5, 3.6 + 0.22 * bars))
         grid = figure.add_gridspec(2, 2, height_ratios=(0.3 * bars, 4))
-        for column, measure in enumerate(("differential_entropy", "r_squared")):
+        for column, measure in enumerate((published_entropy(result), "r_squared")):
             below = figure.add_subplot(grid[1, column])
             heat_map(below, result, measure)
             depths = collapse_depths(result).mean("seed")

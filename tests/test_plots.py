@@ -254,6 +254,32 @@ def test_small_differences_of_entropy_do_not_fill_the_colours(
     assert mesh.colorbar.extend == "neither"
 
 
+@pytest.mark.parametrize(("architecture", "least"), [("mlp", -19.3), ("cnn", -10), ("resnet", -10)])
+def test_the_published_entropy_is_drawn_where_a_result_has_it_on_the_published_scale(
+    architecture: str, least: float
+) -> None:
+    made = result(architecture=architecture, sigma_b2=2e-5)
+    made["differential_entropy_published"] = made["r_squared"] - 7
+    axis, mesh = panel(plots.heat_maps(made), "Differential entropy, as published")
+    assert mesh.get_clim() == (least, -5)
+    shown = mesh.get_array().reshape(12, 5)
+    np.testing.assert_allclose(shown, made["r_squared"].mean("seed").values.T - 7, rtol=1e-6)
+    assert "not shifted" not in texts(axis.figure)
+
+
+def test_the_other_entropy_is_drawn_and_named_where_a_finished_point_lacks_the_published_one() -> (
+    None
+):
+    made = result()
+    assert plots.published_entropy(made) == "differential_entropy"
+    made["differential_entropy_published"] = made["r_squared"] - 7
+    made["differential_entropy_published"][1, 1] = np.nan
+    _, mesh = panel(plots.heat_maps(made), "Differential entropy")
+    assert "pictures not shifted" in mesh.colorbar.ax.get_ylabel()
+    made["finished"][1, 1] = 0
+    assert plots.published_entropy(made) == "differential_entropy_published"
+
+
 def test_a_colour_bar_has_an_arrow_where_values_lie_beyond_it() -> None:
     made = result()
     made["differential_entropy"][:] = -4.0

@@ -79,6 +79,21 @@ def test_bars_of_accuracy_stand_above_the_maps_of_what_is_lost() -> None:
     assert np.isnan(seen[1:]).all()
 
 
+def test_a_wall_is_drawn_in_the_published_entropy_where_a_result_has_it() -> None:
+    cascades, trainings = (
+        f(architecture="cnn", sigma_b2=2e-5) for f in (partial(result, depth=40), trained)
+    )
+
+    def titles() -> set[str]:
+        figure = plots.wall_and_training(cascades, trainings)
+        return {axis.get_title(loc="left") for axis in figure.axes}
+
+    assert "Differential entropy" in titles()
+    cascades["differential_entropy_published"] = cascades["r_squared"] - 7
+    assert "Differential entropy, as published" in titles()
+    assert "Differential entropy" not in titles()
+
+
 def test_the_legend_of_a_wall_lies_below_the_map_and_leaves_out_what_is_not_drawn() -> None:
     cascades, trainings = (
         f(architecture="resnet", sigma_b2=2e-5) for f in (partial(result, depth=40), trained)

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+import xarray as xr
 from test_plots import GRID, result
 from test_plots_trainability import DEPTHS, trained
 
@@ -15,11 +16,46 @@ def test_walls_stand_beside_the_published_ones_of_the_same_depth() -> None:
     assert table["published"].tolist() == [0.65, 0.78]
     # 0 at σ_w² = 0.5 and 0.5 at 1.0
     assert table["here: R² = 0.02"].tolist() == pytest.approx([0.52, 0.52])
-    assert table["here: −13 nats"].tolist() == ["none", "none"]
+    assert table["here: −13 nats, not shifted"].tolist() == ["none", "none"]
     assert table["mean field: signal = λ"].tolist() == pytest.approx([0.66, 0.78], abs=0.1)
     assert tables.walls(result(architecture="resnet")).empty
     rectified = tables.walls(result(architecture="cnn", depth=60, activation="relu"))
     assert rectified["mean field: signal = λ"].tolist() == ["none", "none"]
+
+
+def published(made: xr.Dataset) -> xr.Dataset:
+    """A result that has the published entropy too: it falls below -13 at half the depth."""
+    falling = np.where(made.depth <= made.sizes["depth"] // 2, -6.5, -19.3)
+    everywhere = np.broadcast_to(falling, made["r_squared"].shape).copy()
+    return made.assign(differential_entropy_published=(made["r_squared"].dims, everywhere))
+
+
+def test_published_depths_are_compared_with_the_published_entropy_where_a_result_has_it() -> None:
+    made = result(name="mnist").assign_coords(sigma_w2=[0.6, 1.1, 1.4, 1.5, 3.0])
+    column = "here: −13 nats, as published"
+    assert tables.against_published(published(made))[column].tolist() == [7] * 4
+    assert column not in tables.against_published(made)
+    assert tables.against_published(made)["here: −13 nats, not shifted"].tolist() == ["> 12"] * 4
+
+
+def test_published_walls_are_compared_with_the_published_entropy_where_a_result_has_it() -> None:
+    made = published(result(architecture="cnn", depth=60, sigma_b2=2e-5))
+    made["differential_entropy_published"][:2] = -19.3
+    # from -19.3 at 1.0 to -6.5 at 1.7: -13 lies 6.3 / 12.8 of the way
+    expected = 1.0 + 0.7 * 6.3 / 12.8
+    assert tables.walls(made)["here: −13 nats, as published"].tolist() == [
+        pytest.approx(expected, abs=1e-3), "none",
+    ]  # fmt: skip
+
+
+def test_tables_do_not_mix_points_that_have_the_published_entropy_with_points_that_lack_it() -> (
+    None
+):
+    made = published(result(name="mnist").assign_coords(sigma_w2=[0.6, 1.1, 1.4, 1.5, 3.0]))
+    made["differential_entropy_published"][1, 0] = np.nan
+    assert "here: −13 nats, not shifted" in tables.against_published(made)
+    made["finished"][1, 0] = 0  # it lacks all
+    assert "here: −13 nats, as published" in tables.against_published(made)
 
 
 def test_two_solvers_stand_side_by_side_for_the_networks_that_both_have() -> None:
