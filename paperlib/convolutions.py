@@ -89,7 +89,7 @@ class ConvolutionInverse(Inverse):
         more = (top - bottom, left - right)
         sizes = zip(more, self.window.stride, self.window.dilation, strict=True)
         fits = all(0 <= extra < max(size) for extra, *size in sizes)
-        return ((top, left), more) if fits and min(top, left) >= 0 else None
+        return ((top, left), more) if fits and min(left, right, top, bottom) >= 0 else None
 
     def adjoint(self, rows: Tensor) -> Tensor:
         """rows @ weight, for rows (k, *input shape) of a matrix: (k, *output shape)."""

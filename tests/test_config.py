@@ -10,6 +10,7 @@ from paperlib.config import (
     PredictorSweep,
     TrainingPoint,
     TrainingSweep,
+    experiment_of,
 )
 from paperlib.parameters import PhaseDiagram
 
@@ -109,6 +110,30 @@ def test_a_points_identity_depends_on_what_determines_its_numbers_and_on_nothing
     point = CascadePoint()
     assert point.identity(code_version=2, checksum="c") != base
     assert point.identity(code_version=1, checksum="d") != base
+
+
+def test_a_setting_that_came_later_leaves_the_identities_of_points_before_it() -> None:
+    # computed before there were `padding`, `block` and `until`
+    before = "deb01ee1a97283d2"
+    settings = {"architecture": "cnn", "depth": 3, "channels": 4, "sigma_b2": 2e-5}
+    point = CascadePoint(**settings)
+    assert point.identity(code_version=1, checksum="c")[:16] == before
+    assert set(point.identifying()).isdisjoint({"padding", "block", "until"})
+    same = [{"padding": "circular"}, {"block": "published"}]  # no CNN has blocks
+    others = [{"padding": "published"}, {"until": "lost"}]
+    for changes, equal in [*((c, True) for c in same), *((c, False) for c in others)]:
+        other = CascadePoint(**settings, **changes)
+        found = other.identity(code_version=1, checksum="c")
+        assert (found == point.identity(code_version=1, checksum="c")) == equal
+
+
+def test_settings_from_before_a_setting_are_still_those_of_their_experiment() -> None:
+    settings = CascadeSweep().as_dict()
+    later = ("padding", "block", "until")
+    earlier = {name: value for name, value in settings.items() if name not in later}
+    assert isinstance(experiment_of(earlier), CascadeSweep)
+    del earlier["depth"]
+    assert experiment_of(earlier) is None
 
 
 def test_numpys_numbers_are_numbers() -> None:

@@ -45,6 +45,24 @@ def test_the_published_inverse_has_the_stages_kernel_and_stride() -> None:
     assert inverse.bias is None
 
 
+@pytest.mark.parametrize("name", STAGES)
+def test_what_is_cut_off_a_published_inverse_need_not_be_computed(name: str) -> None:
+    stage, inverse = inverse_for(name, published=True)
+    codes = stage(normal(3, *SHAPE))
+    whole = nn.functional.pad(inverse.transposed(codes), inverse.margins)
+    torch.testing.assert_close(inverse(codes), whole)
+
+
+def test_the_cut_of_the_papers_own_convolutions_is_a_transposed_convolutions_padding() -> None:
+    same = ConvolutionInverse(
+        Window((3, 3), (1, 1), (1, 1), (1, 1)), (4, 7, 7), (4, 7, 7), published=True
+    )
+    halved = ConvolutionInverse(
+        Window((3, 3), (2, 2), (1, 1), (1, 1)), (4, 7, 7), (4, 14, 14), published=True
+    )
+    assert (same.cut, halved.cut) == (((1, 1), (0, 0)), ((1, 1), (1, 1)))
+
+
 @pytest.mark.parametrize("published", [True, False])
 @pytest.mark.parametrize("name", STAGES)
 def test_the_adjoint_is_the_transposed_matrix(name: str, published: bool) -> None:

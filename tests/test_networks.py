@@ -1,4 +1,5 @@
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,48 @@ def test_a_residual_block_adds_its_body() -> None:
     assert isinstance(block, ResidualBlock)
     first, activation, second = block.body
     torch.testing.assert_close(block(codes), codes + second(activation(first(codes))))
+
+
+def published_layer(convolution: nn.Conv2d, codes: torch.Tensor) -> torch.Tensor:
+    """As the authors' code has it: the convolution first, then the circular padding."""
+    small = nn.functional.conv2d(codes, convolution.weight, convolution.bias)
+    return torch.cat([small[..., -1:], small, small[..., :1]], 3)[:, :, [-1, *range(5), 0]]
+
+
+def test_a_published_cnn_convolves_before_it_pads() -> None:
+    network = cnn((1, 28, 28), depth=2, channels=4, padding="published")
+    codes = torch.rand(2, 4, 7, 7)
+    expected = published_layer(network.stages[3].convolution, codes).tanh()
+    torch.testing.assert_close(network.stages[3](codes), expected)
+    assert network(torch.rand(3, 1, 28, 28)).shape == (3, 10)
+
+
+def test_a_published_block_ends_in_its_activation() -> None:
+    network = resnet((1, 28, 28), depth=2, channels=4, block="published")
+    codes = torch.rand(2, 4, 7, 7)
+    first, _, _, second, _ = network.stages[3].block.body
+    inner = published_layer(first, codes).tanh()
+    expected = (codes + published_layer(second, inner)).tanh()
+    torch.testing.assert_close(network.stages[3](codes), expected)
+
+
+def test_both_forms_of_a_network_have_the_same_weights() -> None:
+    for build, forms in ((cnn, ("circular", "published")), (resnet, ("plain", "published"))):
+        name = "padding" if build is cnn else "block"
+        states = []
+        for form in forms:
+            network = build((1, 12, 12), depth=2, channels=3, **{name: form})
+            initialise(network, sigma_w2=1.5, sigma_b2=0.1, seed=0)
+            states.append(list(network.state_dict().values()))
+        assert all(torch.equal(one, other) for one, other in zip(*states, strict=True))
+
+
+@pytest.mark.parametrize("build", [partial(cnn, padding="published"),
+                                   partial(resnet, block="published")])  # fmt: skip
+def test_images_too_small_for_the_published_padding_are_refused(build) -> None:
+    with pytest.raises(ValueError, match=r"at least 9×9.*got \(1, 8, 28\)"):
+        build((1, 8, 28), depth=1)
+    assert build((1, 9, 9), depth=1)(torch.rand(1, 1, 9, 9)).shape == (1, 10)
 
 
 def test_all_convolutions_of_a_network_have_the_asked_for_variance() -> None:

@@ -59,6 +59,24 @@ def test_only_what_was_added_later_may_be_missing_from_a_point() -> None:
         assert plan.KINDS[other].fields_in(()) == list(plan.KINDS[other].fields)
 
 
+def test_a_point_measured_until_the_image_is_lost_is_the_whole_one() -> None:
+    shared = {"dataset": "digits", "depth": 40, "width": 30, "sigma_w2": 0.05, "train_images": 200}
+    whole = measure_point(CascadePoint(**shared))
+    part = measure_point(CascadePoint(**shared, until="lost"))
+    depth = int(part["measured_depth"])
+    assert 0 < depth < whole["measured_depth"] == 40
+    assert np.isnan(part["inverse_loss"][depth:]).all()
+    np.testing.assert_array_equal(part["inverse_loss"][:depth], whole["inverse_loss"][:depth])
+    for name, tolerance in [
+        ("r_squared", 1e-3),
+        ("relative_entropy", 1e-3),
+        ("differential_entropy_published", 0.02),
+        ("differential_entropy", 0.02),
+    ]:
+        np.testing.assert_allclose(part[name], whole[name], atol=tolerance)
+    assert part["cutoff"] == whole["cutoff"]
+
+
 def test_pictures_that_overflow_leave_a_cutoff_of_minus_one_and_the_point_its_other_numbers() -> (
     None
 ):
