@@ -9,8 +9,7 @@ plain loop; data loading counts on neither side.
 import argparse
 
 from machine import describe, gemm_rate, once, peak_gigabytes, seconds
-from published import train
-from torch import nn
+from published import new_inverses, train
 
 from paperlib import Cascade, Network, initialise, load_dataset
 from paperlib.convolutions import SAMPLES
@@ -23,20 +22,6 @@ def network(depth: int, channels: int) -> Network:
     made = cnn((1, 28, 28), depth=depth, channels=channels)
     initialise(made, sigma_w2=1.0, sigma_b2=2e-5, seed=0)
     return made
-
-
-def new_inverses(stages: nn.Sequential) -> list[nn.Module]:
-    """As published: a transposed convolution, tanh, and what it is too large cut off."""
-    inverses: list[nn.Module] = []
-    for stage in stages:
-        convolution = stage.convolution
-        stride = convolution.stride[0]
-        transposed = nn.ConvTranspose2d(
-            convolution.out_channels, convolution.in_channels, 3, stride=stride
-        )
-        cut = (-1, -1, -1, -1) if stride == 1 else (0, -1, 0, -1)
-        inverses.append(nn.Sequential(transposed, nn.Tanh(), nn.ZeroPad2d(cut), nn.Flatten()))
-    return inverses
 
 
 def floor_seconds(depth: int, channels: int, images: int) -> float:
@@ -67,7 +52,7 @@ def main() -> None:
     fit = seconds(lambda: cascade.fit(chosen), repeats=2)
     pictures = once(lambda: cascade.reconstruct(test))
     memory = peak_gigabytes()
-    inverses = new_inverses(made.stages)
+    inverses = new_inverses(list(made.stages), cascade.shapes)
     train(made.stages, inverses, images, steps=1, batch=BATCH)
     steps = once(lambda: train(made.stages, inverses, images, steps=options.steps, batch=BATCH))
     published = steps / options.steps * EPOCH

@@ -8,13 +8,13 @@ steps of the plain loop; data loading counts on neither side.
 
 import argparse
 
-from adam import BATCH, network
+from adam import untrained
 from machine import describe, once, seconds
 from published import new_inverses, reconstruct, train
 
 from paperlib import Cascade, load_dataset
 
-EPOCH = 938
+BATCH, EPOCH = 64, 938
 
 
 def main() -> None:
@@ -25,14 +25,13 @@ def main() -> None:
     print(describe())
     data = load_dataset("mnist", limit=max(2000, options.steps * BATCH))
     images, test = data.floats("train"), data.floats("test")[:100]
-    made = network(options.depth, tuple(images.shape[1:]))
-    shapes = [tuple(images.shape[1:]), *[(images[0].numel(),)] * options.depth]
-    inverses = new_inverses(shapes)
+    made = untrained("mlp", options.depth)
+    cascade = Cascade.for_network(made, images[:1])
+    inverses = new_inverses(list(made.stages), cascade.shapes)
     train(made.stages, inverses, images, steps=3)
     steps = once(lambda: train(made.stages, inverses, images, steps=options.steps))
     published_fit = steps * EPOCH / options.steps
     published_pictures = seconds(lambda: reconstruct(made.stages, inverses, test))
-    cascade = Cascade.for_network(made, images[:1])
     for arithmetic in ("float32", "auto"):
         fit = seconds(lambda: cascade.fit(images[:2000], arithmetic=arithmetic))  # noqa: B023
         pictures = seconds(lambda: cascade.reconstruct(test))

@@ -27,7 +27,7 @@ RESOLUTION = {"mlp": 1e-3, "cnn": 3e-6, "resnet": 3e-6}  # λ that puts the wall
 RTOL = {"mlp": 0.005, "cnn": 0.01, "resnet": 0.01}  # as published
 SOLVERS = ("ridge", "adam")
 OPTIMISERS = ("sgd", "adam")
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16")  # of the products of a training
 VGG_LAYERS = (11, 13, 16, 19)  # with weights, as torchvision builds them
 RECONSTRUCTED = ("r_squared", "gram_entropy", "differential_entropy", "relative_entropy")
 DEPTHS_REACHED = ("collapse_depth", "cutoff")
@@ -220,6 +220,7 @@ class _CascadeExperiment(_Experiment):
     resolution: float = option(0.0, low=0.0)  # ridge only: what lies below its root is lost
     steps: int = option(0, low=0, zero="one epoch")  # adam only
     batch_size: int = option(64, low=1)  # adam only
+    precision: str = option("float32", choices=PRECISIONS, before="float32")  # adam only
     until: str = option("deepest", choices=ENDS, before="deepest")  # "lost": skip what is collapsed
     rtol: float = option(0.0, low=0.0)  # the published cutoff's tolerance
 
@@ -230,7 +231,8 @@ class _CascadeExperiment(_Experiment):
                 object.__setattr__(self, name, defaults[self.architecture])
 
     def unread(self) -> tuple[str, ...]:
-        other = {"ridge": ("steps", "batch_size"), "adam": ("resolution",)}[self.solver]
+        of_adam = ("steps", "batch_size", "precision")
+        other = {"ridge": of_adam, "adam": ("resolution",)}[self.solver]
         return (*super().unread(), *other)
 
 

@@ -129,6 +129,7 @@ def fit_adam(
     *,
     steps: int | None = None,
     batch_size: int = 64,
+    precision: str = "float32",
     seed: int = 0,
     progress: ProgressCallback | None = None,
     fitted: int = 0,
@@ -145,6 +146,8 @@ def fit_adam(
         images: (n, *image_shape), floating point.
         steps: batches; None is one epoch.
         batch_size: samples per batch.
+        precision: of the products of a step; "bfloat16" rounds codes, weights and gradients to 8
+            bits where they are multiplied, and is faster on CPUs with instructions for it.
         seed: of the order of the batches.
         progress: called after each stage or stack of stages.
         fitted: inverses of so many first stages stay as they are.
@@ -161,7 +164,7 @@ def fit_adam(
     batches = _batches(len(images), batch_size, steps, seed)
     used, where = torch.unique(torch.cat(batches), return_inverse=True)
     batches = list(where.to(images.device).split([len(batch) for batch in batches]))
-    stack = STACK_ON_GPU if images.is_cuda else STACK_ON_CPU
+    stack = STACK_ON_GPU if images.is_cuda and precision == "float32" else STACK_ON_CPU
     images = images[used.to(images.device)]
     if images.ndim == 4:
         images = images.contiguous(memory_format=CHANNELS_LAST)
@@ -171,7 +174,7 @@ def fit_adam(
             if len(group) > 1:
                 _train_stack(group, batches)
             elif any(True for _ in group[0].inverse.parameters()):  # else it only reshapes
-                _train_alone(group[0], batches)
+                _train_alone(group[0], batches, precision)
             if progress:
                 progress(len(group))
         losses += [_loss(problem) for problem in group]
@@ -340,14 +343,16 @@ def _train_stack(group: list[_Problem], batches: list[Tensor]) -> None:
         inverse.load_state_dict({name: value[index].detach() for name, value in parameters.items()})
 
 
-def _train_alone(problem: _Problem, batches: list[Tensor]) -> None:
+def _train_alone(problem: _Problem, batches: list[Tensor], precision: str) -> None:
     """Take one inverse through all batches: a stack of one costs a CPU a third more."""
+    dtype = torch.bfloat16 if precision == "bfloat16" else problem.base.dtype
     inverse = problem.inverse
     inverse.to(memory_format=CHANNELS_LAST)
     with torch.enable_grad():
         optimiser = torch.optim.Adam(inverse.parameters(), fused=True)
         for batch in batches:
-            inverse.differentiate(*problem.batch(batch))
+            outputs, inputs = problem.batch(batch)
+            inverse.differentiate(outputs.to(dtype), inputs)
             optimiser.step()
     inverse.to(memory_format=torch.contiguous_format)
     inverse.zero_grad()  # a gradient is as large as the inverse, and there are many inverses

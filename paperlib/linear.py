@@ -42,9 +42,18 @@ class Inverse(nn.Module):
         raise NotImplementedError
 
     def differentiate(self, codes: Tensor, inputs: Tensor) -> None:
-        """Nothing; sets the gradients of the mean squared error of a batch of codes."""
+        """Set the gradients of the mean squared error of a batch of codes.
+
+        Args:
+            codes: (batch, *output shape); in bfloat16 every product is taken in it, while weights,
+                loss and gradients stay what they are.
+            inputs: (batch, *input shape).
+        """
         self.zero_grad()
-        nn.functional.mse_loss(self(codes), inputs).backward()
+        half = codes.dtype == torch.bfloat16
+        with torch.autocast(codes.device.type, codes.dtype, enabled=half, cache_enabled=False):
+            outputs = self(codes)
+        nn.functional.mse_loss(outputs.to(inputs.dtype), inputs).backward()
 
     def activated(self, values: Tensor) -> Tensor:
         """What the activation makes of values; these themselves where there is none."""
@@ -134,7 +143,7 @@ class LinearInverse(Inverse):
         return (rows.flatten(1) @ self.linear.weight).unflatten(1, self.output_shape)
 
     def differentiate(self, codes: Tensor, inputs: Tensor) -> None:
-        """Nothing; sets the gradients of the mean squared error of a batch of codes.
+        """Set the gradients of the mean squared error of a batch, see `Inverse.differentiate`.
 
         By hand for the published inverse, into the same memory every time: autograd takes an
         eighth longer for a step, and a step is all there is to training one layer.
@@ -148,14 +157,17 @@ class LinearInverse(Inverse):
                 parameter.grad = torch.empty_like(parameter)
         with torch.no_grad():
             codes = codes.flatten(1)
-            outputs = torch.addmm(bias, codes, weight.T)
+            outputs = torch.mm(codes, weight.to(codes.dtype).T).to(weight.dtype).add_(bias)
             if self.activation is not None:
                 outputs.tanh_()
             slopes = (outputs - inputs.flatten(1)).mul_(2 / outputs.numel())
             if self.activation is not None:
                 slopes.addcmul_(slopes * outputs, outputs, value=-1)  # tanh' = 1 - tanh²
-            torch.mm(slopes.T, codes, out=weight.grad)
             torch.sum(slopes, 0, out=bias.grad)
+            if codes.dtype == weight.dtype:
+                torch.mm(slopes.T, codes, out=weight.grad)
+            else:
+                weight.grad = torch.mm(slopes.T.to(codes.dtype), codes).to(weight.dtype)
 
     @torch.no_grad()
     def assign(self, weight: Tensor, bias: Tensor) -> None:

@@ -94,6 +94,7 @@ def fitted(point: CascadePoint, network: Network, train: torch.Tensor) -> Cascad
         resolution=point.resolution,
         steps=point.steps or None,
         batch_size=point.batch_size,
+        precision=point.precision,
         until=point.until,
     )
 

@@ -226,6 +226,21 @@ def test_the_closed_form_with_the_published_activation_is_bounded_by_it() -> Non
     assert float(r_squared(images(100, seed=1), pictures)[0]) > 0.9
 
 
+@pytest.mark.parametrize("name", ["mlp", *SPATIAL])
+def test_products_in_bfloat16_train_nearly_the_same_inverses(name: str) -> None:
+    made = network(3) if name == "mlp" else SPATIAL[name]()
+    shape = SHAPE if name == "mlp" else (1, 12, 12)
+    train = nn.functional.interpolate(images(300), shape[1:], mode="bilinear")
+    found = []
+    for precision in ("float32", "bfloat16"):
+        fitted = Cascade.for_network(made, train[:1])
+        fitted.fit(train, solver="adam", steps=100, precision=precision)
+        assert all(p.dtype == torch.float32 for one in fitted._inverses for p in one.parameters())
+        found.append(torch.tensor(fitted.losses))
+    assert not torch.equal(*found)
+    torch.testing.assert_close(found[1], found[0], rtol=0.03, atol=1e-4)
+
+
 @pytest.mark.parametrize("solver", ["ridge", "adam"])
 def test_the_loss_of_each_inverse_is_that_of_the_first_hundred_images(solver: str) -> None:
     made, train = network(), images(300)
