@@ -101,7 +101,9 @@ MODULES = sorted((ROOT / "paperlib").rglob("*.py"))
 
 # Folders that only one machine has; the alternation keeps this line from matching itself.
 PRIVATE_PATH = re.compile(r"(?<![\w.$~/+-])/(?:home|Users|root|work|tmp|scratch)/\w")
-TEXT_FILES = {".py", ".ipynb", ".yaml", ".yml", ".toml", ".md", ".cff", ".lock", ".mplstyle"}
+TEXT_FILES = {
+    ".py", ".ipynb", ".yaml", ".yml", ".toml", ".md", ".cff", ".lock", ".mplstyle", ".txt", ".json",
+}  # fmt: skip
 
 
 def locked() -> dict[str, Requirement]:
