@@ -19,14 +19,13 @@ import nbformat
 import numpy as np
 import psutil
 import pytest
+from checkout import ROOT
 
 from paperlib import libraries, load_dataset, notebooks, paths
 from paperlib.config import CascadeSweep
 from paperlib.datasets import DownloadError
 from paperlib.photographs import load_photographs
 from paperlib.sweep import run_sweep
-
-ROOT = Path(__file__).parent.parent
 
 # --- nothing read from disk is unpickled or run ---
 
