@@ -125,11 +125,12 @@ def test_any_other_failure_of_the_import_is_passed_on(monkeypatch: pytest.Monkey
         paperlib.vision._import_torchvision()
 
 
-def test_the_package_and_its_datasets_do_not_pay_for_what_they_may_not_need() -> None:
+def test_the_package_its_datasets_and_commands_do_not_pay_for_what_they_may_not_need() -> None:
     code = """
 import sys
-import paperlib, paperlib.datasets
-print(sorted({"torchvision", "sklearn", "skimage"} & set(sys.modules)))
+import paperlib, paperlib.datasets, paperlib.cli
+heavy = {"torchvision", "sklearn", "skimage", "matplotlib", "seaborn", "IPython", "nbformat"}
+print(sorted({*heavy, "papermill", "dask", "distributed"} & set(sys.modules)))
 """
     assert lines_of(code) == ["[]"]
 
