@@ -4,7 +4,7 @@
 
 Both train the same inverses of the same stages, those behind the stem, on the same MNIST images;
 each ratio is of two timings in one run. The floor counts the products of a step: the stage forward,
-its inverse forward, and the gradients of the inverse's weights, at the float32 GEMM rate of the run.
+its inverse forward, and the gradients of its weights, at the run's float32 GEMM rate.
 """
 
 import argparse

@@ -36,12 +36,11 @@ def identity(notebook: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     code = [cell.source for cell in cells if INJECTED not in cell.metadata.get("tags", [])]
-    package = Path(__file__).parent
-    modules = [*sorted(package.glob("*.py")), *sorted(package.glob("*.mplstyle"))]
+    package = b"".join(path.read_bytes() for path in paths.package_files())
     return {
         "parameters": json.loads(json.dumps(dict(values))),
         "notebook": hashlib.sha256(json.dumps(code).encode()).hexdigest(),
-        "package": hashlib.sha256(b"".join(path.read_bytes() for path in modules)).hexdigest(),
+        "package": hashlib.sha256(package).hexdigest(),
         "data": _data(values),
     }
 

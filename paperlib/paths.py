@@ -5,7 +5,11 @@ import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
+
+PACKAGE = __name__.partition(".")[0]
+STYLE = "paper.mplstyle"  # of every figure; in the package
 
 # Where the caches and the data look-up can be pointed elsewhere.
 HOME_VARIABLE = "PAPERLIB_HOME"
@@ -92,14 +96,37 @@ def _is_still(path: Path, descriptor: int) -> bool:
         return False
 
 
+def package_folder() -> Path:
+    """Return the folder of the whole package, in whichever of its folders this module lies."""
+    return Path(str(resources.files(PACKAGE)))
+
+
+def package_files() -> list[Path]:
+    """Return every file that the package is made of, in all its folders: code before the rest."""
+    folder = package_folder()
+    files = (path for path in folder.rglob("*") if path.is_file())
+    made = (path for path in files if not _is_by_product(path.relative_to(folder)))
+    return sorted(made, key=lambda path: (path.suffix != ".py", path))
+
+
+def _is_by_product(path: Path) -> bool:
+    """Whether Python, Jupyter or an editor made the file."""
+    return any(part == "__pycache__" or part.startswith(".") for part in path.parts)
+
+
+def style_file() -> Path:
+    """Return matplotlib's style sheet that every figure is drawn with."""
+    return package_folder() / STYLE
+
+
 def home() -> Path:
-    """The checkout that holds `notebooks/`: $PAPERLIB_HOME, else the one this file lies in.
+    """The checkout that holds `notebooks/`: $PAPERLIB_HOME, else the one this package lies in.
 
     Raises:
         FileNotFoundError: neither is a checkout; the message says how to get one.
     """
     named = os.environ.get(HOME_VARIABLE)
-    root = Path(named).expanduser() if named else Path(__file__).parent.parent
+    root = Path(named).expanduser() if named else package_folder().parent
     if not (root / NOTEBOOKS).is_dir():
         origin = f"${HOME_VARIABLE}" if named else "the installed package"
         raise FileNotFoundError(

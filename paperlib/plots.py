@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
+from paperlib import paths
 from paperlib.config import RESOLUTION, STEM, stages_of
 from paperlib.meanfield import SMOOTH, correlation_depth, critical_sigma_w2, propagate
 from paperlib.measures import LOST, collapse_depth
@@ -26,7 +27,7 @@ from paperlib.results import provenance
 
 PUBLISHED_DEPTHS = {0.6: 16, 1.1: 38, 1.4: 87, 1.5: 120}
 PUBLISHED_WALLS = {"cnn": {30: 0.65, 50: 0.78, 100: 0.87, 400: 0.97}, "resnet": {50: 0.95}}
-STYLE = Path(__file__).with_name("paper.mplstyle")
+STYLE = paths.style_file()
 SEQUENTIAL, SEQUENTIAL_REVERSED = "viridis", "viridis_r"
 # By value: a name such as C0 would be looked up when the figure is shown, outside of the style.
 PALETTE = rc_params_from_file(STYLE, use_default_template=False)["axes.prop_cycle"].by_key()[

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from checkout import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -31,7 +32,6 @@ from paperlib import config, parameters, paths
 from paperlib.cascade import Cascade
 from paperlib.config import CascadePoint, CascadeSweep, TrainingSweep
 
-ROOT = Path(__file__).parent.parent
 PATIENCE = 20  # seconds for one call, on a busy machine
 CLASSES = [
     kind

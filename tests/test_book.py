@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
+from checkout import ROOT
 from test_jupyterlab import BROWSER, QUIET
 
-ROOT = Path(__file__).parent.parent
 NEEDED = ("sphinx", "myst_nb", "sphinx_book_theme", "sphinx-mathjax-offline")
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 FIGURES = sorted((ROOT / "figures").glob("[0-9]*.png"))

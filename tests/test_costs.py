@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from checkout import ROOT
 
 from paperlib import costs, notebooks
 from paperlib.costs import Cost, duration
 
-ROOT = Path(__file__).parent.parent
 MEASURED = {
     "quick": {"seconds": 41.2, "gigabytes": 1.26},
     "paper": {"seconds": 900_000, "how": "some.nc: 1 s a stage × 9 stages"},

@@ -7,12 +7,12 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pytest
 import xarray as xr
+from checkout import ROOT
 from PIL import Image
 
 from paperlib import figures, plots
 from paperlib.config import CascadeSweep, TrainingPoint
 
-ROOT = Path(__file__).parent.parent
 # A benchmark's figure has no PDF if it was drawn before benchmarks told what they measured with:
 # `python benchmarks/cost.py`, on an idle machine, draws both.
 SHIPPED = sorted(

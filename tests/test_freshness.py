@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from paperlib import freshness
+from paperlib import freshness, paths
 from paperlib.libraries import TORCHVISION
 
 
@@ -180,13 +180,56 @@ def test_each_cause_alone_makes_a_figure_stale_and_is_named(
     assert state_of(ran, made(ran, depth=4)) == ("stale", "its parameters changed")
     assert state_of(ran, made(ran, code="1 + 2")) == ("stale", "its code changed")
     changed = ran / "paperlib"
-    shutil.copytree(Path(freshness.__file__).parent, changed)
+    shutil.copytree(paths.package_folder(), changed)
     (changed / "plan.py").write_text("CODE_VERSION = 2")
     with monkeypatch.context() as other:
-        other.setattr(freshness, "__file__", str(changed / "freshness.py"))
+        other.setattr(paths, "package_folder", lambda: changed)
         assert state_of(ran, made(ran)) == ("stale", "paperlib changed")
     (ran / "own.npz").write_bytes(b"other images")
     assert state_of(ran, made(ran)) == ("stale", "its data changed")
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package with folders in folders, in the place of paperlib."""
+    folder = tmp_path / "nested"
+    for name in ("__init__.py", "core/__init__.py", "core/deep/module.py", "plots/a.mplstyle"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    monkeypatch.setattr(paths, "package_folder", lambda: folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["__init__.py", "core/deep/module.py", "plots/a.mplstyle"])
+def test_a_changed_file_in_any_folder_of_the_package_makes_figures_stale(
+    name: str, package: Path
+) -> None:
+    before = identity()["package"]
+    assert identity()["package"] == before
+    (package / name).write_text("other")
+    assert identity()["package"] != before
+
+
+@pytest.mark.parametrize("name", ["core/new.py", "deep/er/new.py", "core/limits.yaml"])
+def test_a_file_that_joins_any_folder_of_the_package_makes_figures_stale(
+    name: str, package: Path
+) -> None:
+    before = identity()["package"]
+    (package / name).parent.mkdir(parents=True, exist_ok=True)
+    (package / name).write_text("new")
+    assert identity()["package"] != before
+
+
+@pytest.mark.parametrize(
+    "name", ["core/__pycache__/a.pyc", "core/.ipynb_checkpoints/a-checkpoint.py", ".a.py.swp"]
+)
+def test_what_python_jupyter_and_editors_leave_in_the_package_changes_nothing(
+    name: str, package: Path
+) -> None:
+    before = identity()["package"]
+    (package / name).parent.mkdir(parents=True, exist_ok=True)
+    (package / name).write_text("new")
+    assert identity()["package"] == before
 
 
 def test_all_causes_are_named_together(ran: Path) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 import nbformat
 import pytest
 import yaml
+from checkout import ROOT
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-ROOT = Path(__file__).parent.parent
 NAME = "01_mnist_phase_diagram"
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

@@ -15,12 +15,12 @@ from typing import Any
 import nbformat
 import papermill
 import pytest
+from checkout import ROOT
 from tiny_project import NAME, build
 
 from paperlib import config, notebooks, parameters
 from paperlib.checks import LARGEST_SEED
 
-ROOT = Path(__file__).parent.parent
 NAMES = [path.stem for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
 MNIST = "01_mnist_phase_diagram"
 

@@ -10,18 +10,19 @@ import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from functools import cache
+from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from checkout import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import paperlib
 
-ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DECLARED = [
     Requirement(line)
@@ -33,7 +34,8 @@ BUILD_TOOLS = {"hatchling", "editables"}
 # What a torch wheel for GPUs brings; it pins these itself, and CPU wheels have none of them.
 GPU_LIBRARIES = ("nvidia-", "cuda-", "triton")
 
-# DESIGN.md's list: a module may import only modules that stand further down.
+# DESIGN.md's list: a module may import only modules that stand further down. A folder of modules
+# stands here as one of them; those in it may import each other.
 ORDER = (
     "__main__",
     "__init__",
@@ -102,7 +104,14 @@ MODULES = sorted((ROOT / "paperlib").rglob("*.py"))
 
 # Folders that only one machine has; the alternation keeps this line from matching itself.
 PRIVATE_PATH = re.compile(r"(?<![\w.$~/+-])/(?:home|Users|root|work|tmp|scratch)/\w")
-TEXT_FILES = {".py", ".ipynb", ".yaml", ".yml", ".toml", ".md", ".cff", ".lock", ".mplstyle"}
+TEXT_FILES = {
+    ".py", ".ipynb", ".yaml", ".yml", ".toml", ".md", ".cff", ".lock", ".mplstyle", ".txt", ".json",
+}  # fmt: skip
+
+
+def name_of(path: Path) -> str:
+    """A module's place in the package, e.g. core/paths."""
+    return str(path.relative_to(ROOT / "paperlib").with_suffix(""))
 
 
 def locked() -> dict[str, Requirement]:
@@ -280,11 +289,16 @@ def test_the_script_for_continuous_integration_can_be_executed_and_parsed() -> N
 
 def imports(path: Path) -> Iterator[str]:
     """Every module that a file imports anywhere in it, with relative names spelt out."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    return imports_of(path.read_text(), package=".".join(path.parent.relative_to(ROOT).parts))
+
+
+def imports_of(code: str, *, package: str) -> Iterator[str]:
+    """The same of the code of a module in a package, such as paperlib.core."""
+    for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = f"paperlib.{node.module or ''}".rstrip(".") if node.level else node.module
+            base = resolve_name("." * node.level + (node.module or ""), package)
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
@@ -294,13 +308,58 @@ def module_of(name: str) -> str:
     return part if part in ORDER else "__init__"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_a_module_imports_only_modules_below_it(path: Path) -> None:
-    assert path.parent.name == "paperlib", "the package is flat"
-    assert path.stem in ORDER, "put the new module into DESIGN.md's list and into ORDER"
+def upward(path: Path) -> list[str]:
+    """The imports of a file of the package that do not lead down in `ORDER`."""
+    top = path.relative_to(ROOT / "paperlib").parts[0].removesuffix(".py")
+    assert top in ORDER, "put the new module or folder into DESIGN.md's list and into ORDER"
+    inside = path.parent.name != "paperlib"  # a folder, whose modules import each other
+    lowest = ORDER.index(top) + (not inside)
     own = [name for name in imports(path) if name.split(".")[0] == "paperlib"]
-    wrong = [name for name in own if ORDER.index(module_of(name)) <= ORDER.index(path.stem)]
-    assert not wrong, f"paperlib.{path.stem} must not import {wrong}"
+    return [name for name in own if ORDER.index(module_of(name)) < lowest]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_imports_only_modules_below_it(path: Path) -> None:
+    assert not upward(path), f"{name_of(path)} must not import {upward(path)}"
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("import paperlib.paths", ["paperlib.paths"]),
+        (
+            "from paperlib.core import paths, checks",
+            ["paperlib.core.paths", "paperlib.core.checks"],
+        ),
+        ("from . import plan", ["paperlib.sweep.plan"]),
+        ("from .plan import KINDS", ["paperlib.sweep.plan.KINDS"]),
+        ("from ..core.paths import home", ["paperlib.core.paths.home"]),
+        ("def f():\n    from .. import core", ["paperlib.core"]),
+    ],
+)
+def test_an_import_in_a_folder_of_the_package_is_spelt_out(line: str, names: list[str]) -> None:
+    assert list(imports_of(line, package="paperlib.sweep")) == names
+
+
+@pytest.mark.parametrize(
+    ("line", "allowed"),
+    [
+        ("from paperlib.datasets.other import a", True),
+        ("from .other import a", True),
+        ("from ..paths import home", True),
+        ("from paperlib.sweep.plan import a", False),
+        ("from ..cli import main", False),
+        ("from paperlib.nowhere import a", False),
+    ],
+)
+def test_a_module_in_a_folder_imports_its_neighbours_and_what_is_below(
+    line: str, allowed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    path = tmp_path / "paperlib" / "datasets" / "module.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(line)
+    assert (upward(path) == []) is allowed
 
 
 @cache
@@ -309,7 +368,7 @@ def providers() -> Mapping[str, list[str]]:
     return importlib.metadata.packages_distributions()
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_a_module_imports_only_packages_that_pyproject_declares(path: Path) -> None:
     every = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dask"]]
     declared = {canonicalize_name(Requirement(line).name) for line in every}

@@ -19,6 +19,7 @@ import nbformat
 import numpy as np
 import psutil
 import pytest
+from checkout import ROOT
 from tiny_data import keras, lay_out
 
 from paperlib import libraries, load_dataset, notebooks, paths
@@ -26,8 +27,6 @@ from paperlib.config import CascadeSweep
 from paperlib.datasets import UNRECOGNISED, DownloadError
 from paperlib.photographs import load_photographs
 from paperlib.sweep import run_sweep
-
-ROOT = Path(__file__).parent.parent
 
 # --- nothing read from disk is unpickled or run ---
 

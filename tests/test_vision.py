@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkout import ROOT
 
 import paperlib.vision
+from paperlib import paths
 from paperlib.vision import torchvision
-
-ROOT = Path(__file__).parent.parent
-PACKAGE = Path(paperlib.vision.__file__).parent
 
 # Whatever torchvision this machine has: its compiled operators do not load.
 WITHOUT_OPERATORS = """
@@ -126,11 +125,12 @@ def test_any_other_failure_of_the_import_is_passed_on(monkeypatch: pytest.Monkey
         paperlib.vision._import_torchvision()
 
 
-def test_the_package_and_its_datasets_do_not_pay_for_what_they_may_not_need() -> None:
+def test_the_package_its_datasets_and_commands_do_not_pay_for_what_they_may_not_need() -> None:
     code = """
 import sys
-import paperlib, paperlib.datasets
-print(sorted({"torchvision", "sklearn", "skimage"} & set(sys.modules)))
+import paperlib, paperlib.datasets, paperlib.cli
+heavy = {"torchvision", "sklearn", "skimage", "matplotlib", "seaborn", "IPython", "nbformat"}
+print(sorted({*heavy, "papermill", "dask", "distributed"} & set(sys.modules)))
 """
     assert lines_of(code) == ["[]"]
 
@@ -153,6 +153,6 @@ def test_an_import_of_torchvision_would_be_seen(tmp_path: Path) -> None:
 
 
 def test_no_other_module_imports_torchvision_itself() -> None:
-    files = sorted(PACKAGE.rglob("*.py"))
-    assert PACKAGE / "datasets.py" in files
+    files = [path for path in paths.package_files() if path.suffix == ".py"]
+    assert paths.package_folder() / "cli.py" in files
     assert [file.name for file in files if "torchvision" in imported_names(file)] == []
