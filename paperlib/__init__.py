@@ -35,7 +35,7 @@ from paperlib.measures import (
     r_squared,
     relative_entropy,
 )
-from paperlib.networks import Network, cnn, initialise, mlp, resnet, vgg16
+from paperlib.networks import Network, cnn, initialise, mlp, residual_mlp, resnet, vgg16
 from paperlib.points import measure_point
 from paperlib.probe import probe
 from paperlib.results import load_result
@@ -70,6 +70,7 @@ __all__ = [
     "probe",
     "r_squared",
     "relative_entropy",
+    "residual_mlp",
     "resnet",
     "run_search",
     "run_sweep",

@@ -15,6 +15,7 @@ from paperlib import archive
 from paperlib.checks import LARGEST_SEED, checked, is_dense, path_of, quoted
 from paperlib.config import ENDS, PRECISIONS, SOLVERS
 from paperlib.fitting import ARITHMETICS, ProgressCallback, default_resolution, fit_adam, fit_ridge
+from paperlib.foreign import recognised
 from paperlib.inverses import bounds_of, inverse_of
 from paperlib.linear import Inverse
 from paperlib.measures import STD_FLOOR, differential_entropy_published
@@ -48,6 +49,15 @@ class Cascade:
     def for_network(cls, network: nn.Module | Iterable[nn.Module], example_images: Tensor) -> Self:
         """An unfitted cascade; the shapes of all levels are found by one pass of the examples.
 
+        A stage may be one Linear; convolutions, poolings and paddings one after the other, or
+        transposed convolutions, along one, two or three axes; what only arranges its input anew; a
+        residual block; or anything that commutes with cyclic shifts of the image (ridge only).
+        Activations and batch norms stand beside them. A residual block of another package, whose
+        forward adds a skip, is found by one run. Adam inverts it as published, by the inverses of
+        its convolutions without the skip; where they do not run one after the other, by one
+        transposed convolution, 3 wide along every axis, times the stride. The closed form regresses
+        neighbourhoods of as many positions.
+
         Args:
             network: a Network (its `stages`), an nn.Sequential, or any sequence of modules.
             example_images: (batch, *image_shape); one image is enough.
@@ -68,7 +78,7 @@ class Cascade:
         shapes = [activations.shape[1:]]
         for level, stage in enumerate(stages, start=1):
             try:
-                activations = _Stage(stage)(activations)
+                inputs, activations = activations, _Stage(stage)(activations)
             except (RuntimeError, IndexError, TypeError, ValueError) as error:
                 raise ValueError(
                     f"stage {level} ({type(stage).__name__}) does not take an input of shape "
@@ -76,6 +86,7 @@ class Cascade:
                     f"{tuple(example_images.shape)}"
                 ) from error
             shapes.append(activations.shape[1:])
+            stages[level - 1] = recognised(stage, _Stage(stage), inputs[:1])
         return cls(stages, shapes)
 
     @property

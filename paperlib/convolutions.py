@@ -5,6 +5,7 @@ maps the mean activation to the mean activation, and a cascade without signal re
 image.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,13 +14,132 @@ from torch import Tensor, nn
 
 from paperlib.linear import Inverse
 from paperlib.regression import CHUNK, Moments, Samples, Spectra
-from paperlib.windows import Window
+from paperlib.windows import TRANSPOSED, Window
 
 SAMPLES = 20_000  # neighbourhoods of which a regression is made
 FIELDS = 128  # images that pass through a Fourier transform at a time
+_TRANSPOSE = (
+    nn.functional.conv_transpose1d,
+    nn.functional.conv_transpose2d,
+    nn.functional.conv_transpose3d,
+)
+_CONVOLVE = (nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d)
 
 
-class ConvolutionInverse(Inverse):
+class WindowInverse(Inverse):
+    """An inverse that predicts each block of a stage's inputs from the outputs near it, the same
+    everywhere; subclasses say which those are.
+
+    Args:
+        window: of the stage, or of its inverse.
+        input_shape: of one sample, (channels, *positions along one, two or three axes).
+        activation: what bounded the stage's input; None makes the inverse affine.
+    """
+
+    def __init__(
+        self, window: Window, input_shape: Sequence[int], activation: nn.Module | None = None
+    ) -> None:
+        super().__init__(activation)
+        self.window = window
+        self.input_shape = tuple(input_shape)
+
+    @property
+    def axes(self) -> int:
+        """The number of axes that count positions."""
+        return len(self.window.kernel)
+
+    def assign(self, weight: Tensor, code: Tensor, pixel: Tensor) -> None:
+        """Nothing; takes the solution as its own, with the offsets that map mean to mean.
+
+        Args:
+            weight: (numbers in a block, numbers in the neighbourhood that it is read from).
+            code, pixel: mean output and input, (channels, *positions).
+        """
+        raise NotImplementedError
+
+    def solve(self, samples: Samples, moments: Moments) -> None:
+        """Nothing; takes the regression of blocks of pixels on neighbourhoods of outputs.
+
+        Its samples are 20,000 pairs of an image and a block, or all that there are, the same at
+        every call. Only they outlast their chunk. See `Inverse.solve`.
+        """
+        places = list(self._samples(samples.count, next(self.parameters()).device))
+        code, pixel = torch.zeros(()), torch.zeros(())
+        taken: list[tuple[list[Tensor], Tensor, Tensor]] = []
+        first = 0
+        for outputs, inputs in samples:
+            inputs, share = self.before_activation(inputs), len(outputs) / samples.count
+            code, pixel = code + share * outputs.mean(0), pixel + share * inputs.mean(0)
+            for image, *numbers in places:
+                here = (first <= image) & (image < first + len(outputs))
+                image, numbers = image[here] - first, [number[here] for number in numbers]
+                if len(image):
+                    taken.append((numbers, *self._gathered(outputs, inputs, image, numbers)))
+            first += len(outputs)
+        for numbers, features, targets in taken:
+            alone = torch.zeros_like(numbers[0])
+            means = self._gathered(code[None], pixel[None], alone, numbers)
+            moments.update(features - means[0], targets - means[1])
+        self.assign(moments.solve(samples.resolution)[0], code, pixel)
+
+    def _gathered(
+        self, outputs: Tensor, inputs: Tensor, image: Tensor, numbers: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The neighbourhoods of outputs, and the blocks of inputs, of samples."""
+        seen = [self._seen(number, axis) for axis, number in enumerate(numbers)]
+        block = [self._block(number, axis) for axis, number in enumerate(numbers)]
+        return _gather(outputs, image, seen), _gather(inputs, image, block)
+
+    def _samples(self, images: int, device: torch.device) -> Iterator[tuple[Tensor, ...]]:
+        """Numbers of images, and of blocks along every axis; spread evenly over all of them."""
+        blocks = [self._blocks(axis, device) for axis in range(self.axes)]
+        places = math.prod(len(numbers) for numbers in blocks)
+        pairs = images * places
+        chosen = torch.arange(min(pairs, SAMPLES), dtype=torch.float64)
+        if pairs > SAMPLES:
+            generator = torch.Generator().manual_seed(0)
+            jitter = torch.rand(SAMPLES, generator=generator, dtype=torch.float64)
+            chosen = (chosen + jitter) * (pairs / SAMPLES)
+        for pair in chosen.long().to(device).split(CHUNK):
+            image, place = pair // places, pair % places
+            found = []
+            for numbers in reversed(blocks):
+                found.append(numbers[place % len(numbers)])
+                place = place // len(numbers)
+            yield image, *reversed(found)
+
+    def _blocks(self, axis: int, device: torch.device) -> Tensor:
+        """Numbers of the blocks along an axis that are samples."""
+        raise NotImplementedError
+
+    def _block(self, numbers: Tensor, axis: int) -> Tensor:
+        """The positions of the pixels in blocks, (n, pixels along the axis)."""
+        raise NotImplementedError
+
+    def _seen(self, numbers: Tensor, axis: int) -> Tensor:
+        """The positions of the outputs that blocks are predicted from, (n, reach)."""
+        raise NotImplementedError
+
+
+def _gather(fields: Tensor, image: Tensor, positions: Sequence[Tensor]) -> Tensor:
+    """The values at positions of images, (n, positions along one axis · … · channels).
+
+    Args:
+        fields: (images, channels, *sizes).
+        image: (n,).
+        positions: along every axis, (n, a); beyond the border every value is zero.
+    """
+    n, axes = len(image), len(positions)
+    places, inside = [], torch.ones((), dtype=torch.bool, device=image.device)
+    for axis, (along, size) in enumerate(zip(positions, fields.shape[2:], strict=True)):
+        along = along.view(n, *(-1 if axis == other else 1 for other in range(axes)))
+        inside = inside & (along >= 0) & (along < size)
+        places.append(along.clamp(0, size - 1))
+    values = fields.movedim(1, -1)[(image.view(n, *[1] * axes), *places)]
+    return (values * inside[..., None]).flatten(1)
+
+
+class ConvolutionInverse(WindowInverse):
     """From the outputs of a convolution or pooling to its inputs: a transposed convolution, cut to
     the input's size, then the activation.
 
@@ -29,7 +149,8 @@ class ConvolutionInverse(Inverse):
 
     Args:
         window: of the stage.
-        output_shape, input_shape: of one sample, (channels, height, width).
+        output_shape, input_shape: of one sample, (channels, *positions) along one, two or three
+            axes.
         activation: what bounded the stage's input; None makes the inverse affine.
         published: which of the two forms.
     """
@@ -43,10 +164,8 @@ class ConvolutionInverse(Inverse):
         *,
         published: bool = False,
     ) -> None:
-        super().__init__(activation)
-        self.window = window if published else window.in_blocks()
-        self.input_shape = tuple(input_shape)
-        self.transposed = nn.ConvTranspose2d(
+        super().__init__(window if published else window.in_blocks(), input_shape, activation)
+        self.transposed: Any = TRANSPOSED[self.axes - 1](
             output_shape[0],
             input_shape[0],
             self.window.kernel,
@@ -55,12 +174,12 @@ class ConvolutionInverse(Inverse):
             bias=published,
         )
         self.bias = None if published else nn.Parameter(torch.zeros(*input_shape))
-        full = [
-            s * (n - 1) + d * (k - 1) + 1
-            for n, k, s, d in zip(output_shape[1:], *self.window[:3], strict=True)
+        axes = zip(self.input_shape[1:], output_shape[1:], *self.window, strict=True)
+        margins = [
+            (-before, size + before - (s * (n - 1) + d * (k - 1) + 1))
+            for size, n, k, s, d, before in axes
         ]
-        (height, width), (top, left) = self.input_shape[1:], self.window.offset
-        self.margins = (-left, width + left - full[1], -top, height + top - full[0])
+        self.margins = tuple(margin for pair in reversed(margins) for margin in pair)
         self.cut = self._cut()
 
     def extra_repr(self) -> str:
@@ -74,90 +193,42 @@ class ConvolutionInverse(Inverse):
 
     def _pixels(self, codes: Tensor) -> Tensor:
         """The transposed convolution within the input's borders."""
-        _, stride, dilation, _ = self.window
         if self.cut is None or self.bias is not None:
             return nn.functional.pad(self.transposed(codes), self.margins)
-        weight, bias, (padding, more) = self.transposed.weight, self.transposed.bias, self.cut
-        return nn.functional.conv_transpose2d(
-            codes, weight, bias, stride, padding, more, dilation=dilation
-        )
+        (padding, more), (_, stride, dilation, _) = self.cut, self.window
+        transpose: Any = _TRANSPOSE[self.axes - 1]
+        weight, bias = self.transposed.weight, self.transposed.bias
+        return transpose(codes, weight, bias, stride, padding, more, dilation=dilation)
 
-    def _cut(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    def _cut(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
         """The margins as a transposed convolution's own `padding` and `output_padding`, with which
         what is cut off is never computed; None where they cannot say it."""
-        left, right, top, bottom = (-margin for margin in self.margins)
-        more = (top - bottom, left - right)
+        before = [-margin for margin in self.margins[::2]][::-1]
+        after = [-margin for margin in self.margins[1::2]][::-1]
+        more = [first - last for first, last in zip(before, after, strict=True)]
         sizes = zip(more, self.window.stride, self.window.dilation, strict=True)
         fits = all(0 <= extra < max(size) for extra, *size in sizes)
-        return ((top, left), more) if fits and min(left, right, top, bottom) >= 0 else None
+        return (tuple(before), tuple(more)) if fits and min(*before, *after) >= 0 else None
 
     def adjoint(self, rows: Tensor) -> Tensor:
         """rows @ weight, for rows (k, *input shape) of a matrix: (k, *output shape)."""
         rows = nn.functional.pad(rows, [-margin for margin in self.margins])
         _, stride, dilation, _ = self.window
-        return nn.functional.conv2d(rows, self.transposed.weight, stride=stride, dilation=dilation)
-
-    def solve(self, samples: Samples, moments: Moments) -> None:
-        """Nothing; takes the regression of blocks of pixels on neighbourhoods of outputs.
-
-        Its samples are 20,000 pairs of an image and a block, or all that there are, the same at
-        every call. Only they outlast their chunk. See `Inverse.solve`.
-        """
-        places = list(self._samples(samples.count, self.transposed.weight.device))
-        code, pixel = torch.zeros(()), torch.zeros(())
-        taken: list[tuple[Tensor, ...]] = []
-        first = 0
-        for outputs, inputs in samples:
-            inputs, share = self.before_activation(inputs), len(outputs) / samples.count
-            code, pixel = code + share * outputs.mean(0), pixel + share * inputs.mean(0)
-            for image, row, column in places:
-                here = (first <= image) & (image < first + len(outputs))
-                image, row, column = image[here] - first, row[here], column[here]
-                if len(image):
-                    taken.append(
-                        (row, column, *self._gathered(outputs, inputs, image, row, column))
-                    )
-            first += len(outputs)
-        for row, column, features, targets in taken:
-            means = self._gathered(code[None], pixel[None], torch.zeros_like(row), row, column)
-            moments.update(features - means[0], targets - means[1])
-        self.assign(moments.solve(samples.resolution)[0], code, pixel)
+        convolve: Any = _CONVOLVE[self.axes - 1]
+        return convolve(rows, self.transposed.weight, stride=stride, dilation=dilation)
 
     @torch.no_grad()
     def assign(self, weight: Tensor, code: Tensor, pixel: Tensor) -> None:
-        """Nothing; takes the solution as its own, with the offsets that map mean to mean.
-
-        Args:
-            weight: (block height · block width · channels, reach · reach · channels).
-            code, pixel: mean output and input, (channels, height, width).
-        """
-        (height, width), (tall, wide) = self.window.kernel, self.window.stride
-        channels, features = self.transposed.weight.shape[1::-1]
-        parts = weight.view(tall, wide, channels, height // tall, width // wide, features)
-        kernel = parts.permute(5, 2, 3, 0, 4, 1).reshape(features, channels, height, width)
-        self.transposed.weight.copy_(kernel)
+        """Nothing; takes the solution as its own, see `WindowInverse.assign`."""
+        kernel, stride, axes = self.window.kernel, self.window.stride, self.axes
+        features, channels = self.transposed.weight.shape[:2]
+        reach = [k // s for k, s in zip(kernel, stride, strict=True)]
+        parts = weight.view(*stride, channels, *reach, features)
+        order = [place for axis in range(axes) for place in (axes + 1 + axis, axis)]
+        parts = parts.permute(2 * axes + 1, axes, *order).reshape(features, channels, *kernel)
+        self.transposed.weight.copy_(parts)
         if self.bias is not None:
             self.bias.copy_(pixel - nn.functional.pad(self.transposed(code[None]), self.margins)[0])
-
-    def _gathered(
-        self, outputs: Tensor, inputs: Tensor, image: Tensor, row: Tensor, column: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The neighbourhoods of outputs, and the blocks of inputs, of samples."""
-        seen = _gather(outputs, image, self._seen(row, 0), self._seen(column, 1))
-        return seen, _gather(inputs, image, self._block(row, 0), self._block(column, 1))
-
-    def _samples(self, images: int, device: torch.device) -> Iterator[tuple[Tensor, ...]]:
-        """Numbers of images, and of rows and columns of blocks; spread evenly over all pairs."""
-        rows, columns = (self._blocks(axis, device) for axis in (0, 1))
-        pairs = images * len(rows) * len(columns)
-        chosen = torch.arange(min(pairs, SAMPLES), dtype=torch.float64)
-        if pairs > SAMPLES:
-            generator = torch.Generator().manual_seed(0)
-            jitter = torch.rand(SAMPLES, generator=generator, dtype=torch.float64)
-            chosen = (chosen + jitter) * (pairs / SAMPLES)
-        for pair in chosen.long().to(device).split(CHUNK):
-            image, place = pair // (len(rows) * len(columns)), pair % (len(rows) * len(columns))
-            yield image, rows[place // len(columns)], columns[place % len(columns)]
 
     def _blocks(self, axis: int, device: torch.device) -> Tensor:
         """Numbers of the blocks along an axis that lie within the image; all if none does."""
@@ -178,23 +249,6 @@ class ConvolutionInverse(Inverse):
         """The positions of the outputs that blocks are predicted from, (n, reach)."""
         reach = self.window.kernel[axis] // self.window.stride[axis]
         return numbers[:, None] - torch.arange(reach, device=numbers.device)
-
-
-def _gather(fields: Tensor, image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """The values at rows × columns of images, (n, rows · columns · channels).
-
-    Args:
-        fields: (images, channels, height, width).
-        image: (n,).
-        rows, columns: (n, a) and (n, b); beyond the border every value is zero.
-    """
-    height, width = fields.shape[2:]
-    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[
-        :, None, :
-    ]
-    rows, columns = rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]
-    values = fields.permute(0, 2, 3, 1)[image[:, None, None], rows, columns]
-    return (values * inside[..., None]).flatten(1)
 
 
 class CircularInverse(Inverse):

@@ -21,6 +21,7 @@ from paperlib.checks import checked
 from paperlib.config import RESOLUTION
 from paperlib.inverses import has_unit
 from paperlib.regression import CHUNK, Moments, Samples
+from paperlib.windows import CONVOLUTIONS, TRANSPOSED
 
 ARITHMETICS = ("auto", "float64", "float32", "int8")  # of second moments
 EXACT_BELOW = 1e-4  # a finer resolution than this needs float64 moments
@@ -98,7 +99,7 @@ def default_resolution(stages: Iterable[nn.Module]) -> float:
     """λ for a network: the CNN's where bounded activations follow convolutions, else the MLP's."""
     fine = any(
         has_unit(stage, before=False)
-        and any(isinstance(layer, nn.Conv2d) for layer in stage.modules())
+        and any(isinstance(layer, (*CONVOLUTIONS, *TRANSPOSED)) for layer in stage.modules())
         for stage in stages
     )
     return RESOLUTION["cnn" if fine else "mlp"]

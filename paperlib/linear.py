@@ -10,6 +10,25 @@ from paperlib.networks import Erf
 from paperlib.regression import CHUNK, Moments, Samples
 
 
+class FixedPReLU(nn.Module):
+    """A PReLU with the slopes that one of the network's has: constants, neither trained nor saved.
+
+    Args:
+        slopes: (1,), or one for each channel.
+    """
+
+    def __init__(self, slopes: Tensor) -> None:
+        super().__init__()
+        self.slopes = slopes  # no buffer, which an inverse that is made on "meta" would lose
+
+    def extra_repr(self) -> str:
+        """The slopes: inverses with other ones are not trained in one program."""
+        return str(self.slopes.tolist())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.prelu(x, self.slopes.to(x))
+
+
 class Inverse(nn.Module):
     """From the outputs of one stage to its inputs.
 
@@ -125,7 +144,7 @@ class LinearInverse(Inverse):
 
     def forward(self, codes: Tensor) -> Tensor:
         """The stage's inputs (batch, *input_shape) for its outputs (batch, *output_shape)."""
-        return self.activated(self.linear(codes.flatten(1))).unflatten(1, self.input_shape)
+        return self.activated(self.linear(codes.flatten(1)).unflatten(1, self.input_shape))
 
     def regression(self, outputs: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """The least-squares problem behind the fit: features (n, p) and targets (n, q)."""

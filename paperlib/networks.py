@@ -240,6 +240,47 @@ def resnet(
     return _convolutional(stage, image_shape, depth, channels, activation, classes)
 
 
+def residual_mlp(
+    image_shape: Sequence[int],
+    *,
+    depth: int,
+    width: int | None = None,
+    activation: str = "tanh",
+    classes: int = 10,
+) -> Network:
+    """A fully connected residual network of `depth` stages φ(x + [Linear, φ, Linear](x)).
+
+    Before them a stem of one stage, Linear and φ, from the pixels to the width. The head is that of
+    the wide `mlp`: Linear to 400, φ, Linear.
+
+    Args:
+        image_shape: (channels, height, width); the stem flattens.
+        depth: number of residual blocks, two Linear layers each, at least 1.
+        width: neurons of every layer; None is one per pixel.
+        activation: φ; tanh, erf, relu, gelu or linear.
+        classes: number of logits.
+
+    Raises:
+        ValueError: an argument out of range; the message names it.
+
+    Source: the residual block of arXiv:2406.12916, which ends in its activation, with Linear layers
+    for convolutions.
+    """
+    image_shape = _checked_shape(image_shape)
+    pixels = math.prod(image_shape)
+    depth = checked("depth", depth, int, low=1, high=DEEPEST)
+    classes = checked("classes", classes, int, low=1, high=WIDEST)
+    width = pixels if width is None else checked("width", width, int, low=1, high=WIDEST)
+    weights = [pixels * width, 2 * depth * width**2, HEAD_WIDTH * (width + classes)]
+    _check_memory("image_shape, width and depth", weights)
+    stages = [_linear_stage(pixels, width, activation, flatten=True)]
+    stages += [_residual_linear_stage(width, activation) for _ in range(depth)]
+    head = nn.Sequential(
+        nn.Linear(width, HEAD_WIDTH), activation_module(activation), nn.Linear(HEAD_WIDTH, classes)
+    )
+    return Network(nn.Sequential(*stages), head, image_shape=image_shape, stem=1)
+
+
 def vgg16(
     weights: str | os.PathLike[str] = "imagenet",
     *,
@@ -361,6 +402,14 @@ def _linear_stage(fan_in: int, fan_out: int, activation: str, *, flatten: bool) 
     modules["linear"] = nn.Linear(fan_in, fan_out)
     modules["activation"] = activation_module(activation)
     return nn.Sequential(modules)
+
+
+def _residual_linear_stage(width: int, activation: str) -> nn.Sequential:
+    body = nn.Sequential(
+        nn.Linear(width, width), activation_module(activation), nn.Linear(width, width)
+    )
+    block, end = ResidualBlock(body), activation_module(activation)
+    return nn.Sequential(OrderedDict([("block", block), ("activation", end)]))
 
 
 def _convolutional(

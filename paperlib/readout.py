@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from paperlib.convolutions import SAMPLES, ConvolutionInverse
 from paperlib.levels import Level
 from paperlib.regression import Moments, Samples
-from paperlib.windows import Window
+from paperlib.windows import neighbourhood
 
-FEATURES = 1152  # of neighbourhoods, at most; else one position is read from one
 SCARCE = 4  # samples for each number, up to which a fit could follow noise
 TARGETS = 4096  # of a vector's, that choose how coarse its resolution is
 _RIDGES = tuple(10.0**power for power in range(7))  # of the resolution, where samples are few
@@ -55,17 +54,8 @@ class Local:
 
     def __init__(self, upper: Level, lower: Level) -> None:
         channels, height, width = lower.kept
-        stride = (_ratio(height, upper.height), _ratio(width, upper.width))
-        self.size = (-(-height // stride[0]), -(-width // stride[1]))
-        reach = (1 if self.size[0] == 1 else 3, 1 if self.size[1] == 1 else 3)
-        if math.prod(reach) * upper.channels > FEATURES:
-            reach = (1, 1)
-        window = Window(
-            (reach[0] * stride[0], reach[1] * stride[1]),
-            stride,
-            (1, 1),
-            (reach[0] // 2 * stride[0], reach[1] // 2 * stride[1]),
-        )
+        window = neighbourhood(upper.channels, (upper.height, upper.width), (height, width))
+        self.size = (-(-height // window.stride[0]), -(-width // window.stride[1]))
         self.inverse = ConvolutionInverse(
             window, (upper.channels, *self.size), (channels, height, width)
         )
@@ -154,10 +144,6 @@ def inverse_between(upper: Level, lower: Level, samples: int) -> LevelInverse:
     if positions < upper.channels:  # too few to be regressed on, position by position
         return Dense(lower)
     return local
-
-
-def _ratio(below: int, above: int) -> int:
-    return max(1, round(below / above))
 
 
 def _best_ridge(values: Tensor, vectors: Tensor, y: Tensor, resolution: float) -> float:

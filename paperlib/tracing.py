@@ -138,7 +138,7 @@ def stages_of(
     Raises:
         ProbeError: no layer matched, a layer has no axis of samples, or the model stopped.
     """
-    calls, flow, sink = _recorded(model, run, examples[0], source)
+    calls, flow, sink = recorded(model, run, examples[0], source)
     cuts = cuts_of(flow.operations, sink)
     shapes: dict[tuple[str, int, int], tuple[int, ...]] = {}
 
@@ -170,10 +170,14 @@ def stages_of(
     return stages
 
 
-def _recorded(
+def recorded(
     model: nn.Module, run: Run, example: Any, source: Tensor
 ) -> tuple[list[_Call], Flow, int]:
-    """Every tensor that a layer returned, the flow of numbers, and the model's result in it."""
+    """Every tensor that a layer returned, the flow of numbers, and the model's result in it.
+
+    Raises:
+        ProbeError: the model stopped, or its output does not depend on the source.
+    """
     flow = Flow(source)
     calls: list[_Call] = []
     begins: list[int] = []

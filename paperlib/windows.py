@@ -1,4 +1,5 @@
-"""Which pixels a stage's outputs read: the geometry of convolutions, poolings and paddings."""
+"""Which pixels a stage's outputs read: the geometry of convolutions, poolings and paddings, along
+one, two or three axes."""
 
 import math
 from collections.abc import Sequence
@@ -7,25 +8,38 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-_PADDINGS = (
-    nn.ZeroPad2d,
-    nn.ConstantPad2d,
-    nn.CircularPad2d,
-    nn.ReflectionPad2d,
-    nn.ReplicationPad2d,
+_PADDINGS: tuple[Any, ...] = (
+    (nn.ZeroPad1d, nn.ConstantPad1d, nn.CircularPad1d, nn.ReflectionPad1d, nn.ReplicationPad1d),
+    (nn.ZeroPad2d, nn.ConstantPad2d, nn.CircularPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d),
+    (nn.ZeroPad3d, nn.ConstantPad3d, nn.CircularPad3d, nn.ReflectionPad3d, nn.ReplicationPad3d),
 )
-POOLS = (nn.MaxPool2d, nn.AvgPool2d)
-ADAPTIVE_POOLS = (nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
+_SLIDING: tuple[Any, ...] = (
+    (nn.Conv1d, nn.MaxPool1d, nn.AvgPool1d),
+    (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d),
+    (nn.Conv3d, nn.MaxPool3d, nn.AvgPool3d),
+)
+CONVOLUTIONS: tuple[Any, ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)  # along one, two, three axes
+TRANSPOSED: tuple[Any, ...] = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+POOLS: tuple[Any, ...] = tuple(kind for kinds in _SLIDING for kind in kinds[1:])
+ADAPTIVE_POOLS = (
+    nn.AdaptiveMaxPool1d,
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveMaxPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool3d,
+    nn.AdaptiveAvgPool3d,
+)
+FEATURES = 1152  # of neighbourhoods of a level that is known by its shape alone, at most
 
 
 class Window(NamedTuple):
     """What a position o of a stage's output reads: the inputs stride·o − offset + dilation·t for
-    t = 0 … kernel − 1, along both axes."""
+    t = 0 … kernel − 1, along every axis."""
 
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
-    offset: tuple[int, int]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    offset: tuple[int, ...]
 
     @property
     def reach(self) -> list[int]:
@@ -34,24 +48,33 @@ class Window(NamedTuple):
 
     def then(self, other: "Window") -> "Window":
         """The window of this stage and another one after it."""
-        if self == _ONE_TO_ONE:
+        if self == _one_to_one(len(self.kernel)):
             return other
         axes = zip(self.reach, other.reach, self.stride, self.offset, other.offset, strict=True)
         sizes = [(r + s * (q - 1), o + s * p) for r, q, s, o, p in axes]
-        (tall, above), (wide, left) = sizes
-        (down, right), (first, second) = self.stride, other.stride
-        return Window((tall, wide), (down * first, right * second), (1, 1), (above, left))
+        stride = tuple(a * b for a, b in zip(self.stride, other.stride, strict=True))
+        return _dense(sizes, stride)
 
     def in_blocks(self) -> "Window":
         """The smallest centred window from which a transposed convolution sees, for every pixel
         of a stride × stride block, equally many outputs."""
         axes = zip(self.reach, self.stride, self.offset, strict=True)
         sizes = [(s * math.ceil(r / s), r, o) for r, s, o in axes]
-        (tall, above), (wide, left) = [(k, o + math.ceil((k - r) / 2)) for k, r, o in sizes]
-        return Window((tall, wide), self.stride, (1, 1), (above, left))
+        return _dense([(k, o + math.ceil((k - r) / 2)) for k, r, o in sizes], self.stride)
+
+    def without_gaps(self) -> "Window":
+        """The window that reads every input from the first to the last."""
+        return _dense(list(zip(self.reach, self.offset, strict=True)), self.stride)
 
 
-_ONE_TO_ONE = Window((1, 1), (1, 1), (1, 1), (0, 0))
+def _dense(sizes: Sequence[tuple[int, int]], stride: tuple[int, ...]) -> Window:
+    """The window without gaps of a kernel and an offset for each axis."""
+    kernel, offset = zip(*sizes, strict=True)
+    return Window(kernel, stride, (1,) * len(stride), offset)
+
+
+def _one_to_one(axes: int) -> Window:
+    return Window((1,) * axes, (1,) * axes, (1,) * axes, (0,) * axes)
 
 
 def window_of(
@@ -61,47 +84,84 @@ def window_of(
 
     Args:
         layers: those of a stage that are not pointwise.
-        output_shape, input_shape: of one sample, (channels, height, width).
+        output_shape, input_shape: of one sample, (channels, length), (channels, height, width) or
+            (channels, depth, height, width).
 
     Returns:
-        None where there is none of them, a layer of another kind, or an adaptive pooling that is
-        not alone or whose output does not divide its input.
+        None where there is none of them, a layer of another kind or for other axes, or an adaptive
+        pooling that is not alone or whose output does not divide its input.
     """
+    axes = len(input_shape) - 1
+    if axes not in (1, 2, 3):
+        return None
     windows: list[Window] = []
     for layer in layers:
-        if isinstance(layer, _PADDINGS):
-            left, _, top, _ = layer.padding
-            windows.append(_ONE_TO_ONE._replace(offset=(top, left)))
+        if isinstance(layer, _PADDINGS[axes - 1]):
+            before: Any = layer.padding[::2]  # of the last axis first
+            windows.append(_one_to_one(axes)._replace(offset=tuple(before[::-1])))
         elif isinstance(layer, ADAPTIVE_POOLS):
             found = _evenly(input_shape, output_shape)
             if found is None or len(layers) > 1:
                 return None
             windows.append(found)
-        elif isinstance(layer, (nn.Conv2d, *POOLS)):
-            windows.append(_window_of_layer(layer))
+        elif isinstance(layer, _SLIDING[axes - 1]):
+            windows.append(_window_of_layer(layer, axes))
         else:
             return None
-    return reduce(Window.then, windows, _ONE_TO_ONE) if windows else None
+    return reduce(Window.then, windows, _one_to_one(axes)) if windows else None
+
+
+def transposed_window_of(
+    layers: Sequence[nn.Module], *, input_shape: Sequence[int]
+) -> Window | None:
+    """The window of transposed convolutions, one after the other, read backwards: which outputs
+    an input is written to; None where there is none, or a layer of another kind."""
+    axes = len(input_shape) - 1
+    kinds = TRANSPOSED[axes - 1 : axes] if axes else ()
+    if not layers or not all(isinstance(layer, kinds) for layer in layers):
+        return None
+    windows = (_window_of_layer(layer, axes) for layer in reversed(layers))
+    return reduce(Window.then, windows, _one_to_one(axes))
+
+
+def neighbourhood(
+    channels: int, above: Sequence[int], below: Sequence[int], *, most: float = FEATURES
+) -> Window:
+    """The window between two fields of which only the shapes are known: every block of positions
+    below is read from the 3 nearest positions above along each axis, or from one.
+
+    Args:
+        channels: above.
+        above, below: positions along every axis.
+        most: numbers in a neighbourhood above; where there would be more, it is one position.
+    """
+    sizes = list(zip(below, above, strict=True))
+    stride = tuple(max(1, round(low / high)) for low, high in sizes)
+    reach = [1 if -(-low // s) == 1 else 3 for low, s in zip(below, stride, strict=True)]
+    if math.prod(reach) * channels > most:
+        reach = [1 for _ in reach]
+    return _dense([(r * s, r // 2 * s) for r, s in zip(reach, stride, strict=True)], stride)
 
 
 def _evenly(input_shape: Sequence[int], output_shape: Sequence[int]) -> Window | None:
     """The window of an adaptive pooling."""
     sizes = list(zip(input_shape[1:], output_shape[1:], strict=False))
-    if len(sizes) != 2 or any(size % parts for size, parts in sizes):
+    if len(sizes) != len(input_shape) - 1 or any(size % parts for size, parts in sizes):
         return None
-    height, width = (size // parts for size, parts in sizes)
-    return Window((height, width), (height, width), (1, 1), (0, 0))
+    block = tuple(size // parts for size, parts in sizes)
+    return _dense([(size, 0) for size in block], block)
 
 
-def _window_of_layer(layer: Any) -> Window:
+def _window_of_layer(layer: Any, axes: int) -> Window:
     kernel, stride, dilation = (
-        _pair(getattr(layer, name, 1)) for name in ("kernel_size", "stride", "dilation")
+        _on_axes(getattr(layer, name, 1), axes) for name in ("kernel_size", "stride", "dilation")
     )
     if layer.padding == "same":  # with an even kernel, the odd one out comes behind
-        above, left = (d * (k - 1) // 2 for k, d in zip(kernel, dilation, strict=True))
-        return Window(kernel, stride, dilation, (above, left))
-    return Window(kernel, stride, dilation, _pair(0 if layer.padding == "valid" else layer.padding))
+        before = tuple(d * (k - 1) // 2 for k, d in zip(kernel, dilation, strict=True))
+        return Window(kernel, stride, dilation, before)
+    padding = 0 if layer.padding == "valid" else layer.padding
+    return Window(kernel, stride, dilation, _on_axes(padding, axes))
 
 
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else value
+def _on_axes(value: int | tuple[int, ...], axes: int) -> tuple[int, ...]:
+    return (value,) * axes if isinstance(value, int) else tuple(value)

@@ -245,6 +245,7 @@ CALLS = {
     "shrinking": Call(paperlib.mlp, {**SHAPED, "width": None, "shape": "shrinking"}),
     "cnn": Call(paperlib.cnn, {**SHAPED, "channels": 2}),
     "resnet": Call(paperlib.resnet, {**SHAPED, "channels": 2}),
+    "residual_mlp": Call(paperlib.residual_mlp, {**SHAPED, "width": 5}),
     "Network": Call(
         paperlib.Network,
         {"stages": NETWORK.stages, "head": NETWORK.head, "image_shape": (1, 4, 4), "stem": 0},

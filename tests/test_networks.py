@@ -18,6 +18,7 @@ from paperlib.networks import (
     cnn,
     initialise,
     mlp,
+    residual_mlp,
     resnet,
     vgg16,
 )
@@ -52,6 +53,19 @@ def test_the_shrinking_heads_logits_are_the_scaled_tanh_outputs() -> None:
     network = mlp(SHAPE, depth=3, shape="shrinking")
     images = torch.rand(4, *SHAPE)
     assert torch.equal(network(images), LOGIT_SCALE * network.stages(images))
+
+
+def test_a_residual_mlp_is_its_formula() -> None:
+    network = residual_mlp(SHAPE, depth=2, width=7, classes=3).double()
+    images = torch.rand(4, *SHAPE, dtype=torch.float64)
+    x = torch.tanh(nn.functional.linear(images.flatten(1), *network.stages[0].linear.parameters()))
+    for stage in network.stages[1:]:
+        (a, b), (c, d) = (stage.block.body[n].parameters() for n in (0, 2))
+        x = torch.tanh(x + torch.tanh(x @ a.T + b) @ c.T + d)
+    torch.testing.assert_close(network.stages(images), x)
+    assert network(images).shape == (4, 3)
+    assert (network.stem, len(network.stages)) == (1, 3)
+    assert residual_mlp(SHAPE, depth=1).stages[1].block.body[2].weight.shape == (30, 30)
 
 
 @pytest.mark.parametrize(("name", "at_one"), [
