@@ -348,7 +348,8 @@ def _train_alone(problem: _Problem, batches: list[Tensor], precision: str) -> No
     """Take one inverse through all batches: a stack of one costs a CPU a third more."""
     dtype = torch.bfloat16 if precision == "bfloat16" else problem.base.dtype
     inverse = problem.inverse
-    inverse.to(memory_format=CHANNELS_LAST)
+    if problem.base.ndim == 4:
+        inverse.to(memory_format=CHANNELS_LAST)
     with torch.enable_grad():
         optimiser = torch.optim.Adam(inverse.parameters(), fused=True)
         for batch in batches:
