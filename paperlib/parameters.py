@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 from paperlib.checks import LARGEST_SEED
 from paperlib.config import (
     ACTIVATIONS,
+    BLOCKS,
     OPTIMISERS,
+    PADDINGS,
     PREDICTORS,
     PROFILES,
     SHAPES,
@@ -145,6 +147,7 @@ class CnnPhaseDiagram(_ConvolutionalGrid):
 
     architecture: ClassVar[str] = "cnn"
 
+    padding: str = option("published", choices=PADDINGS)
     sigma_w2_min: float = option(0.5, above=0.0)
     sigma_w2_max: float = option(2.3, above=0.0, high=1e6)
     sigma_w2_step: float = option(0.2, above=0.0)
@@ -159,6 +162,7 @@ class ResnetDepth(_ConvolutionalGrid):
     factors: ClassVar[tuple[float, ...]] = (1.0, 300.0, 3000.0)  # coarse, where Adam's wall stands
 
     dataset: str = "fashion_mnist"
+    block: str = option("published", choices=BLOCKS)
     sigma_w2_min: float = option(0.1, above=0.0)
     sigma_w2_max: float = option(4.9, above=0.0, high=1e6)
     sigma_w2_step: float = option(0.6, above=0.0)
