@@ -424,6 +424,7 @@ class Cascade:
         Where the stack would outgrow WORKSPACE, it goes down to the images in parts.
         """
         deepest_first = sorted(activations, reverse=True)
+        activations = {level: _channels_last(values) for level, values in activations.items()}
         stack = activations[deepest_first[0]][:0]
         pictures: list[Tensor] = []
         for level in range(deepest_first[0], 0, -1):
@@ -547,6 +548,11 @@ class _Stage(nn.Module):
             for module, mode in modes:
                 module.training = mode
         return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+
+
+def _channels_last(values: Tensor) -> Tensor:
+    """The same values, images as a CPU convolves them fastest."""
+    return values.contiguous(memory_format=torch.channels_last) if values.ndim == 4 else values
 
 
 def _numbers(must: str, given: Any, allowed: range) -> list[int]:

@@ -350,6 +350,8 @@ def _train_alone(problem: _Problem, batches: list[Tensor], precision: str) -> No
     inverse = problem.inverse
     if problem.base.ndim == 4:
         inverse.to(memory_format=CHANNELS_LAST)
+        if problem.outputs is not None and problem.outputs.ndim == 4:  # circular padding undoes it
+            problem.outputs = problem.outputs.contiguous(memory_format=CHANNELS_LAST)
     with torch.enable_grad():
         optimiser = torch.optim.Adam(inverse.parameters(), fused=True)
         for batch in batches:
