@@ -1,4 +1,4 @@
-"""The reading copy: committed notebooks as pages, a gallery of their figures, and the API.
+"""The reading copy: texts, committed notebooks as pages, a gallery of their figures, and the API.
 
 Nothing is executed and nothing comes from a network: MathJax is copied out of a Python package.
 """
@@ -112,8 +112,14 @@ def as_restructured(lines: list[str]) -> None:
     lines[:] = made
 
 
+def lead_to_pages(source: list[str]) -> None:
+    """Let links to notebooks, which work on a code host, lead to their pages; in place."""
+    source[0] = source[0].replace(f"](../{paths.NOTEBOOKS}/", f"]({PAGES.name}/")
+
+
 def setup(app: Any) -> None:
     write_pages()
+    app.connect("source-read", lambda *event: lead_to_pages(event[-1]))
     app.connect("autodoc-process-docstring", lambda *event: as_restructured(event[-1]), priority=1)
     app.connect("build-finished", copy_mathjax)
 

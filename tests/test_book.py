@@ -17,6 +17,7 @@ from test_jupyterlab import BROWSER, QUIET
 NEEDED = ("sphinx", "myst_nb", "sphinx_book_theme", "sphinx-mathjax-offline")
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 FIGURES = sorted((ROOT / "figures").glob("[0-9]*.png"))
+TEXTS = sorted(path.stem for path in (ROOT / "book").glob("*.md"))
 SIZES = {"desktop": (1440, 900), "phone": (390, 844)}
 
 pytestmark = [
@@ -61,15 +62,24 @@ def pages(book: Path) -> list[Path]:
     return sorted(path for path in book.rglob("*.html") if "_static" not in path.parts)
 
 
-def test_there_is_a_page_for_every_notebook_and_a_figure_for_every_figure(book: Path) -> None:
+def test_there_is_a_page_for_every_text_and_notebook_and_a_figure_for_every_figure(
+    book: Path,
+) -> None:
     names = {path.stem for path in pages(book)}
-    assert {"index", "api", *NOTEBOOKS} <= names
+    assert {"index", "api", "method"} <= set(TEXTS)
+    assert {*TEXTS, *NOTEBOOKS} <= names
     front = (book / "index.html").read_text()
     for figure in FIGURES:
         assert f"_images/{figure.name}" in front
         assert (book / "_images" / figure.name).stat().st_size == figure.stat().st_size
     places = [front.index(f"_images/{figure.name}") for figure in FIGURES]
     assert places == sorted(places)
+
+
+def test_a_texts_link_to_a_notebook_leads_to_its_page(book: Path) -> None:
+    page = (book / "prediction.html").read_text()
+    assert 'href="_pages/07_predictors.html"' in page
+    assert ".ipynb" not in page
 
 
 def test_outputs_are_shown_as_they_were_committed_and_nothing_is_executed(book: Path) -> None:

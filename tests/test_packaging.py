@@ -262,6 +262,16 @@ def test_make_check_formats_lints_types_and_tests_once() -> None:
         assert commands.count(command) == 1, command
 
 
+def test_the_hooks_before_a_commit_are_the_tools_of_the_environment_and_fetch_nothing() -> None:
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert local["repo"] == "local"
+    assert {hook["language"] for hook in local["hooks"]} == {"system"}
+    commands = [hook["entry"].removesuffix(" --force-exclude") for hook in local["hooks"]]
+    assert commands == [".venv/bin/ruff format", ".venv/bin/ruff check", ".venv/bin/mypy paperlib"]
+    linted = dry_run("lint").replace(" --check", "")
+    assert [command for command in commands if command not in linted] == []
+
+
 def test_make_clean_keeps_the_environment_and_the_committed_results() -> None:
     commands = dry_run("clean")
     assert "data/points" in commands
