@@ -24,7 +24,7 @@ import yaml
 
 from paperlib import notebooks, paths
 from paperlib.channels import ADAM_BATCH
-from paperlib.config import stages_of
+from paperlib.kinds import stages_of
 from paperlib.parameters import (
     CnnPhaseDiagram,
     PhaseDiagram,

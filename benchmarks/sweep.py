@@ -24,7 +24,8 @@ from joblib.externals.loky import get_reusable_executor
 from machine import describe, once, peak_gigabytes
 
 from paperlib import TrainingSweep, run_sweep
-from paperlib.config import CascadeSweep, Sweep
+from paperlib.cascades import CascadeSweep
+from paperlib.grid import Sweep
 from paperlib.plan import forget_data, load_data
 from paperlib.points import measure_point
 from paperlib.results import provenance

@@ -15,14 +15,7 @@ Source: arXiv:2406.12916. The notebooks regenerate its figures: `paperlib list`.
 from importlib.metadata import version as _version
 
 from paperlib.cascade import Cascade
-from paperlib.config import (
-    CascadePoint,
-    CascadeSweep,
-    PredictorPoint,
-    PredictorSweep,
-    TrainingPoint,
-    TrainingSweep,
-)
+from paperlib.cascades import CascadePoint, CascadeSweep
 from paperlib.datasets import Dataset, load_dataset
 from paperlib.meanfield import correlation_depth, critical_sigma_w2
 from paperlib.measures import (
@@ -37,9 +30,12 @@ from paperlib.measures import (
 )
 from paperlib.networks import Network, cnn, initialise, mlp, residual_mlp, resnet, vgg16
 from paperlib.points import measure_point
+from paperlib.predictions import PredictorPoint, PredictorSweep
 from paperlib.probe import probe
 from paperlib.results import load_result
 from paperlib.sweep import run_search, run_sweep
+from paperlib.training import TrainingPoint
+from paperlib.trainings import TrainingSweep
 
 __version__ = _version("reconstruction-entropy")
 

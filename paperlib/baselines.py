@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from paperlib import meanfield
 from paperlib.checks import checked
-from paperlib.config import ACTIVATIONS
 from paperlib.inverses import activation_of
+from paperlib.kinds import ACTIVATIONS
 from paperlib.networks import Network, activation_module, random_numbers
 
 

@@ -13,8 +13,16 @@ from torch import Tensor, nn
 
 from paperlib import archive
 from paperlib.checks import LARGEST_SEED, checked, is_dense, path_of, quoted
-from paperlib.config import ENDS, PRECISIONS, SOLVERS
-from paperlib.fitting import ARITHMETICS, ProgressCallback, default_resolution, fit_adam, fit_ridge
+from paperlib.fitting import (
+    ARITHMETICS,
+    ENDS,
+    PRECISIONS,
+    SOLVERS,
+    ProgressCallback,
+    default_resolution,
+    fit_adam,
+    fit_ridge,
+)
 from paperlib.foreign import recognised
 from paperlib.inverses import bounds_of, inverse_of
 from paperlib.linear import Inverse

@@ -24,12 +24,13 @@ from torch import Tensor, nn
 
 from paperlib import archive, measures, paths
 from paperlib.cascade import Cascade
-from paperlib.config import ChannelsPoint, digest, level_and_channel
+from paperlib.channels_settings import ChannelsPoint, level_and_channel
+from paperlib.datasets import PICTURE
 from paperlib.networks import vgg16
 from paperlib.photographs import load_photographs, read_photograph
-from paperlib.plan import PICTURE
 from paperlib.progress import Progress
 from paperlib.results import load_result, provenance, stamp
+from paperlib.settings import digest
 from paperlib.weights import located
 
 CODE_VERSION = 1  # raised when a change to the code changes the numbers

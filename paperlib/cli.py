@@ -12,7 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from paperlib import config, costs, figures, notebooks, paths
+from paperlib import costs, figures, notebooks, paths
+from paperlib.channels_settings import VggTraining
+from paperlib.settings import PROFILES
 
 _MARKUP = re.compile(r"(\*\*|\*|`)(?! )(.+?)(?<! )\1")  # of Markdown, with the text inside
 KEPT_DATA = ("README.md", Path(paths.REFERENCE).name)  # committed
@@ -79,7 +81,7 @@ def _run(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     rows = [("notebook", "profile", "state", "why")]
     for notebook in notebooks.find():
-        for profile in config.PROFILES:
+        for profile in PROFILES:
             rows.append((notebook.name, profile, *_state(notebook.name, profile)))
     _print_table(rows)
     return 0
@@ -114,7 +116,7 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    settings = config.VggTraining.from_dict({k: parsed(text) for k, text in options.parameters})
+    settings = VggTraining.from_dict({k: parsed(text) for k, text in options.parameters})
     import torch
 
     from paperlib.training_vgg import train_vgg
@@ -201,7 +203,7 @@ def _parser() -> argparse.ArgumentParser:
     listed.set_defaults(command=_list)
 
     run = commands.add_parser("run", help="run notebooks; their figures go to figures/")
-    *others, last = config.PROFILES
+    *others, last = PROFILES
     run.add_argument("names", nargs="*", metavar="NAME", help='"01" or "1" will do (default: all)')
     run.add_argument(
         "--profile", default="quick", help=f"{', '.join(others)} or {last} (default: quick)"
@@ -235,7 +237,7 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train", help="train VGG16 on small images, for notebook 06; a stopped one goes on"
     )
-    _add_parameters(train, f"of the training: {', '.join(config.VggTraining.names())}")
+    _add_parameters(train, f"of the training: {', '.join(VggTraining.names())}")
     train.add_argument(
         "--output",
         metavar="FILE",

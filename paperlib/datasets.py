@@ -17,6 +17,7 @@ OFFLINE_NAMES: tuple[str, ...] = tuple(libraries.BUNDLED)
 NAMES: tuple[str, ...] = (*libraries.TORCHVISION, *OFFLINE_NAMES)
 
 # What stands in where a data set is missing and cannot be downloaded.
+PICTURE = ("channel", "row", "column")  # the dims of a picture in a result
 FALLBACKS = {"fashion_mnist": "mnist", "mnist": "digits", "cifar10": "patches"}
 
 # Checksum -> what these images really are, whatever their file is called.

@@ -1,15 +1,18 @@
 """What a figure file says of itself: the provenance of every result that is drawn in it."""
 
+import dataclasses
 import json
 import re
 import textwrap
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from paperlib import paths
 from paperlib.checks import did_you_mean
-from paperlib.config import experiment_of
+from paperlib.experiment import Experiment
+from paperlib.settings import subclasses
 
 SUFFIXES = (".png", ".pdf")
 _NEEDED = {"config", "data", "computed", "finished_at"}
@@ -99,6 +102,21 @@ def _read_settings(about: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in settings.items()
         if name not in unread and not (name in data and data[name] == value)
     }
+
+
+def experiment_of(settings: Mapping[str, Any]) -> Experiment | None:
+    """Return the experiment that has exactly settings of these names, lists at their defaults.
+
+    None where there is none. Settings that came later may be missing.
+    """
+    single = {name: value for name, value in settings.items() if not isinstance(value, list)}
+    import_module("paperlib.parameters")  # with it those of all experiments
+    for kind in subclasses(Experiment):
+        names = {setting.name: setting.metadata for setting in dataclasses.fields(kind)}
+        missing = names.keys() - settings.keys()
+        if settings.keys() <= names.keys() and all("before" in names[name] for name in missing):
+            return kind.from_dict(single)
+    return None
 
 
 def _text_in_png(file: Path) -> str:

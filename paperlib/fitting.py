@@ -18,11 +18,14 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
 from paperlib.checks import checked
-from paperlib.config import RESOLUTION
 from paperlib.inverses import has_unit
+from paperlib.kinds import RESOLUTION
 from paperlib.regression import CHUNK, Moments, Samples
 from paperlib.windows import CONVOLUTIONS, TRANSPOSED
 
+SOLVERS = ("ridge", "adam")
+ENDS = ("deepest", "lost")  # where a cascade stops, see `Cascade.fit`
+PRECISIONS = ("float32", "bfloat16")  # of the products of a training
 ARITHMETICS = ("auto", "float64", "float32", "int8")  # of second moments
 EXACT_BELOW = 1e-4  # a finer resolution than this needs float64 moments
 HELD = 2**29  # numbers at a level that are held at once: 2 GiB in float32

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from paperlib.checks import LARGEST_SEED, checked, instance_of, path_of, quoted
-from paperlib.config import ACTIVATIONS, BLOCKS, PADDINGS, SHAPES, VGG_LAYERS
+from paperlib.kinds import ACTIVATIONS, BLOCKS, PADDINGS, SHAPES, VGG_LAYERS
 from paperlib.weights import imagenet_state, read_at, read_state, take
 
 HEAD_WIDTH = 400  # of the wide MLP's classifier, as published
@@ -352,7 +352,7 @@ def untrained(
     """The network that a point of an experiment describes, initialised.
 
     Args:
-        point: its settings; see paperlib.config.
+        point: its settings; see paperlib.experiment.
         image_shape: of the data set.
         classes: number of logits.
         grey: the network takes grey images; else it takes all channels.

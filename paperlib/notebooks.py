@@ -16,14 +16,15 @@ from typing import Any
 
 import yaml
 
-from paperlib import config, freshness, paths
+from paperlib import freshness, paths
 from paperlib import parameters as kinds
 from paperlib.checks import did_you_mean
 from paperlib.freshness import INJECTED, State
+from paperlib.settings import PROFILES
 
 CANONICAL = ("reference", "paper")  # the profiles whose figures and notebooks are committed
 CUSTOM = "custom"  # the folder of all runs that are no profile's
-FOLDERS = (*config.PROFILES, CUSTOM)
+FOLDERS = (*PROFILES, CUSTOM)
 
 
 class NotebookError(RuntimeError):
@@ -93,10 +94,10 @@ def profile_parameters(name: str, profile: str) -> dict[str, Any]:
         ValueError: an unknown profile, or a file that is no flat mapping.
         FileNotFoundError: the notebook has no such profile.
     """
-    if profile not in config.PROFILES:
+    if profile not in PROFILES:
         raise ValueError(
-            f"unknown profile {profile!r}{did_you_mean(profile, config.PROFILES)}; "
-            f"expected one of {', '.join(config.PROFILES)}"
+            f"unknown profile {profile!r}{did_you_mean(profile, PROFILES)}; "
+            f"expected one of {', '.join(PROFILES)}"
         )
     file = paths.profile_file(profile, name)
     if not file.is_file():
@@ -252,7 +253,7 @@ def _without_jobs(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _folder_of_run(name: str, values: Mapping[str, Any]) -> str:
-    for profile in config.PROFILES:
+    for profile in PROFILES:
         if not paths.profile_file(profile, name).is_file():
             continue
         if _without_jobs(validated(name, profile, {})) == _without_jobs(values):

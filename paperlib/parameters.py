@@ -4,39 +4,20 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from paperlib.cascades import CascadePoint, CascadeSweep
+from paperlib.channels_settings import ChannelsPoint
 from paperlib.checks import LARGEST_SEED
-from paperlib.config import (
-    ACTIVATIONS,
-    BLOCKS,
-    OPTIMISERS,
-    PADDINGS,
-    PREDICTORS,
-    PROFILES,
-    SHAPES,
-    SOLVERS,
-    CascadePoint,
-    CascadeSweep,
-    ChannelsPoint,
-    Checked,
-    StudyPoint,
-    Sweep,
-    TrainingPoint,
-    TrainingSweep,
-    option,
-)
+from paperlib.fitting import SOLVERS
+from paperlib.kinds import ACTIVATIONS, BLOCKS, PADDINGS, SHAPES
+from paperlib.names import PREDICTORS
+from paperlib.settings import PROFILES, Checked, Parameters, option
+from paperlib.study_settings import StudyPoint
+from paperlib.training import OPTIMISERS, TrainingPoint
+from paperlib.trainings import TrainingSweep
 
 
 @dataclass(frozen=True, kw_only=True)
-class _OnOneDataset(Checked):
-    """What every notebook about one data set asks for."""
-
-    profile: str = option("quick", choices=PROFILES)
-    dataset: str = "mnist"
-    fallback: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class _CascadeGrid(_OnOneDataset):
+class _CascadeGrid(Parameters):
     """What every notebook with a grid of cascades asks for."""
 
     depth: int = option(24, low=1, high=10_000)
@@ -67,7 +48,7 @@ class _CascadeGrid(_OnOneDataset):
     def _cascades(self, **changes: Any) -> CascadeSweep:
         """The whole grid, its settings those of the same name here unless given."""
         whole = {"sigma_w2": self.variances(), "seeds": tuple(range(self.seeds))}
-        return CascadeSweep(**(_shared(self, CascadeSweep) | whole | changes))
+        return CascadeSweep(**(self.shared_with(CascadeSweep) | whole | changes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,7 +246,7 @@ class Scoreboard(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HowItWorks(_OnOneDataset):
+class HowItWorks(Parameters):
     """The parameters of the notebook that explains the method: one network, drawn and judged."""
 
     stages: int = option(3, low=1, high=4)
@@ -283,16 +264,16 @@ class HowItWorks(_OnOneDataset):
 
     def point(self, **changes: Any) -> CascadePoint:
         """The network whose cascade is drawn, with other settings where they are given."""
-        return CascadePoint(**(_shared(self, CascadePoint) | {"steps": 0} | changes))
+        return CascadePoint(**(self.shared_with(CascadePoint) | {"steps": 0} | changes))
 
     def training(self, depth: int) -> TrainingPoint:
         """The same network with another depth, to be trained."""
         limits = {"train_images": 60_000, "test_images": 1000, "depth": depth}
-        return TrainingPoint(**(_shared(self, TrainingPoint) | limits))
+        return TrainingPoint(**(self.shared_with(TrainingPoint) | limits))
 
 
 @dataclass(frozen=True, kw_only=True)
-class DigitReconstructions(_OnOneDataset):
+class DigitReconstructions(Parameters):
     """The parameters of the digits' notebook: one network, trained, and what is looked at."""
 
     grey: bool = False
@@ -317,7 +298,7 @@ class DigitReconstructions(_OnOneDataset):
 
     def point(self) -> StudyPoint:
         """The network that is trained and looked at."""
-        return StudyPoint(**_shared(self, StudyPoint), shape="shrinking")
+        return StudyPoint(**self.shared_with(StudyPoint), shape="shrinking")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,11 +315,11 @@ class Vgg16Channels(ChannelsPoint):
 
     def point(self) -> ChannelsPoint:
         """The network, and what is looked at."""
-        return ChannelsPoint(**_shared(self, ChannelsPoint))
+        return ChannelsPoint(**self.shared_with(ChannelsPoint))
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeYourModel(_OnOneDataset):
+class ProbeYourModel(Parameters):
     """The parameters of the probe's notebook: a network that is dead and saved, and others."""
 
     depth: int = option(60, low=1, high=10_000)
@@ -360,19 +341,3 @@ class ProbeYourModel(_OnOneDataset):
                 f"picture_size must be a multiple of 16, the side of two squares of the Vision "
                 f"Transformer; got {self.picture_size}"
             )
-
-
-def _shared(config: Checked, kind: type[Checked]) -> dict[str, Any]:
-    """The settings that both have, with their values in `config`."""
-    return {name: getattr(config, name) for name in config.names() if name in kind.names()}
-
-
-def column_of(sweep: Sweep, sigma_w2: float, **changes: Any) -> Any:
-    """One variance of a grid with its first seed, its other settings as they are or as given.
-
-    A grid of trainings keeps the depths up to `depth`, at least its shallowest.
-    """
-    if isinstance(sweep, TrainingSweep):
-        deepest = max(changes.pop("depth"), min(sweep.depths))
-        changes["depths"] = tuple(depth for depth in sweep.depths if depth <= deepest)
-    return replace(sweep, sigma_w2=(sigma_w2,), seeds=sweep.seeds[:1], **changes)

@@ -5,7 +5,7 @@ import json
 import os
 import warnings
 from collections import Counter
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -16,66 +16,9 @@ import numpy as np
 import xarray as xr
 
 from paperlib import paths, results
-from paperlib.config import CascadeSweep, PredictorSweep, Sweep, TrainingSweep
 from paperlib.datasets import FALLBACKS, NAMES, Dataset, load_dataset, load_with_fallback
+from paperlib.grid import Sweep
 from paperlib.results import Point
-
-PICTURE = ("channel", "row", "column")
-CURVES = ("relative_entropy", "differential_entropy", "gram_entropy", "r_squared")
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What is collected of the points of one kind of sweep."""
-
-    code_version: int  # raised when a change to the code changes a point's numbers
-    fields: Mapping[str, tuple[str, ...]]  # with the dims that each has besides the grid's
-    shared: Mapping[str, tuple[str, ...]]  # the same in every point
-    added: Collection[str] = ()  # fields that came later: a point without them is finished too
-
-    def fields_in(self, kept: Container[Any]) -> list[str]:
-        """The fields to take from a point or a result, without those added later that it lacks."""
-        return [name for name in self.fields if name in kept or name not in self.added]
-
-
-KINDS: dict[type[Sweep], Kind] = {
-    CascadeSweep: Kind(
-        code_version=1,
-        fields={
-            **dict.fromkeys(CURVES, ("depth",)),
-            "cutoff": (),
-            "example": ("shown_depth", *PICTURE),
-            "differential_entropy_published": ("depth",),
-            "cutoff_differential": (),
-            "cutoff_per_image": ("image",),
-            "inverse_loss": ("depth",),
-            "measured_depth": (),
-        },
-        shared={"original": PICTURE},
-        added=(
-            "differential_entropy_published",
-            "cutoff_differential",
-            "cutoff_per_image",
-            "inverse_loss",
-            "measured_depth",
-        ),
-    ),
-    TrainingSweep: Kind(
-        code_version=1,
-        fields=dict.fromkeys(("accuracy", "loss", "steps", "diverged", "seconds"), ()),
-        shared={},
-    ),
-    PredictorSweep: Kind(
-        code_version=1,
-        fields={"scores": ("predictor", "depth"), "seconds": ("predictor",)},
-        shared={},
-    ),
-}
-
-
-def code_version_of(point: Any) -> int:
-    """The code version that a point's numbers have if they are computed here."""
-    return next(kind.code_version for s, kind in KINDS.items() if s.point is type(point))
 
 
 @dataclass
@@ -90,10 +33,6 @@ class Plan:
     missing: dict[Any, Path]  # where each will be written
 
     @property
-    def kind(self) -> Kind:
-        return KINDS[type(self.config)]
-
-    @property
     def finished(self) -> dict[Any, Point]:
         return {**self.taken, **self.own}
 
@@ -104,7 +43,7 @@ class Plan:
     @property
     def name(self) -> str:
         """What the whole result's file is called after."""
-        version = self.kind.code_version
+        version = self.config.point.code_version
         return self.config.identity(code_version=version, checksum=self.checksum)[:16]
 
     def look_up(self, point: Any, file: Path) -> None:
@@ -156,7 +95,7 @@ def make_plan(config: Sweep, start_from: str | os.PathLike[str] | None) -> Plan:
     plan = Plan(config, data, earlier, taken, {}, {})
     for point in config.points():
         if point not in taken:
-            name = point.identity(code_version=plan.kind.code_version, checksum=data.checksum)
+            name = point.identity(code_version=config.point.code_version, checksum=data.checksum)
             plan.look_up(point, paths.points_folder() / f"{name}.npz")
     return plan
 
@@ -168,7 +107,7 @@ def _is_same_named(config: Sweep, earlier: Mapping[str, Any]) -> bool:
 def _points_of(result: xr.Dataset, config: Sweep) -> dict[Any, Point]:
     """The finished points of an earlier result that are points of this grid too."""
     about = results.provenance(result)
-    kind, axes = KINDS[type(config)], tuple(config.axes)
+    kind, axes = config.point, tuple(config.axes)
     if result["finished"].dims != axes:
         raise ValueError(
             f"this sweep can start from the result of one with dims {', '.join(axes)}; "
@@ -228,7 +167,7 @@ def _about(config: Sweep, data: Dataset, own: Sequence[Point]) -> Any:
     return {
         "config": config.as_dict(),
         "data": about_data(config, data),
-        "code_version": KINDS[type(config)].code_version,
+        "code_version": config.point.code_version,
         "computed": ways_together({**point["computed"], "points": 1} for point in told),
         "finished_at": max((point["finished_at"] for point in told), default=""),
         "seconds_per_point": _mean([point["seconds"] for point in told]),

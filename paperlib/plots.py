@@ -20,7 +20,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from paperlib import paths
-from paperlib.config import RESOLUTION, STEM, stages_of
+from paperlib.kinds import RESOLUTION, STEM, stages_of
 from paperlib.meanfield import SMOOTH, correlation_depth, critical_sigma_w2, propagate
 from paperlib.measures import LOST, collapse_depth
 from paperlib.results import provenance

@@ -24,16 +24,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from paperlib import baselines, measures
 from paperlib.baselines import Task, make_task
 from paperlib.cascade import Cascade
-from paperlib.config import BASELINES, DEPTHS_REACHED, RECONSTRUCTED, RTOL, PredictorPoint
-from paperlib.datasets import Dataset
-from paperlib.networks import Network, untrained
+from paperlib.cascades import RTOL
+from paperlib.names import BASELINES, DEPTHS_REACHED, RECONSTRUCTED
+from paperlib.networks import Network
 from paperlib.progress import clock_of
 
 ADAM_STEPS = 100  # of the inverses' fit, as in the notebooks' comparison of solvers
@@ -164,29 +163,3 @@ PREDICTORS: dict[str, Predictor] = {
     for solver, fit in _FITS.items()
     for name in (*RECONSTRUCTED, *DEPTHS_REACHED)
 } | {name: Predictor(getattr(baselines, name)) for name in BASELINES}
-
-
-def predict_point(
-    point: PredictorPoint, *, data: Dataset, device: str = "cpu"
-) -> dict[str, np.ndarray]:
-    """What predictors say of one untrained network, cut off at every depth.
-
-    Args:
-        point: its settings.
-        data: the point's data set; predictors see training images only.
-        device: "cpu" or "cuda".
-
-    Returns:
-        `scores` (predictor, depth) in float64, and `seconds` (predictor,), as in `Prediction`.
-    """
-    network = untrained(point, data.image_shape, len(data.classes)).to(device)
-    images = data.floats("train", device=device)[: point.train_images]
-    labels = data.train_labels[: point.train_images].to(device)
-    task = make_task(network, images, labels, point.seed)
-    tolerance = {"rtol": RTOL[point.architecture]}  # read by rules that measure reconstructions
-    chosen = [PREDICTORS[name] for name in point.predictors]
-    found = [rule.judge(task, **(tolerance if rule.fit else {})) for rule in chosen]
-    return {
-        "scores": torch.stack([prediction.scores for prediction in found]).numpy(),
-        "seconds": np.array([prediction.seconds for prediction in found], np.float32),
-    }

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from paperlib import measures, results
 from paperlib.cascade import Cascade
 from paperlib.checks import LARGEST_SEED, checked, quoted
-from paperlib.config import RESOLUTION
 from paperlib.fitting import EXACT_BELOW, OVERFLOW, default_resolution
 from paperlib.flow import tensors_in
 from paperlib.guard import take_statistics, untouched
 from paperlib.inputs import Inputs
+from paperlib.kinds import RESOLUTION
 from paperlib.levels import Level, shape_of
 from paperlib.networks import Erf, Network
 from paperlib.readout import LevelInverse, inverse_between

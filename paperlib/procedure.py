@@ -10,11 +10,11 @@ from torch import Tensor
 
 from paperlib import measures
 from paperlib.cascade import Cascade
-from paperlib.config import CascadePoint
-from paperlib.datasets import Dataset
+from paperlib.cascades import CascadePoint, fitted
+from paperlib.datasets import PICTURE, Dataset
 from paperlib.networks import untrained
-from paperlib.plan import PICTURE, about_one, load_data
-from paperlib.points import fitted, one_thread
+from paperlib.plan import about_one, load_data
+from paperlib.threads import one_thread
 
 CODE_VERSION = 1  # raised when a change to the code changes the numbers
 

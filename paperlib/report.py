@@ -14,8 +14,8 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from paperlib.datasets import PICTURE
 from paperlib.measures import LOST, collapse_depth
-from paperlib.plan import PICTURE
 from paperlib.results import provenance
 
 if TYPE_CHECKING:

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from paperlib import measures
 from paperlib.cascade import Cascade
-from paperlib.config import StudyPoint
-from paperlib.datasets import Dataset
+from paperlib.datasets import PICTURE, Dataset
 from paperlib.networks import Network, untrained
-from paperlib.plan import PICTURE, about_one, load_data
-from paperlib.points import one_thread
+from paperlib.plan import about_one, load_data
+from paperlib.study_settings import StudyPoint
+from paperlib.threads import one_thread
 from paperlib.training import train_network
 
 CODE_VERSION = 1  # raised when a change to the code changes a study's numbers

@@ -19,16 +19,9 @@ import xarray as xr
 
 from paperlib import paths, results
 from paperlib.checks import checked, instance_of, path_of
-from paperlib.config import (
-    CascadeSweep,
-    PredictorSweep,
-    Sweep,
-    TrainingPoint,
-    TrainingSweep,
-)
 from paperlib.engines import Engine
-from paperlib.plan import KINDS, Plan, make_plan, ways_together
-from paperlib.points import shown_depths
+from paperlib.grid import Sweep
+from paperlib.plan import Plan, make_plan, ways_together
 from paperlib.progress import Progress
 from paperlib.worker import Terms, finish
 
@@ -66,7 +59,7 @@ def run_sweep(
         RuntimeError: points failed; says which and why. The others are finished and kept.
     """
     device = _resolve_device(device)
-    instance_of("config", config, *KINDS)
+    instance_of("config", config, Sweep)
     if start_from is not None and not (isinstance(start_from, str) and not start_from):
         start_from = path_of("start_from", start_from)
     with Engine(backend, address=address, jobs=_resolve_jobs(jobs, device)) as engine:
@@ -80,7 +73,7 @@ def run_sweep(
 
 
 def run_search(
-    config: TrainingSweep,
+    config: Sweep,
     *,
     threshold: float,
     start: float,
@@ -107,7 +100,9 @@ def run_search(
 
     Source: arXiv:2406.12916 (start 1.7, depths 150, 145, …, threshold 0.4).
     """
-    instance_of("config", config, TrainingSweep)
+    instance_of("config", config, Sweep)
+    if "depth" not in config.axes or "accuracy" not in config.point.fields:
+        raise ValueError(f"config must be a grid of trainings, got a {type(config).__name__}")
     threshold = checked("threshold", threshold, float, above=0, high=1)
     start = checked("start", start, float)
     device = _resolve_device(device)
@@ -116,7 +111,7 @@ def run_search(
     below = sorted((s for s in config.sigma_w2 if s <= nearest), reverse=True)
     above = sorted(s for s in config.sigma_w2 if s >= nearest)
     walks = [_walk(plan, side, seed, threshold) for side in (below, above) for seed in config.seeds]
-    visited: set[TrainingPoint] = set()
+    visited: set[Any] = set()
     with Engine(jobs=_resolve_jobs(jobs, device)) as engine:
         while wanted := {point for walk in walks if (point := next(walk, None))}:
             _compute(plan, wanted, engine, device)
@@ -124,9 +119,7 @@ def run_search(
     return _collect(plan, visited)
 
 
-def _walk(
-    plan: Plan, variances: Sequence[float], seed: int, threshold: float
-) -> Iterator[TrainingPoint]:
+def _walk(plan: Plan, variances: Sequence[float], seed: int, threshold: float) -> Iterator[Any]:
     """The points of one side of a search; each is finished before the next is asked for."""
     points = {(p.sigma_w2, p.depth): p for p in plan.config.points() if p.seed == seed}
     depths = sorted({depth for _, depth in points}, reverse=True)
@@ -140,18 +133,19 @@ def _walk(
 
 
 def run_resolutions(
-    configs: Sequence[CascadeSweep], *, jobs: int | None = None, device: str = "auto"
+    configs: Sequence[Any], *, jobs: int | None = None, device: str = "auto"
 ) -> xr.Dataset:
     """The measures of ridge sweeps that differ in their resolution, along a dim of that name.
 
     Raises:
         ValueError: no sweeps, or one whose solver is not ridge.
     """
-    if not configs or any(config.solver != "ridge" for config in configs):
-        raise ValueError(f"expected sweeps by ridge, got {[c.solver for c in configs]}")
+    solvers = [getattr(config, "solver", None) for config in configs]
+    if set(solvers) != {"ridge"}:
+        raise ValueError(f"expected sweeps by ridge, got {solvers}")
     finished = [run_sweep(config, jobs=jobs, device=device) for config in configs]
     values = [config.resolution for config in configs]
-    measured = [name for name in (*KINDS[CascadeSweep].fields, "finished") if name != "example"]
+    measured = [name for name in (*configs[0].point.fields, "finished") if name != "example"]
     varying = [name for name in measured if all(name in result for result in finished)]
     together = xr.concat(
         [result[varying] for result in finished],
@@ -186,11 +180,11 @@ def collect_sweep(config: Sweep, *, start_from: str | os.PathLike[str] | None = 
 
 def _collect(plan: Plan, points: Iterable[Any] | None = None) -> xr.Dataset:
     """The finished points as one Dataset; of these points only, where they are named."""
-    config, kind = plan.config, plan.kind
+    config, kind = plan.config, plan.config.point
     finished = plan.finished if points is None else {p: plan.finished[p] for p in points}
     first = next(iter(finished.values()))
-    along = {axis: np.array(getattr(config, name)) for axis, name in config.axes.items()}
-    shape = tuple(len(values) for values in along.values())
+    along = tuple(config.axes)
+    shape = tuple(len(getattr(config, name)) for name in config.axes.values())
     fields: dict[str, np.ndarray] = {}
     done = np.zeros(shape, np.int8)
     for place, point in zip(np.ndindex(shape), config.points(), strict=True):
@@ -204,16 +198,10 @@ def _collect(plan: Plan, points: Iterable[Any] | None = None) -> xr.Dataset:
         for name in kind.fields_in(fields)
         if name not in kind.added or not _is_empty(fields[name])
     }
-    variables["finished"] = (tuple(along), done)
+    variables["finished"] = (along, done)
     variables |= {name: (dims, np.array(first[name])) for name, dims in kind.shared.items()}
-    if "depth" not in along:
-        along["depth"] = np.arange(1, config.as_dict()["depth"] + 1)
-    if isinstance(config, PredictorSweep):
-        along["predictor"] = np.array(config.predictors)
-    if isinstance(config, CascadeSweep):
-        along["shown_depth"] = np.array(shown_depths(config.depth))
     about = json.dumps(plan.about(finished), sort_keys=True)
-    return xr.Dataset(variables, along, attrs={"provenance": about})
+    return xr.Dataset(variables, config.coordinates(), attrs={"provenance": about})
 
 
 def _empty(like: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -238,7 +226,9 @@ def _compute(plan: Plan, wanted: Iterable[Any], engine: Engine, device: str) -> 
     if not files:
         return
     paths.check_writable(paths.points_folder())
-    terms = Terms(device, os.fspath(paths.data_root()), plan.checksum, plan.kind.code_version)
+    terms = Terms(
+        device, os.fspath(paths.data_root()), plan.checksum, plan.config.point.code_version
+    )
     groups = _groups(files, device)
     # In no order, so that sweeps over one grid at the same time share it instead of racing.
     random.SystemRandom().shuffle(groups)
@@ -263,10 +253,7 @@ def _groups(files: Mapping[Any, Path], device: str) -> list[dict[Any, Path]]:
     """The points with their files, in the groups that are computed as one."""
     groups: dict[Any, list[dict[Any, Path]]] = {}
     for point, file in files.items():
-        alike: Any = point
-        if device == "cuda" and isinstance(point, TrainingPoint):
-            alike = point.depth  # all else but variance and seed is the same in a sweep
-        of_a_kind = groups.setdefault(alike, [{}])
+        of_a_kind = groups.setdefault(point.alike(device), [{}])
         if len(of_a_kind[-1]) == TOGETHER_ON_GPU:
             of_a_kind.append({})
         of_a_kind[-1][point] = file

@@ -5,25 +5,71 @@ cannot be trained.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
-from paperlib.config import TrainingPoint
 from paperlib.datasets import Dataset
+from paperlib.experiment import Experiment, Point
 from paperlib.networks import Network, random_numbers, untrained
 from paperlib.progress import clock_of
+from paperlib.settings import option
 
+OPTIMISERS = ("sgd", "adam")
 CHECKS = 10  # of the accuracy within the budget, where training may stop early
 EVALUATED = 1000  # images that pass through a network at a time
 
 _Forward = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingExperiment(Experiment):
+    """What all points of a trainability grid share: one optimiser and one budget.
+
+    The learning rate is `learning_rate` / depth ** `rate_exponent`: deeper networks diverge at
+    rates at which shallow ones train. It never depends on the variance.
+    """
+
+    optimiser: str = option("sgd", choices=OPTIMISERS)
+    learning_rate: float = option(0.3, above=0.0)
+    rate_exponent: float = option(1.0, low=0.0, high=4.0)
+    steps: int = option(500, low=0)
+    batch_size: int = option(64, low=1)
+    threshold: float = option(1.0, above=0.0, high=1.0)  # accuracy at which training may stop
+    train_images: int = option(60_000, low=2)
+    test_images: int = option(1000, low=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPoint(TrainingExperiment, Point):
+    """One classifier that is trained."""
+
+    depth: int = option(30, low=1, high=10_000)
+
+    fields: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(
+        ("accuracy", "loss", "steps", "diverged", "seconds"), ()
+    )
+
+    def measure(self, data: Dataset, *, device: str = "cpu") -> dict[str, np.ndarray]:
+        """Return what the classifier has learnt within its budget, see `train_points`."""
+        return train_point(self, data=data, device=device)
+
+    @classmethod
+    def measure_together(
+        cls, points: Sequence[Self], data: Dataset, *, device: str = "cpu"
+    ) -> list[dict[str, np.ndarray]]:
+        return train_points(points, data=data, device=device)
+
+    def alike(self, device: str) -> Any:
+        """On a GPU networks of one depth: all else but variance and seed is the same in a sweep."""
+        return self.depth if device == "cuda" else self
 
 
 def train_point(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from paperlib import archive, paths
-from paperlib.config import VggTraining
+from paperlib.channels_settings import VggTraining
 from paperlib.datasets import Dataset
 from paperlib.networks import Network, random_numbers, vgg16
 from paperlib.plan import about_one, load_data

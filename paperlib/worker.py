@@ -6,12 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from paperlib import paths, results
-from paperlib.config import CascadePoint
-from paperlib.fitting import arithmetic_of
-from paperlib.plan import code_version_of, forget_data, load_data
+from paperlib.plan import forget_data, load_data
 from paperlib.points import measure_together
 from paperlib.progress import clock_of
 
@@ -42,8 +38,8 @@ def finish(files: Mapping[Any, Path], terms: Terms) -> str:
     ]
     if not points:
         return ""
-    if code_version_of(points[0]) != terms.code_version:
-        return f"this worker has another paperlib, code version {code_version_of(points[0])}"
+    if points[0].code_version != terms.code_version:
+        return f"this worker has another paperlib, code version {points[0].code_version}"
     clock = clock_of(terms.device)
     try:
         data = load_data(points[0], terms.root)
@@ -66,7 +62,7 @@ def finish(files: Mapping[Any, Path], terms: Terms) -> str:
 def _keep(file: Path, point: Any, arrays: Any, device: str, seconds: float) -> None:
     about = {
         "point": point.as_dict(),
-        "computed": {**results.stamp(), "device": device, **_arithmetic(point, device)},
+        "computed": {**results.stamp(), "device": device, **point.computed_with(device)},
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
     }
@@ -74,9 +70,3 @@ def _keep(file: Path, point: Any, arrays: Any, device: str, seconds: float) -> N
         results.write_point(file, about, arrays)
     except OSError as error:
         raise paths.cannot_keep(file.parent, error) from error
-
-
-def _arithmetic(point: Any, device: str) -> dict[str, str]:
-    if not isinstance(point, CascadePoint) or point.solver != "ridge":
-        return {}
-    return {"arithmetic": arithmetic_of(torch.zeros(0, device=device), point.resolution)}

@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from paperlib import sweep, worker
-from paperlib.config import CascadeSweep, Sweep, TrainingSweep
+from paperlib.cascades import CascadeSweep
+from paperlib.grid import Sweep
+from paperlib.trainings import TrainingSweep
 
 NOTES = "notes"
 KINDS: dict[str, type[Sweep]] = {"cascades": CascadeSweep, "trainings": TrainingSweep}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from paperlib import channels, r_squared
 from paperlib.cascade import Cascade
 from paperlib.channels import best_channels, carried, picture, run_channels, stage_names
-from paperlib.config import ChannelsPoint, level_and_channel
+from paperlib.channels_settings import ChannelsPoint, level_and_channel
 from paperlib.networks import vgg16
 from paperlib.results import provenance, save_result
 

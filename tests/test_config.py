@@ -3,16 +3,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from paperlib.config import (
-    CascadePoint,
-    CascadeSweep,
-    PredictorPoint,
-    PredictorSweep,
-    TrainingPoint,
-    TrainingSweep,
-    experiment_of,
-)
+from paperlib.cascades import CascadePoint, CascadeSweep
+from paperlib.figures import experiment_of
 from paperlib.parameters import PhaseDiagram
+from paperlib.predictions import PredictorPoint, PredictorSweep
+from paperlib.training import TrainingPoint
+from paperlib.trainings import TrainingSweep
 
 
 def test_a_whole_float_is_an_int_and_an_int_is_a_float() -> None:

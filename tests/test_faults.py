@@ -26,7 +26,7 @@ import xarray as xr
 from tiny_data import keras
 
 from paperlib import load_dataset, paths, results, sweep, worker
-from paperlib.config import CascadeSweep
+from paperlib.cascades import CascadeSweep
 from paperlib.results import load_result, provenance, read_point, save_result
 from paperlib.sweep import collect_sweep, run_sweep
 
@@ -450,7 +450,7 @@ def test_a_worker_whose_files_cannot_be_seen_here_is_told(
 def test_a_worker_with_other_code_computes_nothing(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "code_version_of", lambda point: 99)
+    monkeypatch.setattr(sweep, "Terms", lambda *told: worker.Terms(*told[:3], code_version=99))
     with pytest.raises(RuntimeError, match=r"6 of 6 points failed.*another paperlib, code version"):
         run_sweep(CascadeSweep.from_dict(SMALL), jobs=1)
     assert point_files(home) == []

@@ -11,7 +11,8 @@ from checkout import ROOT
 from PIL import Image
 
 from paperlib import figures, plots
-from paperlib.config import CascadeSweep, TrainingPoint
+from paperlib.cascades import CascadeSweep
+from paperlib.training import TrainingPoint
 
 # A benchmark's figure has no PDF if it was drawn before benchmarks told what they measured with:
 # `python benchmarks/cost.py`, on an idle machine, draws both.

@@ -9,7 +9,7 @@ import freeze
 import pytest
 from freeze import AGAIN, FROZEN, LOST, SETTINGS, frozen
 
-from paperlib.config import CascadePoint
+from paperlib.cascades import CascadePoint
 from paperlib.plan import make_plan
 from paperlib.results import provenance
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from paperlib.config import STEM, stages_of
+from paperlib.kinds import STEM, stages_of
 from paperlib.meanfield import fixed_point_variance
 from paperlib.networks import (
     LOGIT_SCALE,

@@ -18,8 +18,9 @@ import pytest
 from checkout import ROOT
 from tiny_project import NAME, build
 
-from paperlib import config, notebooks, parameters
+from paperlib import names, notebooks, parameters
 from paperlib.checks import LARGEST_SEED
+from paperlib.settings import PROFILES
 
 NAMES = [path.stem for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
 MNIST = "01_mnist_phase_diagram"
@@ -416,7 +417,7 @@ def test_papermills_help_gives_the_unit_and_the_range_of_every_parameter(name: s
         said, limits, default = parameter.help, fields[key].metadata, parameter.default
         values = default if isinstance(default, list) else [default]
         if "choices" in limits:
-            every = f"config.{choices_name(limits['choices'])}"
+            every = f"names.{choices_name(limits['choices'])}"
             assert every in said or all(str(choice) in said for choice in limits["choices"]), key
         elif isinstance(values[0], bool):
             assert said.startswith("True: "), key
@@ -431,8 +432,8 @@ def test_papermills_help_gives_the_unit_and_the_range_of_every_parameter(name: s
 
 
 def choices_name(choices: tuple[str, ...]) -> str:
-    """What paperlib.config calls the choices, for lists too long for a comment."""
-    return next(name for name, value in vars(config).items() if value is choices)
+    """What paperlib.names calls the choices, for lists too long for a comment."""
+    return next((name for name, value in vars(names).items() if value is choices), "none")
 
 
 @pytest.mark.parametrize(
@@ -484,7 +485,7 @@ def test_the_notebook_is_committed_with_pictures_and_without_errors(name: str) -
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("profile", config.PROFILES)
+@pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_is_valid_and_names_itself(name: str, profile: str) -> None:
     assert notebooks.validated(name, profile, {})["profile"] == profile
     # a published figure must show the data that it says

@@ -1,6 +1,6 @@
 import pytest
 
-from paperlib.config import PredictorSweep, TrainingSweep
+from paperlib.grid import column_of
 from paperlib.parameters import (
     CnnPhaseDiagram,
     DigitReconstructions,
@@ -9,8 +9,9 @@ from paperlib.parameters import (
     ResnetDepth,
     Scoreboard,
     Trainability,
-    column_of,
 )
+from paperlib.predictions import PredictorSweep
+from paperlib.trainings import TrainingSweep
 
 
 def test_the_grid_holds_both_ends_in_round_decimals() -> None:

@@ -13,8 +13,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
 from paperlib import plots
-from paperlib.config import CascadeSweep
-from paperlib.points import shown_depths
+from paperlib.cascades import CascadeSweep, shown_depths
 
 GRID = (0.5, 1.0, 1.7, 2.4, 3.0)
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from paperlib import plots_channels
 from paperlib.channels import best_channels, run_channels
-from paperlib.config import ChannelsPoint
+from paperlib.channels_settings import ChannelsPoint
 
 POINT = ChannelsPoint(
     layers=11,

@@ -4,7 +4,7 @@ import pytest
 from test_study import pictures
 
 from paperlib import plots_procedure
-from paperlib.config import CascadePoint
+from paperlib.cascades import CascadePoint
 from paperlib.procedure import run_procedure
 
 

@@ -8,7 +8,7 @@ import xarray as xr
 from PIL import Image
 
 from paperlib import plots, plots_study
-from paperlib.config import StudyPoint
+from paperlib.study_settings import StudyPoint
 
 KINDS = ("typical", "ambiguous", "misclassified")
 

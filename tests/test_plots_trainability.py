@@ -11,7 +11,9 @@ from matplotlib.text import Text
 from test_plots import GRID, result
 
 from paperlib import plots_trainability as plots
-from paperlib.config import RECONSTRUCTED, SOLVERS, TrainingSweep
+from paperlib.fitting import SOLVERS
+from paperlib.names import RECONSTRUCTED
+from paperlib.trainings import TrainingSweep
 
 DEPTHS = (2, 4, 8, 12)
 

@@ -4,16 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from paperlib import Cascade, initialise, load_dataset, measures, mlp, plan, points
-from paperlib.config import (
-    CascadePoint,
-    CascadeSweep,
-    PredictorPoint,
-    PredictorSweep,
-    TrainingPoint,
-    TrainingSweep,
-)
-from paperlib.points import measure_point, shown_depths
+from paperlib import Cascade, cascades, initialise, load_dataset, measures, mlp
+from paperlib.cascades import CascadePoint, shown_depths
+from paperlib.points import measure_point
+from paperlib.predictions import PredictorPoint
+from paperlib.training import TrainingPoint
 
 
 def test_a_point_is_the_measures_of_its_cascade() -> None:
@@ -46,17 +41,17 @@ def test_a_point_is_the_measures_of_its_cascade() -> None:
 
 
 def test_a_point_writes_every_field_of_its_kind() -> None:
-    kind = plan.KINDS[CascadeSweep]
+    kind = CascadePoint
     point = CascadePoint(dataset="digits", depth=2, width=8, train_images=50, test_images=5)
     assert set(measure_point(point)) == {*kind.fields, *kind.shared}
 
 
 def test_only_what_was_added_later_may_be_missing_from_a_point() -> None:
-    kind = plan.KINDS[CascadeSweep]
-    assert kind.fields_in(()) == [*plan.CURVES, "cutoff", "example"]
+    kind = CascadePoint
+    assert kind.fields_in(()) == [*cascades.CURVES, "cutoff", "example"]
     assert kind.fields_in(kind.fields) == list(kind.fields)
-    for other in (TrainingSweep, PredictorSweep):
-        assert plan.KINDS[other].fields_in(()) == list(plan.KINDS[other].fields)
+    for other in (TrainingPoint, PredictorPoint):
+        assert other.fields_in(()) == list(other.fields)
 
 
 def test_a_point_measured_until_the_image_is_lost_is_the_whole_one() -> None:
@@ -84,7 +79,7 @@ def test_pictures_that_overflow_leave_a_cutoff_of_minus_one_and_the_point_its_ot
     test = torch.rand(4, 1, 3, 3, generator=generator)
     pictures = torch.rand(3, 4, 1, 3, 3, generator=generator)
     pictures[1, 2, 0, 0, 0] = torch.inf
-    curves = points._curves(test, pictures, mean=test.mean(0), rtol=0.01)
+    curves = cascades._curves(test, pictures, mean=test.mean(0), rtol=0.01)
     assert curves["cutoff_differential"] == -1
     assert (curves["cutoff_per_image"] == -1).tolist() == [False, False, True, False]
     assert curves["cutoff"] >= 0
@@ -96,7 +91,7 @@ def test_shown_depths_run_from_the_first_to_the_last() -> None:
 
 
 # Written down once. If they change, results of before and after must not be mixed: raise
-# code_version in plan.KINDS, then write down the new ones.
+# the point's code_version, then write down the new ones.
 GOLDEN = {
     "ridge": (0.8928, 0.8145, 0.7593, 0.7234),
     "adam": (-4.4158, -3.9873, -3.6877, -3.5829),
@@ -112,7 +107,7 @@ def test_the_numbers_are_those_of_this_code_version(solver: str) -> None:
         train_images=256, test_images=20,
     )  # fmt: skip
     curve = measure_point(point)["r_squared"]
-    assert plan.KINDS[CascadeSweep].code_version == 1
+    assert CascadePoint.code_version == 1
     np.testing.assert_allclose(
         curve, GOLDEN[solver], atol=2e-3, err_msg="the numbers changed: raise code_version"
     )
@@ -120,14 +115,14 @@ def test_the_numbers_are_those_of_this_code_version(solver: str) -> None:
 
 def test_the_numbers_of_a_training_are_those_of_this_code_version() -> None:
     point = TrainingPoint(dataset="digits", depth=4, width=32, steps=20)
-    assert plan.KINDS[TrainingSweep].code_version == 1
+    assert TrainingPoint.code_version == 1
     assert measure_point(point)["loss"] == pytest.approx(LOSS, abs=2e-3)
 
 
 def test_the_numbers_of_a_prediction_are_those_of_this_code_version() -> None:
     names = tuple(SCORES)
     point = PredictorPoint(dataset="digits", depth=4, width=32, train_images=200, predictors=names)
-    assert plan.KINDS[PredictorSweep].code_version == 1
+    assert PredictorPoint.code_version == 1
     last = measure_point(point)["scores"][:, -1]
     assert dict(zip(names, last, strict=True)) == pytest.approx(SCORES, abs=2e-3, rel=1e-3)
 

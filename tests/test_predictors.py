@@ -23,8 +23,8 @@ from paperlib import (
     mlp,
     predictors,
 )
-from paperlib.config import PredictorPoint
 from paperlib.networks import Network
+from paperlib.predictions import PredictorPoint
 from paperlib.predictors import PREDICTORS, Prediction
 
 SHAPE = (1, 3, 2)
@@ -367,7 +367,7 @@ def test_a_points_cutoff_has_the_tolerance_published_for_its_architecture(
     small = {"width": 4, "channels": 2, "depth": 1, "train_images": 10}
     names = ("cutoff_ridge", "r_squared_ridge", "snip")
     point = PredictorPoint(architecture=architecture, predictors=names, **small)
-    predictors.predict_point(point, data=load_dataset("noise", limit=10))
+    point.measure(load_dataset("noise", limit=10))
     assert asked == [rtol]
 
 

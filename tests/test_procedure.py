@@ -10,7 +10,7 @@ import xarray as xr
 from test_study import pictures
 
 from paperlib.cascade import Cascade
-from paperlib.config import CascadePoint
+from paperlib.cascades import CascadePoint
 from paperlib.measures import r_squared
 from paperlib.networks import untrained
 from paperlib.procedure import run_procedure

@@ -10,9 +10,10 @@ import xarray as xr
 from scipy.stats import spearmanr
 
 from paperlib import collapse_depth, critical_sigma_w2, notebooks, paths
-from paperlib.config import BASELINES, CascadeSweep
+from paperlib.cascades import CascadePoint, CascadeSweep
+from paperlib.names import BASELINES
 from paperlib.parameters import CnnPhaseDiagram, ResnetDepth, Trainability, Vgg16Channels
-from paperlib.plan import KINDS, _points_of, make_plan
+from paperlib.plan import _points_of, make_plan
 from paperlib.plots import PUBLISHED_DEPTHS
 from paperlib.results import load_result, provenance
 from paperlib.scoring import scoreboard, threshold_of, trainable_depth
@@ -120,7 +121,7 @@ def test_a_shipped_result_gives_all_its_points_though_measures_were_added_since(
     last = list(taken)[-1]
     at = result.sel(sigma_w2=last.sigma_w2, seed=last.seed)
     np.testing.assert_array_equal(taken[last]["gram_entropy"], at["gram_entropy"])
-    assert KINDS[CascadeSweep].fields_in(taken[last]) == KINDS[CascadeSweep].fields_in(result)
+    assert CascadePoint.fields_in(taken[last]) == CascadePoint.fields_in(result)
 
 
 # --- trainability ---

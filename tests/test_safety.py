@@ -23,7 +23,7 @@ from checkout import ROOT
 from tiny_data import keras, lay_out
 
 from paperlib import libraries, load_dataset, notebooks, paths
-from paperlib.config import CascadeSweep
+from paperlib.cascades import CascadeSweep
 from paperlib.datasets import UNRECOGNISED, DownloadError
 from paperlib.photographs import load_photographs
 from paperlib.sweep import run_sweep

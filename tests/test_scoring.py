@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 import xarray as xr
 
-from paperlib.config import PREDICTORS
+from paperlib.names import PREDICTORS
 from paperlib.scoring import (
     best_threshold,
     mistakes,

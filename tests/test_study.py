@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from paperlib import load_dataset, study
 from paperlib.cascade import Cascade
-from paperlib.config import StudyPoint
 from paperlib.datasets import Dataset
 from paperlib.networks import Network, mlp
 from paperlib.study import (
@@ -26,6 +25,7 @@ from paperlib.study import (
     nearest,
     run_study,
 )
+from paperlib.study_settings import StudyPoint
 from paperlib.training import train_network, train_point
 
 POINT = StudyPoint(

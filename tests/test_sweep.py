@@ -15,12 +15,15 @@ from paperlib import (
     results,
     sweep,
 )
-from paperlib.config import CascadePoint, CascadeSweep, PredictorSweep, TrainingPoint, TrainingSweep
+from paperlib.cascades import CascadePoint, CascadeSweep
 from paperlib.datasets import load_dataset
 from paperlib.plan import about_data
 from paperlib.points import measure_point
+from paperlib.predictions import PredictorSweep
 from paperlib.results import load_result, provenance, save_result
 from paperlib.sweep import collect_sweep, run_resolutions, run_search, run_sweep
+from paperlib.training import TrainingPoint
+from paperlib.trainings import TrainingSweep
 
 SMALL = CascadeSweep(
     dataset="digits", depth=3, width=24, sigma_w2=(0.8, 1.7), seeds=(0, 1),
@@ -136,7 +139,7 @@ def test_an_unfinished_result_carries_a_sweep_to_another_machine(
     assert sum(way["points"] for way in provenance(result)["computed"]) == 4
 
 
-ADDED = plan.KINDS[CascadeSweep].added
+ADDED = CascadePoint.added
 
 
 def make_old(file: Path) -> None:
@@ -289,7 +292,7 @@ def test_a_result_says_what_it_was_computed_with() -> None:
     assert way["versions"]["torch"] == torch.__version__
     assert way["device"] == "cpu"
     assert way["arithmetic"] in ("int8", "float32")
-    assert about["code_version"] == plan.KINDS[CascadeSweep].code_version
+    assert about["code_version"] == CascadePoint.code_version
     assert about["seconds_per_point"] > 0
 
 

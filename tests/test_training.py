@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from paperlib import initialise, load_dataset, mlp, training
-from paperlib.config import TrainingPoint
 from paperlib.datasets import Dataset
-from paperlib.training import learning_rate, train_point, train_points
+from paperlib.training import TrainingPoint, learning_rate, train_point, train_points
 
 POINT = TrainingPoint(
     seed=3,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from paperlib import archive, training_vgg
-from paperlib.config import VggTraining
+from paperlib.channels_settings import VggTraining
 from paperlib.datasets import Dataset
 from paperlib.networks import vgg16
 from paperlib.training_vgg import default_file, train_vgg

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from paperlib import paths, results, worker
-from paperlib.config import CascadePoint
-from paperlib.plan import code_version_of, load_data
+from paperlib.cascades import CascadePoint
+from paperlib.plan import load_data
 from paperlib.worker import Terms, finish
 
 POINT = CascadePoint(
@@ -22,7 +22,7 @@ POINT = CascadePoint(
 
 def terms(device: str = "cpu") -> Terms:
     root = str(paths.data_root())
-    return Terms(device, root, load_data(POINT, root).checksum, code_version_of(POINT))
+    return Terms(device, root, load_data(POINT, root).checksum, POINT.code_version)
 
 
 def curve(file: Path) -> np.ndarray:
