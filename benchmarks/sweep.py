@@ -25,10 +25,10 @@ from machine import describe, once, peak_gigabytes
 
 from paperlib import TrainingSweep, run_sweep
 from paperlib.cascades import CascadeSweep
+from paperlib.core.provenance import provenance
 from paperlib.grid import Sweep
 from paperlib.plan import forget_data, load_data
 from paperlib.points import measure_point
-from paperlib.results import provenance
 from paperlib.sweep import collect_sweep
 
 POINTS = 10_000

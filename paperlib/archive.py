@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
-from paperlib.paths import write_whole
+from paperlib.core.paths import write_whole
 
 FORMAT = 1
 

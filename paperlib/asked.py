@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paperlib import paths
-from paperlib.checks import checked
+from paperlib.core import paths
+from paperlib.core.checks import checked
 from paperlib.datasets import load_dataset
 from paperlib.report import Report
 
@@ -60,7 +60,7 @@ def model_of(name: str) -> nn.Module:
 
 def _imported(module: str) -> Any:
     if module.partition(".")[0] == "torchvision":
-        from paperlib.vision import torchvision  # noqa: F401 (where a plain import would fail)
+        from paperlib.core.vision import torchvision  # noqa: F401 (where a plain import would fail)
     here = os.getcwd()
     sys.path.insert(0, here)
     try:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from paperlib import archive
-from paperlib.checks import LARGEST_SEED, checked, is_dense, path_of, quoted
+from paperlib.core.checks import LARGEST_SEED, checked, is_dense, path_of, quoted
 from paperlib.fitting import (
     ARITHMETICS,
     ENDS,

@@ -22,15 +22,17 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from paperlib import archive, measures, paths
+from paperlib import archive, measures
 from paperlib.cascade import Cascade
 from paperlib.channels_settings import ChannelsPoint, level_and_channel
+from paperlib.core import paths
+from paperlib.core.progress import Progress
+from paperlib.core.provenance import provenance, stamp
+from paperlib.core.settings import digest
 from paperlib.datasets import PICTURE
 from paperlib.networks import vgg16
 from paperlib.photographs import load_photographs, read_photograph
-from paperlib.progress import Progress
-from paperlib.results import load_result, provenance, stamp
-from paperlib.settings import digest
+from paperlib.results import load_result
 from paperlib.weights import located
 
 CODE_VERSION = 1  # raised when a change to the code changes the numbers

@@ -12,9 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from paperlib import costs, figures, notebooks, paths
+from paperlib import costs, figures, notebooks
 from paperlib.channels_settings import VggTraining
-from paperlib.settings import PROFILES
+from paperlib.core import paths
+from paperlib.core.settings import PROFILES
 
 _MARKUP = re.compile(r"(\*\*|\*|`)(?! )(.+?)(?<! )\1")  # of Markdown, with the text inside
 KEPT_DATA = ("README.md", Path(paths.REFERENCE).name)  # committed

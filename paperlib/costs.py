@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from paperlib import paths
+from paperlib.core import paths
 from paperlib.notebooks import Notebook
 
 COLUMNS = ("figure", "notebook", "command", "time: quick", "time: paper", "memory", "hardware")

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from paperlib import idx, libraries, paths
-from paperlib.checks import checked, device_of, did_you_mean, path_of, quoted
+from paperlib import idx, libraries
+from paperlib.core import paths
+from paperlib.core.checks import checked, device_of, did_you_mean, path_of, quoted
 from paperlib.readers import Found, Split, in_byte_order, read_folder, read_npz, reason
 
 OFFLINE_NAMES: tuple[str, ...] = tuple(libraries.BUNDLED)

@@ -4,9 +4,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from paperlib.checks import LARGEST_SEED
+from paperlib.core.checks import LARGEST_SEED
+from paperlib.core.settings import Checked, Measured, digest, option
 from paperlib.kinds import ACTIVATIONS, ARCHITECTURES, BLOCKS, PADDINGS, SHAPES
-from paperlib.settings import Checked, Measured, digest, option
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from paperlib import paths
-from paperlib.checks import did_you_mean
+from paperlib.core import paths
+from paperlib.core.checks import did_you_mean
+from paperlib.core.settings import subclasses
 from paperlib.experiment import Experiment
-from paperlib.settings import subclasses
 
 SUFFIXES = (".png", ".pdf")
 _NEEDED = {"config", "data", "computed", "finished_at"}

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
-from paperlib.checks import checked
+from paperlib.core.checks import checked
 from paperlib.inverses import has_unit
 from paperlib.kinds import RESOLUTION
 from paperlib.regression import CHUNK, Moments, Samples

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from paperlib import datasets, paths, photographs
+from paperlib import datasets, photographs
+from paperlib.core import paths
 from paperlib.weights import located
 
 INJECTED = "injected-parameters"  # papermill's tag on the cell that it adds

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from paperlib.checks import LARGEST_SEED
+from paperlib.core.checks import LARGEST_SEED
+from paperlib.core.settings import option
 from paperlib.experiment import Experiment, Point
-from paperlib.settings import option
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from paperlib.checks import is_dense
-from paperlib.networks import random_numbers
+from paperlib.core.checks import is_dense
+from paperlib.core.seeds import random_numbers
 from paperlib.tracing import ProbeError
 
 LEAST_IMAGES = 10

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from paperlib import idx, paths
+from paperlib import idx
+from paperlib.core import paths
 from paperlib.readers import (
     UNREADABLE,
     Found,
@@ -118,7 +119,7 @@ def download(name: str, root: Path) -> Found:
 
 
 def _torchvision(name: str, root: Path, source: str, *, download: bool) -> Found:
-    from paperlib.vision import torchvision
+    from paperlib.core.vision import torchvision
 
     maker = getattr(torchvision.datasets, TORCHVISION[name].class_name)
     parts = [maker(str(root), train=train, download=download) for train in (True, False)]

@@ -2,7 +2,6 @@
 
 import math
 import os
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paperlib.checks import LARGEST_SEED, checked, instance_of, path_of, quoted
+from paperlib.core.checks import LARGEST_SEED, checked, instance_of, path_of, quoted
 from paperlib.kinds import ACTIVATIONS, BLOCKS, PADDINGS, SHAPES, VGG_LAYERS
 from paperlib.weights import imagenet_state, read_at, read_state, take
 
@@ -488,7 +487,7 @@ def _vgg_size(image_shape: Sequence[int]) -> tuple[int, int]:
 
 def _vgg_model(name: str, size: tuple[int, int], classes: int) -> Any:
     """torchvision's model without its numbers, whose classifier reads images of that size."""
-    from paperlib.vision import torchvision
+    from paperlib.core.vision import torchvision
 
     with torch.device("meta"):
         model = getattr(torchvision.models, name)(init_weights=False, num_classes=classes)
@@ -575,11 +574,6 @@ def initialise(network: nn.Module, *, sigma_w2: float, sigma_b2: float, seed: in
             _draw(module.weight, (sigma_w2 / fan_in) ** 0.5, generator)
             if module.bias is not None:
                 _draw(module.bias, sigma_b2**0.5, generator)
-
-
-def random_numbers(purpose: str, seed: int) -> torch.Generator:
-    """A generator for one purpose, whose numbers are not those that `initialise` draws."""
-    return torch.Generator().manual_seed(zlib.crc32(f"{purpose} {seed}".encode()))
 
 
 def _draw(parameter: Tensor, deviation: float, generator: torch.Generator) -> None:

@@ -16,11 +16,12 @@ from typing import Any
 
 import yaml
 
-from paperlib import freshness, paths
+from paperlib import freshness
 from paperlib import parameters as kinds
-from paperlib.checks import did_you_mean
+from paperlib.core import paths
+from paperlib.core.checks import did_you_mean
+from paperlib.core.settings import PROFILES
 from paperlib.freshness import INJECTED, State
-from paperlib.settings import PROFILES
 
 CANONICAL = ("reference", "paper")  # the profiles whose figures and notebooks are committed
 CUSTOM = "custom"  # the folder of all runs that are no profile's

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paperlib import paths
-from paperlib.checks import checked
+from paperlib.core import paths
+from paperlib.core.checks import checked
 from paperlib.datasets import DownloadError
 from paperlib.libraries import DOWNLOAD_FAILURES, inside_only, time_limit
 from paperlib.readers import PICTURE_SUFFIXES, opened, reason
@@ -199,7 +199,7 @@ def _imagenette(root: Path) -> Path:
     folder = root / IMAGENETTE
     if folder.is_dir():
         return folder
-    from paperlib.vision import torchvision
+    from paperlib.core.vision import torchvision
 
     root.mkdir(parents=True, exist_ok=True)
     try:

@@ -4,10 +4,8 @@ import itertools
 import json
 import os
 import warnings
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from paperlib import paths, results
+from paperlib import results
+from paperlib.core import paths
+from paperlib.core.provenance import about_data, provenance, ways_together
 from paperlib.datasets import FALLBACKS, NAMES, Dataset, load_dataset, load_with_fallback
 from paperlib.grid import Sweep
 from paperlib.results import Point
@@ -78,7 +78,7 @@ def make_plan(config: Sweep, start_from: str | os.PathLike[str] | None) -> Plan:
     taken: dict[Any, Point] = {}
     if start_from:
         before = results.load_result(start_from)
-        earlier, taken = results.provenance(before), _points_of(before, config)
+        earlier, taken = provenance(before), _points_of(before, config)
         if not taken:
             warnings.warn(f"{start_from} holds no point of this sweep", stacklevel=3)
         elif len(taken) == len(points) and _is_same_named(config, earlier["config"]):
@@ -106,7 +106,7 @@ def _is_same_named(config: Sweep, earlier: Mapping[str, Any]) -> bool:
 
 def _points_of(result: xr.Dataset, config: Sweep) -> dict[Any, Point]:
     """The finished points of an earlier result that are points of this grid too."""
-    about = results.provenance(result)
+    about = provenance(result)
     kind, axes = config.point, tuple(config.axes)
     if result["finished"].dims != axes:
         raise ValueError(
@@ -152,15 +152,6 @@ def load_data(point: Any, root: str | None = None) -> Dataset:
     return _load(point.dataset, point.fallback, limit, point.data_seed, root)
 
 
-def ways_together(ways: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Entries of `computed`, with the points of those that are the same counted together."""
-    points: Counter[str] = Counter()
-    for way in ways:
-        same = {name: value for name, value in way.items() if name != "points"}
-        points[json.dumps(same, sort_keys=True)] += way["points"]
-    return [{**json.loads(way), "points": count} for way, count in points.items()]
-
-
 def _about(config: Sweep, data: Dataset, own: Sequence[Point]) -> Any:
     """The provenance of these points: one entry in `computed` for each way they were made."""
     told = [json.loads(str(point[results.ABOUT])) for point in own]
@@ -171,32 +162,6 @@ def _about(config: Sweep, data: Dataset, own: Sequence[Point]) -> Any:
         "computed": ways_together({**point["computed"], "points": 1} for point in told),
         "finished_at": max((point["finished_at"] for point in told), default=""),
         "seconds_per_point": _mean([point["seconds"] for point in told]),
-    }
-
-
-def about_data(config: Any, data: Dataset) -> dict[str, Any]:
-    """What a provenance says of the data: what they really are, and how many were used."""
-    return {
-        "name": data.name,
-        # without the folders of this machine
-        "source": Path(data.source).name if os.path.isabs(data.source) else data.source,
-        "checksum": data.checksum,
-        "classes": len(data.classes),
-        "pixels": data.image_shape[1] * data.image_shape[2],  # grey
-        # fewer than were asked for, where the data set holds fewer
-        "train_images": min(config.train_images, len(data.train_images)),
-        "test_images": min(config.test_images, len(data.test_images)),
-    }
-
-
-def about_one(point: Any, data: Dataset, *, code_version: int) -> dict[str, Any]:
-    """The provenance of a single point that was computed here and now, in the form of a sweep's."""
-    return {
-        "config": point.as_dict(),
-        "data": about_data(point, data),
-        "code_version": code_version,
-        "computed": [{**results.stamp(), "device": "cpu", "points": 1}],
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 

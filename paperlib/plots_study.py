@@ -13,8 +13,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
+from paperlib.core.provenance import provenance
 from paperlib.plots import PALETTE, SEQUENTIAL, network_of, paper_style, pixels, sign
-from paperlib.results import provenance
 
 COLUMNS = 10  # pictures in a row
 CLASSES = 20  # ideal inputs that are drawn, where there are more

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
+from paperlib.core.provenance import provenance
 from paperlib.plots import (
     COLLAPSE_COLOUR,
     COLLAPSE_LABEL,
@@ -33,7 +34,6 @@ from paperlib.plots import (
     seeds_of,
     sign,
 )
-from paperlib.results import provenance
 from paperlib.scoring import accuracy_of, predictor_label, threshold_of, trainable_depth
 
 LINE = 7  # points from one name to the next

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from paperlib.checks import device_of, instance_of
+from paperlib.core.checks import device_of, instance_of
+from paperlib.core.threads import one_thread
 from paperlib.datasets import Dataset
 from paperlib.experiment import Point
 from paperlib.plan import load_data
-from paperlib.threads import one_thread
 
 
 def measure_point(

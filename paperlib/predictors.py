@@ -31,9 +31,9 @@ from paperlib import baselines, measures
 from paperlib.baselines import Task, make_task
 from paperlib.cascade import Cascade
 from paperlib.cascades import RTOL
+from paperlib.core.progress import clock_of
 from paperlib.names import BASELINES, DEPTHS_REACHED, RECONSTRUCTED
 from paperlib.networks import Network
-from paperlib.progress import clock_of
 
 ADAM_STEPS = 100  # of the inverses' fit, as in the notebooks' comparison of solvers
 MOST_HELD_OUT = 100  # images that reconstructions are measured on, as published

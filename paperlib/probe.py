@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from paperlib import measures, results
+from paperlib import measures
 from paperlib.cascade import Cascade
-from paperlib.checks import LARGEST_SEED, checked, quoted
+from paperlib.core.checks import LARGEST_SEED, checked, quoted
+from paperlib.core.provenance import stamp
 from paperlib.fitting import EXACT_BELOW, OVERFLOW, default_resolution
 from paperlib.flow import tensors_in
 from paperlib.guard import take_statistics, untouched
@@ -95,7 +96,7 @@ def probe(
     about = {
         "config": work.settings() | {"seed": seed, "batch_norms_of_these_images": statistics},
         "data": inputs.about(),
-        "computed": [{**results.stamp(), "device": str(inputs.device), "points": 1}],
+        "computed": [{**stamp(), "device": str(inputs.device), "points": 1}],
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     table = work.table() | {

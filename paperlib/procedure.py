@@ -11,10 +11,11 @@ from torch import Tensor
 from paperlib import measures
 from paperlib.cascade import Cascade
 from paperlib.cascades import CascadePoint, fitted
+from paperlib.core.provenance import about_one
+from paperlib.core.threads import one_thread
 from paperlib.datasets import PICTURE, Dataset
 from paperlib.networks import untrained
-from paperlib.plan import about_one, load_data
-from paperlib.threads import one_thread
+from paperlib.plan import load_data
 
 CODE_VERSION = 1  # raised when a change to the code changes the numbers
 

@@ -14,9 +14,9 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from paperlib.core.provenance import provenance
 from paperlib.datasets import PICTURE
 from paperlib.measures import LOST, collapse_depth
-from paperlib.results import provenance
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,31 +7,22 @@ import hashlib
 import io
 import json
 import os
-import platform
-import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from functools import cache, lru_cache
-from importlib.metadata import version
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from paperlib import paths
-from paperlib.checks import path_of
+from paperlib.core import paths
+from paperlib.core.checks import path_of
 
 Point = Mapping[str, np.ndarray]  # a finished point: its arrays by name
 ABOUT = "about"  # beside them: settings and stamp, in JSON
-LIBRARIES = ("reconstruction-entropy", "torch", "numpy", "scipy", "xarray")
-
-
-def provenance(result: xr.Dataset) -> dict[str, Any]:
-    """What a result was computed from and with: config, data, versions, commit, time, hardware."""
-    return json.loads(result.attrs["provenance"])
 
 
 def save_result(result: xr.Dataset, path: Path) -> None:
@@ -100,27 +91,6 @@ def _vouched(file: Path, sums: Path) -> tuple[bytes, bool]:
     content = file.read_bytes()
     actual = hashlib.sha256(content).hexdigest()
     return content, _digests(sums).get(file.name, actual) == actual
-
-
-@cache
-def stamp() -> dict[str, Any]:
-    """What this process computes with: commit, versions and hardware."""
-    return {
-        "commit": _commit(),
-        "versions": {"python": platform.python_version()} | {k: version(k) for k in LIBRARIES},
-        "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
-    }
-
-
-def _commit() -> str:
-    """The checkout's commit, marked where files differ from it; "unknown" outside git."""
-    try:
-        where = ["git", "-C", os.fspath(paths.home())]
-        command = [*where, "describe", "--always", "--dirty", "--abbrev=12"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.strip()
 
 
 def write_point(file: Path, about: Mapping[str, Any], arrays: Point) -> None:

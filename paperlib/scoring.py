@@ -25,9 +25,9 @@ import xarray as xr
 from numpy.typing import ArrayLike
 from sklearn.metrics import roc_auc_score
 
+from paperlib.core.provenance import provenance
 from paperlib.fitting import SOLVERS
 from paperlib.names import DEPTHS_REACHED
-from paperlib.results import provenance
 
 LEARNT = 0.1  # of the way from chance to perfection: less may be luck, or a frequent class
 _Row = dict[str, float]

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 
 from paperlib import measures
 from paperlib.cascade import Cascade
+from paperlib.core.provenance import about_one
+from paperlib.core.threads import one_thread
 from paperlib.datasets import PICTURE, Dataset
 from paperlib.networks import Network, untrained
-from paperlib.plan import about_one, load_data
+from paperlib.plan import load_data
 from paperlib.study_settings import StudyPoint
-from paperlib.threads import one_thread
 from paperlib.training import train_network
 
 CODE_VERSION = 1  # raised when a change to the code changes a study's numbers

@@ -17,12 +17,14 @@ import numpy as np
 import torch
 import xarray as xr
 
-from paperlib import paths, results
-from paperlib.checks import checked, instance_of, path_of
+from paperlib import results
+from paperlib.core import paths
+from paperlib.core.checks import checked, instance_of, path_of
+from paperlib.core.progress import Progress
+from paperlib.core.provenance import provenance, ways_together
 from paperlib.engines import Engine
 from paperlib.grid import Sweep
-from paperlib.plan import Plan, make_plan, ways_together
-from paperlib.progress import Progress
+from paperlib.plan import Plan, make_plan
 from paperlib.worker import Terms, finish
 
 TOGETHER_ON_GPU = 64  # trainings of one shape in one program; on a CPU each alone is as fast
@@ -152,7 +154,7 @@ def run_resolutions(
         dim=xr.DataArray(values, dims="resolution", name="resolution"),
         combine_attrs="override",
     )
-    told = [results.provenance(result) for result in finished]
+    told = [provenance(result) for result in finished]
     about = dict(told[0])
     about["config"] = {**about["config"], "resolution": values}
     about["computed"] = ways_together(way for one in told for way in one["computed"])

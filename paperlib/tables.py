@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from paperlib.core.provenance import provenance
 from paperlib.measures import LOST, collapse_depth
 from paperlib.plots import (
     ENTROPY_PUBLISHED,
@@ -14,7 +15,6 @@ from paperlib.plots import (
     signal_path,
     solver_name,
 )
-from paperlib.results import provenance
 from paperlib.scoring import accuracy_of, threshold_of, wall
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paperlib.checks import quoted
+from paperlib.core.checks import quoted
 from paperlib.flow import CENTRED, Flow, Operation, between, cuts_of, mixes, tensors_in
 
 Run = Callable[[Any], Any]

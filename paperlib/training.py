@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
+from paperlib.core.progress import clock_of
+from paperlib.core.seeds import random_numbers
+from paperlib.core.settings import option
 from paperlib.datasets import Dataset
 from paperlib.experiment import Experiment, Point
-from paperlib.networks import Network, random_numbers, untrained
-from paperlib.progress import clock_of
-from paperlib.settings import option
+from paperlib.networks import Network, untrained
 
 OPTIMISERS = ("sgd", "adam")
 CHECKS = 10  # of the accuracy within the budget, where training may stop early

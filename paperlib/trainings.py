@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from paperlib.core.settings import option
 from paperlib.experiment import Point
 from paperlib.grid import Sweep
-from paperlib.settings import option
 from paperlib.training import TrainingExperiment, TrainingPoint
 
 

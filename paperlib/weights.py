@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from paperlib import paths
+from paperlib.core import paths
 from paperlib.datasets import DownloadError
 from paperlib.libraries import DOWNLOAD_FAILURES, time_limit
 from paperlib.readers import reason
@@ -31,7 +31,7 @@ def imagenet_state(name: str) -> State:
         ValueError: the file is damaged.
         DownloadError: it is not here, and its download failed; the message says where to put it.
     """
-    from paperlib.vision import torchvision
+    from paperlib.core.vision import torchvision
 
     url = torchvision.models.get_model_weights(name)[TRAINED_ON].url
     ours = paths.weights_file(url.rpartition("/")[2])

@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from paperlib import paths, results
+from paperlib import results
+from paperlib.core import paths
+from paperlib.core.progress import clock_of
+from paperlib.core.provenance import stamp
 from paperlib.plan import forget_data, load_data
 from paperlib.points import measure_together
-from paperlib.progress import clock_of
 
 # Measuring seeds torch's generator, sets its threads and reads the CPU time, all of the process.
 _ALONE = threading.Lock()
@@ -62,7 +64,7 @@ def finish(files: Mapping[Any, Path], terms: Terms) -> str:
 def _keep(file: Path, point: Any, arrays: Any, device: str, seconds: float) -> None:
     about = {
         "point": point.as_dict(),
-        "computed": {**results.stamp(), "device": device, **point.computed_with(device)},
+        "computed": {**stamp(), "device": device, **point.computed_with(device)},
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
     }

@@ -23,14 +23,16 @@ import nbformat
 import numpy as np
 
 import paperlib
-from paperlib import cli, notebooks, paths
+from paperlib import cli, notebooks
 from paperlib.cascades import CascadePoint, CascadeSweep
 from paperlib.channels_settings import ChannelsPoint, VggTraining
+from paperlib.core import paths
+from paperlib.core.provenance import provenance
+from paperlib.core.settings import digest
 from paperlib.grid import Sweep
 from paperlib.plan import make_plan
 from paperlib.predictions import PredictorPoint, PredictorSweep
-from paperlib.results import load_result, provenance
-from paperlib.settings import digest
+from paperlib.results import load_result
 from paperlib.study_settings import StudyPoint
 from paperlib.training import TrainingPoint
 from paperlib.trainings import TrainingSweep

@@ -28,10 +28,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 import paperlib
-from paperlib import parameters, paths
+from paperlib import parameters
 from paperlib.cascade import Cascade
 from paperlib.cascades import CascadePoint, CascadeSweep
-from paperlib.settings import Checked, digest
+from paperlib.core import paths
+from paperlib.core.settings import Checked, digest
 from paperlib.trainings import TrainingSweep
 
 PATIENCE = 20  # seconds for one call, on a busy machine

@@ -9,8 +9,8 @@ from test_foreign import BasicBlock, Enlarged, Skipped, downsampled
 from torch import nn
 
 from paperlib import Cascade, initialise, r_squared, residual_mlp
+from paperlib.core.vision import torchvision
 from paperlib.linear import FixedPReLU
-from paperlib.vision import torchvision
 
 SHAPES = {"signal": (2, 16), "image": (2, 8, 8), "volume": (1, 6, 5, 4)}
 MODES = {2: "linear", 3: "bilinear", 4: "trilinear"}

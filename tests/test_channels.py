@@ -15,8 +15,9 @@ from paperlib import channels, r_squared
 from paperlib.cascade import Cascade
 from paperlib.channels import best_channels, carried, picture, run_channels, stage_names
 from paperlib.channels_settings import ChannelsPoint, level_and_channel
+from paperlib.core.provenance import provenance
 from paperlib.networks import vgg16
-from paperlib.results import provenance, save_result
+from paperlib.results import save_result
 
 POINT = ChannelsPoint(
     layers=11,

@@ -10,8 +10,9 @@ import pytest
 from tiny_data import keras, lay_out
 from tiny_project import NAME, build
 
-from paperlib import engines, notebooks, paths
+from paperlib import engines, notebooks
 from paperlib.cli import main, parsed
+from paperlib.core import paths
 
 
 @pytest.fixture

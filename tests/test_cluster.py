@@ -16,7 +16,8 @@ import pytest
 import xarray as xr
 from test_engines import deadly, odd
 
-from paperlib import CascadeSweep, cluster, load_result, paths, run_sweep
+from paperlib import CascadeSweep, cluster, load_result, run_sweep
+from paperlib.core import paths
 from paperlib.engines import Engine
 
 pytestmark = pytest.mark.slow

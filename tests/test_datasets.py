@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from tiny_data import Arrays, keras, lay_out, pairs, reordered, same, save
 
-from paperlib import datasets, paths
+from paperlib import datasets
+from paperlib.core import paths
 from paperlib.datasets import (
     NAMES,
     OFFLINE_NAMES,

@@ -25,9 +25,11 @@ import pytest
 import xarray as xr
 from tiny_data import keras
 
-from paperlib import load_dataset, paths, results, sweep, worker
+from paperlib import load_dataset, results, sweep, worker
 from paperlib.cascades import CascadeSweep
-from paperlib.results import load_result, provenance, read_point, save_result
+from paperlib.core import paths
+from paperlib.core.provenance import provenance
+from paperlib.results import load_result, read_point, save_result
 from paperlib.sweep import collect_sweep, run_sweep
 
 pytestmark = pytest.mark.faults
@@ -265,7 +267,7 @@ def test_a_read_only_folder_is_told_before_any_point_is_computed(
 
 LIMITED = """
 import resource
-from paperlib.config import TrainingSweep
+from paperlib.trainings import TrainingSweep
 from paperlib.sweep import run_sweep
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ from torch import nn
 
 from paperlib.cascade import _Stage
 from paperlib.convolutions import Chain, ConvolutionInverse
+from paperlib.core.vision import torchvision
 from paperlib.foreign import ForeignBlock, recognised
 from paperlib.inverses import activation_of, bounds_of, has_unit, inverse_of
 from paperlib.linear import Inverse, LinearInverse
 from paperlib.networks import ResidualBlock
 from paperlib.transposed import TransposedInverse
-from paperlib.vision import torchvision
 
 SHAPE = (4, 8, 6)
 BasicBlock = torchvision.models.resnet.BasicBlock

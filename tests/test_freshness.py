@@ -10,7 +10,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from paperlib import freshness, paths
+from paperlib import freshness
+from paperlib.core import paths
 from paperlib.libraries import TORCHVISION
 
 

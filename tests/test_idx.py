@@ -32,7 +32,7 @@ def test_the_files_are_called_as_they_are_published() -> None:
 
 
 def test_torchvision_reads_the_same_from_such_files(tmp_path: Path) -> None:
-    from paperlib.vision import torchvision
+    from paperlib.core.vision import torchvision
 
     lay_out(tmp_path / "MNIST/raw", keras())
     found = read_idx(tmp_path / "MNIST/raw", "mnist")

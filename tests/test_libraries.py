@@ -14,7 +14,8 @@ import torch
 from scipy.stats import chisquare
 from tiny_data import Arrays, idx_files, keras, lay_out, same, save
 
-from paperlib import libraries, paths
+from paperlib import libraries
+from paperlib.core import paths
 from paperlib.datasets import (
     OFFLINE_NAMES,
     UNRECOGNISED,
@@ -44,7 +45,7 @@ def test_torchvisions_layout_is_read_without_a_download(
 def test_torchvisions_cifar10_is_read_in_colour(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from paperlib.vision import torchvision
+    from paperlib.core.vision import torchvision
 
     maker = torchvision.datasets.CIFAR10
     for name in ("train_list", "test_list"):
@@ -117,7 +118,7 @@ def serve(
     monkeypatch: pytest.MonkeyPatch, arrays: Arrays, *, break_off: BaseException | None = None
 ) -> None:
     """torchvision's fetch-and-unpack step, served from memory; it can break off half-way."""
-    from paperlib.vision import torchvision
+    from paperlib.core.vision import torchvision
 
     def fetch(url: str, download_root: str, filename: str, md5: str) -> None:
         name = filename.removesuffix(".gz")

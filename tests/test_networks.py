@@ -276,7 +276,7 @@ def colour(count: int = 2, side: int = 32) -> torch.Tensor:
 
 
 def normalised(images: torch.Tensor) -> torch.Tensor:
-    from paperlib.vision import torchvision
+    from paperlib.core.vision import torchvision
 
     return torchvision.transforms.functional.normalize(
         images, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -285,7 +285,7 @@ def normalised(images: torch.Tensor) -> torch.Tensor:
 
 def published_features(letter: str, network: Network) -> nn.Sequential:
     """torchvision's own convolutional layers, with the network's numbers in their order."""
-    from paperlib.vision import torchvision
+    from paperlib.core.vision import torchvision
 
     batch_norm = any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
     layers = torchvision.models.vgg.cfgs[letter]
@@ -368,7 +368,7 @@ def test_random_vgg_weights_are_those_of_he_and_of_their_seed() -> None:
 def test_weights_with_torchvisions_names_make_torchvisions_function(
     side: int, tmp_path: Path
 ) -> None:
-    from paperlib.vision import torchvision
+    from paperlib.core.vision import torchvision
 
     theirs = torchvision.models.vgg11(num_classes=5).eval()
     torch.save(theirs.state_dict(), tmp_path / "own.pth")

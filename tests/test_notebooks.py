@@ -19,8 +19,8 @@ from checkout import ROOT
 from tiny_project import NAME, build
 
 from paperlib import names, notebooks, parameters
-from paperlib.checks import LARGEST_SEED
-from paperlib.settings import PROFILES
+from paperlib.core.checks import LARGEST_SEED
+from paperlib.core.settings import PROFILES
 
 NAMES = [path.stem for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
 MNIST = "01_mnist_phase_diagram"

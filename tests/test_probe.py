@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from paperlib import Cascade, cnn, initialise, load_dataset, mlp, probe, r_squared
-from paperlib.networks import Network, random_numbers
+from paperlib.core.seeds import random_numbers
+from paperlib.networks import Network
 from paperlib.tracing import ProbeError
 
 
@@ -452,7 +453,7 @@ def test_activations_that_are_all_zero_are_parallel_and_hold_nothing(digits: Ten
     ["resnet18", "resnet50", "vgg16", "densenet121", "mobilenet_v3_small", "convnext_tiny"],
 )
 def test_torchvisions_networks_give_finite_numbers_at_every_stage(name: str) -> None:
-    from paperlib.vision import torchvision
+    from paperlib.core.vision import torchvision
 
     data = load_dataset("patches").floats("train", grey=True)[:12].expand(-1, 3, -1, -1)
     torch.manual_seed(0)

@@ -9,13 +9,15 @@ import pytest
 import xarray as xr
 from scipy.stats import spearmanr
 
-from paperlib import collapse_depth, critical_sigma_w2, notebooks, paths
+from paperlib import collapse_depth, critical_sigma_w2, notebooks
 from paperlib.cascades import CascadePoint, CascadeSweep
+from paperlib.core import paths
+from paperlib.core.provenance import provenance
 from paperlib.names import BASELINES
 from paperlib.parameters import CnnPhaseDiagram, ResnetDepth, Trainability, Vgg16Channels
 from paperlib.plan import _points_of, make_plan
 from paperlib.plots import PUBLISHED_DEPTHS
-from paperlib.results import load_result, provenance
+from paperlib.results import load_result
 from paperlib.scoring import scoreboard, threshold_of, trainable_depth
 from paperlib.tables import walls
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from paperlib import paths
-from paperlib.results import load_result, provenance, read_point, save_result, write_point
+from paperlib.core import paths
+from paperlib.core.provenance import provenance
+from paperlib.results import load_result, read_point, save_result, write_point
 
 ARRAYS = {"curve": np.arange(5, dtype=np.float32), "cutoff": np.int32(3)}
 

@@ -8,19 +8,14 @@ import torch
 import xarray as xr
 from tiny_data import keras, refuse_requests, save
 
-from paperlib import (
-    paths,
-    plan,
-    points,
-    results,
-    sweep,
-)
+from paperlib import plan, points, results, sweep, worker
 from paperlib.cascades import CascadePoint, CascadeSweep
+from paperlib.core import paths
+from paperlib.core.provenance import about_data, provenance
 from paperlib.datasets import load_dataset
-from paperlib.plan import about_data
 from paperlib.points import measure_point
 from paperlib.predictions import PredictorSweep
-from paperlib.results import load_result, provenance, save_result
+from paperlib.results import load_result, save_result
 from paperlib.sweep import collect_sweep, run_resolutions, run_search, run_sweep
 from paperlib.training import TrainingPoint
 from paperlib.trainings import TrainingSweep
@@ -233,7 +228,7 @@ def test_of_points_made_in_several_ways_a_part_says_how_many_there_are_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seed, commit in ((0, "old"), (1, "new")):
-        monkeypatch.setattr(results, "stamp", lambda at=commit: {"commit": at, "versions": {}})
+        monkeypatch.setattr(worker, "stamp", lambda at=commit: {"commit": at, "versions": {}})
         run_sweep(replace(SMALL, seeds=(seed,)), jobs=1)
     three = replace(SMALL, sigma_w2=(0.8, 1.7, 2.5))
     save_result(run_sweep(three, jobs=1), tmp_path / "mixed.nc")
@@ -299,9 +294,9 @@ def test_a_result_says_what_it_was_computed_with() -> None:
 def test_the_commit_is_that_of_the_computation_not_of_the_collection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(results, "stamp", lambda: {"commit": "old", "versions": {}})
+    monkeypatch.setattr(worker, "stamp", lambda: {"commit": "old", "versions": {}})
     run_sweep(replace(SMALL, seeds=(0,)), jobs=1)
-    monkeypatch.setattr(results, "stamp", lambda: {"commit": "new", "versions": {}})
+    monkeypatch.setattr(worker, "stamp", lambda: {"commit": "new", "versions": {}})
     again = provenance(run_sweep(replace(SMALL, seeds=(0,)), jobs=1))
     assert [(way["commit"], way["points"]) for way in again["computed"]] == [("old", 2)]
     both = provenance(run_sweep(SMALL, jobs=1))

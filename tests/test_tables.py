@@ -7,7 +7,7 @@ from test_plots import GRID, result
 from test_plots_trainability import DEPTHS, trained
 
 from paperlib import tables
-from paperlib.results import provenance
+from paperlib.core.provenance import provenance
 
 
 def test_walls_stand_beside_the_published_ones_of_the_same_depth() -> None:

@@ -16,7 +16,8 @@ import nbformat
 import pytest
 from checkout import ROOT
 
-from paperlib import paths, plots
+from paperlib import plots
+from paperlib.core import paths
 
 PACKAGE = ROOT / "paperlib"
 TESTS = ROOT / "tests"

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paperlib import paths, results, worker
+from paperlib import results, worker
 from paperlib.cascades import CascadePoint
+from paperlib.core import paths
 from paperlib.plan import load_data
 from paperlib.worker import Terms, finish
 

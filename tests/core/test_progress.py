@@ -1,7 +1,7 @@
 import pytest
 
-from paperlib import progress
-from paperlib.progress import Progress
+from paperlib.core import progress
+from paperlib.core.progress import Progress
 
 
 def test_a_log_gets_plain_lines_at_long_intervals(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from checkout import ROOT
 
-from paperlib import paths
+from paperlib.core import paths
 
 
 def test_home_is_this_checkout_unless_told_otherwise(

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from paperlib.checks import check_limits, checked, did_you_mean, quoted, values_of
+from paperlib.core.checks import check_limits, checked, did_you_mean, quoted, values_of
 
 PROFILES = ("smoke", "quick", "reference", "paper")
 

@@ -1,4 +1,4 @@
-"""The one import of torchvision; everything else says `from paperlib.vision import torchvision`.
+"""The one import of torchvision; all else says `from paperlib.core.vision import torchvision`.
 
 Where torch and torchvision come from different builds (CPU torch, CUDA torchvision), torchvision's
 compiled operators do not load, and a plain `import torchvision` dies with "operator

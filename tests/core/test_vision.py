@@ -10,9 +10,9 @@ import pytest
 import torch
 from checkout import ROOT
 
-import paperlib.vision
-from paperlib import paths
-from paperlib.vision import torchvision
+import paperlib.core.vision
+from paperlib.core import paths
+from paperlib.core.vision import torchvision
 
 # Whatever torchvision this machine has: its compiled operators do not load.
 WITHOUT_OPERATORS = """
@@ -35,7 +35,7 @@ torch.library.Library.define = define
 
 USED = """
 import torch
-from paperlib.vision import torchvision
+from paperlib.core.vision import torchvision
 with torch.device("meta"):
     print(type(torchvision.models.vgg11(weights=None)).__name__)
 print(len(torchvision.datasets.FakeData(size=3)))
@@ -95,7 +95,7 @@ def test_without_operators_the_guard_declares_both_and_goes_on() -> None:
 @pytest.mark.slow
 def test_where_one_operator_is_there_only_the_other_is_declared() -> None:
     one = 'library = torch.library.Library("torchvision", "FRAGMENT")\nlibrary.define({!r})\n'
-    code = WITHOUT_OPERATORS + one.format(paperlib.vision._SCHEMAS["nms"]) + RECORDED + USED
+    code = WITHOUT_OPERATORS + one.format(paperlib.core.vision._SCHEMAS["nms"]) + RECORDED + USED
     assert lines_of(code) == ["declared qnms", *WORKS]
 
 
@@ -122,7 +122,7 @@ def test_any_other_failure_of_the_import_is_passed_on(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(importlib, "import_module", fail)
     with pytest.raises(RuntimeError, match="different CUDA major versions"):
-        paperlib.vision._import_torchvision()
+        paperlib.core.vision._import_torchvision()
 
 
 def test_the_package_its_datasets_and_commands_do_not_pay_for_what_they_may_not_need() -> None:
