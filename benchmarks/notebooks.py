@@ -26,7 +26,7 @@ from paperlib import notebooks
 from paperlib.channels import ADAM_BATCH
 from paperlib.core import paths
 from paperlib.core.provenance import provenance, stamp
-from paperlib.kinds import stages_of
+from paperlib.networks.kinds import stages_of
 from paperlib.parameters import (
     CnnPhaseDiagram,
     PhaseDiagram,
@@ -34,7 +34,7 @@ from paperlib.parameters import (
     Trainability,
     Vgg16Channels,
 )
-from paperlib.results import load_result
+from paperlib.sweep.store import load_result
 
 BUSY = 10  # per cent of all cores that others use
 

@@ -26,10 +26,10 @@ from machine import describe, once, peak_gigabytes
 from paperlib import TrainingSweep, run_sweep
 from paperlib.cascades import CascadeSweep
 from paperlib.core.provenance import provenance
-from paperlib.grid import Sweep
-from paperlib.plan import forget_data, load_data
-from paperlib.points import measure_point
 from paperlib.sweep import collect_sweep
+from paperlib.sweep.grid import Sweep
+from paperlib.sweep.plan import forget_data, load_data
+from paperlib.sweep.points import measure_point
 
 POINTS = 10_000
 WORKED = 60  # points, of a second or so, that workers are compared on
@@ -116,7 +116,8 @@ def status() -> None:
 
 def rate(backend: str, workers: int) -> tuple[xr.Dataset, float]:
     """A sweep on so many workers, and the points that they finished in a second."""
-    from paperlib import cluster, sweep
+    from paperlib import sweep
+    from paperlib.sweep import cluster
 
     config = worthwhile(WORKED)
     if backend == "loky":

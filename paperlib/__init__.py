@@ -29,11 +29,11 @@ from paperlib.measures import (
     relative_entropy,
 )
 from paperlib.networks import Network, cnn, initialise, mlp, residual_mlp, resnet, vgg16
-from paperlib.points import measure_point
 from paperlib.predictions import PredictorPoint, PredictorSweep
 from paperlib.probe import probe
-from paperlib.results import load_result
 from paperlib.sweep import run_search, run_sweep
+from paperlib.sweep.points import measure_point
+from paperlib.sweep.store import load_result
 from paperlib.training import TrainingPoint
 from paperlib.trainings import TrainingSweep
 

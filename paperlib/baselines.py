@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from paperlib import meanfield
+from paperlib.cascade.inverses import activation_of
 from paperlib.core.checks import checked
 from paperlib.core.seeds import random_numbers
-from paperlib.inverses import activation_of
-from paperlib.kinds import ACTIVATIONS
 from paperlib.networks import Network, activation_module
+from paperlib.networks.kinds import ACTIVATIONS
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ import torch
 
 from paperlib import measures
 from paperlib.cascade import Cascade
+from paperlib.cascade.fitting import ENDS, PRECISIONS, SOLVERS, arithmetic_of
 from paperlib.core.settings import option
 from paperlib.datasets import PICTURE, Dataset
-from paperlib.experiment import Experiment, Point
-from paperlib.fitting import ENDS, PRECISIONS, SOLVERS, arithmetic_of
-from paperlib.grid import Sweep
-from paperlib.kinds import RESOLUTION
 from paperlib.networks import Network, untrained
+from paperlib.networks.experiment import Experiment, Point
+from paperlib.networks.kinds import RESOLUTION
+from paperlib.sweep.grid import Sweep
 
 RTOL = {"mlp": 0.005, "cnn": 0.01, "resnet": 0.01}  # as published
 CURVES = ("relative_entropy", "differential_entropy", "gram_entropy", "r_squared")

@@ -22,18 +22,18 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from paperlib import archive, measures
-from paperlib.cascade import Cascade
+from paperlib import measures
+from paperlib.cascade import Cascade, archive
 from paperlib.channels_settings import ChannelsPoint, level_and_channel
 from paperlib.core import paths
 from paperlib.core.progress import Progress
 from paperlib.core.provenance import provenance, stamp
 from paperlib.core.settings import digest
 from paperlib.datasets import PICTURE
+from paperlib.datasets.photographs import load_photographs, read_photograph
 from paperlib.networks import vgg16
-from paperlib.photographs import load_photographs, read_photograph
-from paperlib.results import load_result
-from paperlib.weights import located
+from paperlib.networks.weights import located
+from paperlib.sweep.store import load_result
 
 CODE_VERSION = 1  # raised when a change to the code changes the numbers
 ALL = -1  # instead of a channel: every one of its level

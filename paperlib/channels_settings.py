@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from paperlib.cascade.fitting import PRECISIONS, SOLVERS
 from paperlib.core.checks import LARGEST_SEED, quoted
 from paperlib.core.settings import Checked, option
-from paperlib.fitting import PRECISIONS, SOLVERS
-from paperlib.kinds import VGG_LAYERS
+from paperlib.networks.kinds import VGG_LAYERS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,7 +58,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from paperlib import engines
+    from paperlib.sweep import engines
 
     names = [notebooks.resolve(name) for name in options.names]
     engines.choose(options.backend, options.address)

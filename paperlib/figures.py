@@ -12,7 +12,7 @@ from typing import Any
 from paperlib.core import paths
 from paperlib.core.checks import did_you_mean
 from paperlib.core.settings import subclasses
-from paperlib.experiment import Experiment
+from paperlib.networks.experiment import Experiment
 
 SUFFIXES = (".png", ".pdf")
 _NEEDED = {"config", "data", "computed", "finished_at"}

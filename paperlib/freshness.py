@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from paperlib import datasets, photographs
+from paperlib import datasets
 from paperlib.core import paths
-from paperlib.weights import located
+from paperlib.datasets import photographs
+from paperlib.networks.weights import located
 
 INJECTED = "injected-parameters"  # papermill's tag on the cell that it adds
 _DATA_SETS = ("dataset", "pictures")  # the parameters that name one

@@ -6,8 +6,7 @@ import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
-from paperlib.plots import paper_style
-from paperlib.plots_study import draw_picture
+from paperlib.plots import draw_picture, paper_style
 from paperlib.study import Study
 
 SLIDERS = 20  # outputs that can be set by hand, where there are more

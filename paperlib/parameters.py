@@ -4,13 +4,13 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from paperlib.cascade.fitting import SOLVERS
 from paperlib.cascades import CascadePoint, CascadeSweep
 from paperlib.channels_settings import ChannelsPoint
 from paperlib.core.checks import LARGEST_SEED
 from paperlib.core.settings import PROFILES, Checked, Parameters, option
-from paperlib.fitting import SOLVERS
-from paperlib.kinds import ACTIVATIONS, BLOCKS, PADDINGS, SHAPES
 from paperlib.names import PREDICTORS
+from paperlib.networks.kinds import ACTIVATIONS, BLOCKS, PADDINGS, SHAPES
 from paperlib.study_settings import StudyPoint
 from paperlib.training import OPTIMISERS, TrainingPoint
 from paperlib.trainings import TrainingSweep

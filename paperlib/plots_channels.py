@@ -18,8 +18,7 @@ from matplotlib.figure import Figure
 
 from paperlib.channels import STEP, best_channels, picture
 from paperlib.core.provenance import provenance
-from paperlib.plots import SOLVER_COLOURS, paper_style, pixels, sign, write_png
-from paperlib.plots_study import draw_picture
+from paperlib.plots import SOLVER_COLOURS, draw_picture, paper_style, pixels, sign, write_png
 
 NAMES = {"ridge": "closed form", "adam": "Adam, as published", "random weights": "random weights"}
 COLOURS = {**SOLVER_COLOURS, "random weights": "0.5"}

@@ -10,8 +10,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from paperlib.core.provenance import provenance
 from paperlib.measures import LOST, collapse_depth
-from paperlib.plots import BLUE, ORANGE, paper_style, pixels, sign
-from paperlib.plots_study import draw_picture
+from paperlib.plots import BLUE, ORANGE, draw_picture, paper_style, pixels, sign
 
 NAMED = 36  # stages whose names have room on the axis
 

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
 from paperlib.core.provenance import provenance
-from paperlib.plots import network_of, paper_style, pixels, sign, solver_of
-from paperlib.plots_study import draw_picture
+from paperlib.plots import draw_picture, network_of, paper_style, pixels, sign, solver_of
 
 FORWARD, BACK = "#0072B2", "#D55E00"  # the style's first two colours
 STRIPES = 40  # neurons of a barcode, where there are more

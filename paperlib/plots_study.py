@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from paperlib.core.provenance import provenance
-from paperlib.plots import PALETTE, SEQUENTIAL, network_of, paper_style, pixels, sign
+from paperlib.plots import PALETTE, draw_picture, network_of, paper_style, pixels, sign
 
 COLUMNS = 10  # pictures in a row
 CLASSES = 20  # ideal inputs that are drawn, where there are more
@@ -225,10 +225,3 @@ def _write_verdicts(axis: Axes, verdict: xr.DataArray, label: int, at: xr.Datase
 
 def _short(name: str) -> str:
     return name if len(name) <= 12 else f"{name[:11]}…"
-
-
-def draw_picture(axis: Axes, values: np.ndarray) -> None:
-    """Nothing; draws values (height, width, channels) whose range is 0 to 1."""
-    axis.imshow(values.clip(0, 1), cmap=SEQUENTIAL, vmin=0, vmax=1)
-    axis.set(xticks=[], yticks=[])
-    axis.spines[:].set_visible(False)

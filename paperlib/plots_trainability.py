@@ -34,7 +34,8 @@ from paperlib.plots import (
     seeds_of,
     sign,
 )
-from paperlib.scoring import accuracy_of, predictor_label, threshold_of, trainable_depth
+from paperlib.scoring import predictor_label
+from paperlib.training.outcome import accuracy_of, threshold_of, trainable_depth
 
 LINE = 7  # points from one name to the next
 DECADES = 3  # of 1 − AUC that are drawn

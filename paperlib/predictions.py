@@ -12,10 +12,10 @@ from paperlib.baselines import make_task
 from paperlib.cascades import RTOL
 from paperlib.core.settings import option
 from paperlib.datasets import Dataset
-from paperlib.experiment import Experiment, Point
-from paperlib.grid import Sweep
 from paperlib.names import PREDICTORS
 from paperlib.networks import untrained
+from paperlib.networks.experiment import Experiment, Point
+from paperlib.sweep.grid import Sweep
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,19 +19,19 @@ import torch
 from torch import Tensor, nn
 
 from paperlib import measures
+from paperlib.activations.flow import tensors_in
+from paperlib.activations.guard import take_statistics, untouched
+from paperlib.activations.inputs import Inputs
+from paperlib.activations.levels import Level, shape_of
+from paperlib.activations.tracing import Layers, ProbeError, Stage, run_once, stages_of
 from paperlib.cascade import Cascade
+from paperlib.cascade.fitting import EXACT_BELOW, OVERFLOW, default_resolution
 from paperlib.core.checks import LARGEST_SEED, checked, quoted
 from paperlib.core.provenance import stamp
-from paperlib.fitting import EXACT_BELOW, OVERFLOW, default_resolution
-from paperlib.flow import tensors_in
-from paperlib.guard import take_statistics, untouched
-from paperlib.inputs import Inputs
-from paperlib.kinds import RESOLUTION
-from paperlib.levels import Level, shape_of
 from paperlib.networks import Erf, Network
+from paperlib.networks.kinds import RESOLUTION
 from paperlib.readout import LevelInverse, inverse_between
 from paperlib.report import Report, report_of
-from paperlib.tracing import Layers, ProbeError, Stage, run_once, stages_of
 
 NEIGHBOURS = 16  # images whose activations are compared, and moved a little
 STEP = 1e-3  # by which they are moved, of the way to another image

@@ -15,7 +15,7 @@ from paperlib.core.provenance import about_one
 from paperlib.core.threads import one_thread
 from paperlib.datasets import PICTURE, Dataset
 from paperlib.networks import untrained
-from paperlib.plan import load_data
+from paperlib.sweep.plan import load_data
 
 CODE_VERSION = 1  # raised when a change to the code changes the numbers
 

@@ -10,10 +10,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from paperlib.convolutions import SAMPLES, ConvolutionInverse
-from paperlib.levels import Level
-from paperlib.regression import Moments, Samples
-from paperlib.windows import neighbourhood
+from paperlib.activations.levels import Level
+from paperlib.cascade.convolutions import SAMPLES, ConvolutionInverse
+from paperlib.cascade.regression import Moments, Samples
+from paperlib.cascade.windows import neighbourhood
 
 SCARCE = 4  # samples for each number, up to which a fit could follow noise
 TARGETS = 4096  # of a vector's, that choose how coarse its resolution is

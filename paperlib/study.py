@@ -24,8 +24,8 @@ from paperlib.core.provenance import about_one
 from paperlib.core.threads import one_thread
 from paperlib.datasets import PICTURE, Dataset
 from paperlib.networks import Network, untrained
-from paperlib.plan import load_data
 from paperlib.study_settings import StudyPoint
+from paperlib.sweep.plan import load_data
 from paperlib.training import train_network
 
 CODE_VERSION = 1  # raised when a change to the code changes a study's numbers

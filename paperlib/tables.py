@@ -15,7 +15,7 @@ from paperlib.plots import (
     signal_path,
     solver_name,
 )
-from paperlib.scoring import accuracy_of, threshold_of, wall
+from paperlib.training.outcome import accuracy_of, threshold_of, wall
 
 
 def against_published(result: xr.Dataset) -> pd.DataFrame:

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paperlib import archive
+from paperlib.cascade import archive
 from paperlib.channels_settings import VggTraining
 from paperlib.core import paths
 from paperlib.core.provenance import about_one
 from paperlib.core.seeds import random_numbers
 from paperlib.datasets import Dataset
 from paperlib.networks import Network, vgg16
-from paperlib.plan import load_data
+from paperlib.sweep.plan import load_data
 
 CODE_VERSION = 1  # raised when a change to the code changes the weights
 MARGIN = 4  # pixels by which a training image is shifted at most, in each direction

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from paperlib.core.settings import option
-from paperlib.experiment import Point
-from paperlib.grid import Sweep
+from paperlib.networks.experiment import Point
+from paperlib.sweep.grid import Sweep
 from paperlib.training import TrainingExperiment, TrainingPoint
 
 

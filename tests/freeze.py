@@ -29,11 +29,11 @@ from paperlib.channels_settings import ChannelsPoint, VggTraining
 from paperlib.core import paths
 from paperlib.core.provenance import provenance
 from paperlib.core.settings import digest
-from paperlib.grid import Sweep
-from paperlib.plan import make_plan
 from paperlib.predictions import PredictorPoint, PredictorSweep
-from paperlib.results import load_result
 from paperlib.study_settings import StudyPoint
+from paperlib.sweep.grid import Sweep
+from paperlib.sweep.plan import make_plan
+from paperlib.sweep.store import load_result
 from paperlib.training import TrainingPoint
 from paperlib.trainings import TrainingSweep
 

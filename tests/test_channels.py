@@ -17,7 +17,7 @@ from paperlib.channels import best_channels, carried, picture, run_channels, sta
 from paperlib.channels_settings import ChannelsPoint, level_and_channel
 from paperlib.core.provenance import provenance
 from paperlib.networks import vgg16
-from paperlib.results import save_result
+from paperlib.sweep.store import save_result
 
 POINT = ChannelsPoint(
     layers=11,

@@ -10,9 +10,10 @@ import pytest
 from tiny_data import keras, lay_out
 from tiny_project import NAME, build
 
-from paperlib import engines, notebooks
+from paperlib import notebooks
 from paperlib.cli import main, parsed
 from paperlib.core import paths
+from paperlib.sweep import engines
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from paperlib import freshness
 from paperlib.core import paths
-from paperlib.libraries import TORCHVISION
+from paperlib.datasets.libraries import TORCHVISION
 
 
 def identity(**values: Any) -> dict[str, Any]:

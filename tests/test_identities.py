@@ -11,7 +11,7 @@ from freeze import AGAIN, FROZEN, LOST, SETTINGS, frozen
 
 from paperlib.cascades import CascadePoint
 from paperlib.core.provenance import provenance
-from paperlib.plan import make_plan
+from paperlib.sweep.plan import make_plan
 
 COMMANDS = ("list", "run", "status", "show", "data", "train", "probe", "clean")
 # of files that came later nothing is known here: their authors freeze them

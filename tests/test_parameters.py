@@ -1,6 +1,5 @@
 import pytest
 
-from paperlib.grid import column_of
 from paperlib.parameters import (
     CnnPhaseDiagram,
     DigitReconstructions,
@@ -11,6 +10,7 @@ from paperlib.parameters import (
     Trainability,
 )
 from paperlib.predictions import PredictorSweep
+from paperlib.sweep import column_of
 from paperlib.trainings import TrainingSweep
 
 

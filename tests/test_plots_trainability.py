@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from test_plots import GRID, result
 
 from paperlib import plots_trainability as plots
-from paperlib.fitting import SOLVERS
+from paperlib.cascade.fitting import SOLVERS
 from paperlib.names import RECONSTRUCTED
 from paperlib.trainings import TrainingSweep
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from paperlib import Cascade, cnn, initialise, load_dataset, mlp, probe, r_squared
+from paperlib.activations.tracing import ProbeError
 from paperlib.core.seeds import random_numbers
 from paperlib.networks import Network
-from paperlib.tracing import ProbeError
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from paperlib.levels import Level, shape_of
+from paperlib.activations.levels import Level, shape_of
 from paperlib.readout import CheckedMoments, Dense, Local, inverse_between
 
 

@@ -15,11 +15,12 @@ from paperlib.core import paths
 from paperlib.core.provenance import provenance
 from paperlib.names import BASELINES
 from paperlib.parameters import CnnPhaseDiagram, ResnetDepth, Trainability, Vgg16Channels
-from paperlib.plan import _points_of, make_plan
 from paperlib.plots import PUBLISHED_DEPTHS
-from paperlib.results import load_result
-from paperlib.scoring import scoreboard, threshold_of, trainable_depth
+from paperlib.scoring import scoreboard
+from paperlib.sweep.plan import _points_of, make_plan
+from paperlib.sweep.store import load_result
 from paperlib.tables import walls
+from paperlib.training.outcome import threshold_of, trainable_depth
 
 
 def test_every_shipped_result_has_its_digest_and_every_digest_its_result() -> None:

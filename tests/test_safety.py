@@ -22,11 +22,11 @@ import pytest
 from checkout import ROOT
 from tiny_data import keras, lay_out
 
-from paperlib import libraries, load_dataset, notebooks
+from paperlib import load_dataset, notebooks
 from paperlib.cascades import CascadeSweep
 from paperlib.core import paths
-from paperlib.datasets import UNRECOGNISED, DownloadError
-from paperlib.photographs import load_photographs
+from paperlib.datasets import UNRECOGNISED, DownloadError, libraries
+from paperlib.datasets.photographs import load_photographs
 from paperlib.sweep import run_sweep
 
 # --- nothing read from disk is unpickled or run ---

@@ -18,10 +18,8 @@ from paperlib.scoring import (
     rank_correlation,
     roc_auc,
     scoreboard,
-    trainable_depth,
-    trained_threshold,
-    wall,
 )
+from paperlib.training.outcome import trainable_depth, trained_threshold, wall
 
 LOWEST = np.finfo(np.float64).min
 DEPTHS = [2, 4, 8]

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from paperlib import archive, training_vgg
+from paperlib import training_vgg
+from paperlib.cascade import archive
 from paperlib.channels_settings import VggTraining
 from paperlib.datasets import Dataset
 from paperlib.networks import vgg16

@@ -9,7 +9,8 @@ from importlib import resources
 from pathlib import Path
 
 PACKAGE = __name__.partition(".")[0]
-STYLE = "paper.mplstyle"  # of every figure; in the package
+PLOTS = "plots"
+STYLE = "paper.mplstyle"  # of every figure; in that folder of the package
 
 # Where the caches and the data look-up can be pointed elsewhere.
 HOME_VARIABLE = "PAPERLIB_HOME"
@@ -116,7 +117,7 @@ def _is_by_product(path: Path) -> bool:
 
 def style_file() -> Path:
     """Return matplotlib's style sheet that every figure is drawn with."""
-    return package_folder() / STYLE
+    return package_folder() / PLOTS / STYLE
 
 
 def home() -> Path:

@@ -43,7 +43,7 @@ def test_the_package_and_its_checkout_are_found_from_any_folder_of_the_package(
     )
     assert done.returncode == 0, done.stderr
     package = tmp_path / "paperlib"
-    assert done.stdout.split() == [*map(str, (package, tmp_path, package / "paper.mplstyle"))]
+    assert done.stdout.split() == [*map(str, (package, tmp_path, package / "plots/paper.mplstyle"))]
 
 
 def test_every_file_of_the_package_is_named_and_code_comes_first() -> None:

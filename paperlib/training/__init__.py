@@ -1,0 +1,21 @@
+"""Classifiers that are really trained: what a prediction of trainability is measured against."""
+
+from paperlib.training.training import (
+    OPTIMISERS,
+    TrainingExperiment,
+    TrainingPoint,
+    learning_rate,
+    train_network,
+    train_point,
+    train_points,
+)
+
+__all__ = [
+    "OPTIMISERS",
+    "TrainingExperiment",
+    "TrainingPoint",
+    "learning_rate",
+    "train_network",
+    "train_point",
+    "train_points",
+]
