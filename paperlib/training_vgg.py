@@ -24,6 +24,7 @@ from paperlib.core.seeds import random_numbers
 from paperlib.datasets import Dataset
 from paperlib.networks import Network, vgg16
 from paperlib.sweep.plan import load_data
+from paperlib.training import train
 
 CODE_VERSION = 1  # raised when a change to the code changes the weights
 MARGIN = 4  # pixels by which a training image is shifted at most, in each direction
@@ -127,19 +128,18 @@ class _Training:
         """Nothing; one more epoch, each with random numbers of its own."""
         begin = time.perf_counter()
         generator = random_numbers("epoch", self.config.seed + 2**32 * self.epoch)
-        total = 0.0
         self.network.train()
         with torch.random.fork_rng(devices=[] if self.device == "cpu" else None):
             torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))  # of the dropout
-            for step, (images, labels) in enumerate(self._batches(generator)):
-                for group in self.optimiser.param_groups:
-                    group["lr"] = self._rate(self.epoch * self.per_epoch + step)
-                with self._precision():
-                    loss = nn.functional.cross_entropy(self.network(images).float(), labels)
-                self.optimiser.zero_grad()
-                loss.backward()
-                self.optimiser.step()
-                total += loss.item()
+            total = sum(
+                train(
+                    self.network,
+                    self._batches(generator),
+                    optimiser=self.optimiser,
+                    schedule=self._schedule(),
+                    rule=self._backpropagation,
+                )
+            )
         self.epoch += 1
         self.loss.append(round(total / self.per_epoch, 5))
         if not total < float("inf"):
@@ -186,11 +186,26 @@ class _Training:
         self.accuracy, self.loss = about["accuracy"], about["loss"]
         self.seconds, self.epoch = about["seconds"], about["epochs"]
 
-    def _rate(self, step: int) -> float:
+    def _schedule(self) -> torch.optim.lr_scheduler.LRScheduler:
+        """The rate of every step, from this epoch's first one on: up and down along a cosine."""
         total = self.per_epoch * self.config.epochs
         rise = max(1.0, WARM_UP * total)
-        height = step / rise if step < rise else 1 - (step - rise) / (total - rise)
-        return self.config.learning_rate * float(1 - torch.cos(torch.tensor(torch.pi * height))) / 2
+
+        def share(step: int) -> float:
+            step += self.epoch * self.per_epoch
+            height = step / rise if step < rise else 1 - (step - rise) / (total - rise)
+            return float(1 - torch.cos(torch.tensor(torch.pi * height))) / 2
+
+        for group in self.optimiser.param_groups:
+            group["initial_lr"] = self.config.learning_rate
+        return torch.optim.lr_scheduler.LambdaLR(self.optimiser, share)
+
+    def _backpropagation(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """`backpropagation` in the precision asked for."""
+        with self._precision():
+            loss = nn.functional.cross_entropy(network(images).float(), labels)
+        loss.backward()
+        return loss.detach()
 
     def _batches(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Every image once, a remainder left out, shifted and mirrored at random."""

@@ -174,7 +174,11 @@ def test_shifted_images_are_windows_of_the_image_in_a_dark_frame() -> None:
 
 def test_the_rate_rises_to_the_given_one_and_falls_to_nothing() -> None:
     training = training_vgg._Training(replace(SMALL, epochs=20), blots(), "cpu")
-    rates = [training._rate(step) for step in range(40)]
+    schedule, rates = training._schedule(), []
+    for _ in range(40):
+        rates.append(training.optimiser.param_groups[0]["lr"])
+        training.optimiser.step()
+        schedule.step()
     assert rates[0] == 0
     assert max(rates) == pytest.approx(SMALL.learning_rate) == pytest.approx(rates[10])
     assert rates[-1] < 0.01 * SMALL.learning_rate

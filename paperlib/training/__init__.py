@@ -1,5 +1,15 @@
 """Classifiers that are really trained: what a prediction of trainability is measured against."""
 
+from paperlib.training.loop import (
+    Observer,
+    Rule,
+    StopTraining,
+    at,
+    backpropagation,
+    batches,
+    every,
+    train,
+)
 from paperlib.training.training import (
     OPTIMISERS,
     TrainingExperiment,
@@ -12,9 +22,17 @@ from paperlib.training.training import (
 
 __all__ = [
     "OPTIMISERS",
+    "Observer",
+    "Rule",
+    "StopTraining",
     "TrainingExperiment",
     "TrainingPoint",
+    "at",
+    "backpropagation",
+    "batches",
+    "every",
     "learning_rate",
+    "train",
     "train_network",
     "train_point",
     "train_points",

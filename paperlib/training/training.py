@@ -5,10 +5,8 @@ cannot be trained.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -17,17 +15,15 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
 from paperlib.core.progress import clock_of
-from paperlib.core.seeds import random_numbers
 from paperlib.core.settings import option
 from paperlib.datasets import Dataset
 from paperlib.networks import Network, untrained
 from paperlib.networks.experiment import Experiment, Point
+from paperlib.training.loop import StopTraining, batches, train
 
 OPTIMISERS = ("sgd", "adam")
 CHECKS = 10  # of the accuracy within the budget, where training may stop early
 EVALUATED = 1000  # images that pass through a network at a time
-
-_Forward = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,18 +146,18 @@ def _trained(
 ) -> tuple[list[Network], list[dict[str, np.ndarray]]]:
     """The networks, and what each has learnt; only one that is alone holds what it has learnt."""
     first = _first_of_equals(points)
-    train = _examples(data, "train", first.train_images, grey, device)
+    examples = _examples(data, "train", first.train_images, grey, device)
     test = _examples(data, "test", first.test_images, grey, device)
-    if len(train.labels.unique()) < 2:
+    if len(examples.labels.unique()) < 2:
         raise ValueError(
-            f"training needs images of at least two classes; the {len(train.labels)} training "
-            f"images of {data.name} are all of class {data.classes[int(train.labels[0])]!r}"
+            f"training needs images of at least two classes; the {len(examples.labels)} training "
+            f"images of {data.name} are all of class {data.classes[int(examples.labels[0])]!r}"
         )
     shape, classes = data.image_shape, len(data.classes)
     networks = [untrained(p, shape, classes, grey=grey).to(device) for p in points]
     clock = clock_of(device)
     begin = clock()
-    ends, losses = _train(networks, points, train, test)
+    ends, losses = _train(networks, points, examples, test)
     seconds = (clock() - begin) / len(points)
     learnt = [_arrays(end, [row[i] for row in losses], seconds) for i, end in enumerate(ends)]
     return networks, learnt
@@ -180,34 +176,85 @@ def _first_of_equals(points: Sequence[TrainingPoint]) -> TrainingPoint:
 
 
 def _train(
-    networks: list[Network], points: Sequence[TrainingPoint], train: _Examples, test: _Examples
+    networks: list[Network], points: Sequence[TrainingPoint], examples: _Examples, test: _Examples
 ) -> tuple[list[_End], list[list[float]]]:
     """Where each network stops, and for every step the loss of each."""
-    first, count = points[0], len(points)
-    forward, parameters = _together(networks)
-    update = _optimiser(parameters, first)
-    orders = (_batches(len(train.labels), first.batch_size, point.seed) for point in points)
-    every = max(1, first.steps // CHECKS)
-    ends: dict[int, _End] = {}  # an end that was found earlier stands
-    losses: list[list[float]] = []
-    for step, batches in enumerate(islice(zip(*orders, strict=True), first.steps), start=1):
-        batch = torch.stack(batches).to(train.labels.device)
-        loss = _cross_entropies(forward(train.images[batch]), train.labels[batch])
-        losses.append(loss.tolist())
-        update.zero_grad()
-        loss.sum().backward()
-        update.step()
-        broken = (i for i, value in enumerate(losses[-1]) if not math.isfinite(value))
-        ends = {i: _End(step, math.nan) for i in broken} | ends
-        if first.threshold < 1 and step % every == 0:
-            found = enumerate(_accuracies(forward, test, count))
-            ends = {i: _End(step, a) for i, a in found if a >= first.threshold} | ends
-        if len(ends) == count:
-            break
-    if len(ends) < count:
-        final = enumerate(_accuracies(forward, test, count))
-        ends = {i: _End(len(losses), accuracy) for i, accuracy in final} | ends
-    return [ends[i] for i in range(count)], losses
+    first = points[0]
+    network = _Together(networks)
+    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[first.optimiser]
+    update = kind(network.learning, lr=learning_rate(first), fused=True)
+    orders = (batches(len(examples.labels), first.batch_size, point.seed) for point in points)
+    chosen = (torch.stack(each).to(examples.labels.device) for each in zip(*orders, strict=True))
+    ends = _Ends(first, test, len(networks))
+    losses = train(
+        network,
+        ((examples.images[batch], examples.labels[batch]) for batch in chosen),
+        optimiser=update,
+        steps=first.steps,
+        rule=ends.rule,
+        observers=[ends],
+    )
+    return ends.of(network, len(losses)), losses
+
+
+class _Together(nn.Module):
+    """Networks of one shape as one, from (k, n, *image_shape) to (k, n, classes).
+
+    Attributes:
+        learning: all their parameters.
+    """
+
+    def __init__(self, networks: list[Network]) -> None:
+        super().__init__()
+        self.first = networks[0]
+        self.learning: list[Tensor] = list(self.first.parameters())
+        self._stacked: tuple[Any, Any] | None = None
+        if len(networks) > 1:
+            self._stacked = stack_module_state(networks)
+            self.learning = list(self._stacked[0].values())
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self._stacked is None:
+            return self.first(images[0])[None]
+
+        def one(parameters: Any, buffers: Any, images: Tensor) -> Tensor:
+            return functional_call(self.first, (parameters, buffers), (images,))
+
+        return torch.vmap(one)(*self._stacked, images)
+
+
+class _Ends:
+    """Watches networks that learn together: each ends where it diverges or reaches the threshold,
+    and the training where all have ended."""
+
+    def __init__(self, point: TrainingPoint, test: _Examples, count: int) -> None:
+        self.threshold, self.every = point.threshold, max(1, point.steps // CHECKS)
+        self.test, self.count = test, count
+        self.ends: dict[int, _End] = {}  # an end that was found earlier stands
+        self.losses: list[float] = []  # of the last step
+
+    def rule(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """Backpropagate the mean cross-entropy of each network, and return them all."""
+        losses = nn.functional.cross_entropy(network(images).mT, labels, reduction="none").mean(1)
+        losses.sum().backward()
+        self.losses = losses.tolist()
+        return losses.detach()
+
+    def __call__(self, step: int, network: nn.Module) -> None:
+        broken = (i for i, value in enumerate(self.losses) if not math.isfinite(value))
+        self.ends = {i: _End(step, math.nan) for i in broken} | self.ends
+        if step and self.threshold < 1 and step % self.every == 0:
+            found = enumerate(_accuracies(network, self.test, self.count))
+            self.ends = {i: _End(step, a) for i, a in found if a >= self.threshold} | self.ends
+        if len(self.ends) == self.count:
+            raise StopTraining
+
+    def of(self, network: nn.Module, steps: int) -> list[_End]:
+        """Where each network stopped: those that have not ended yet, after all steps."""
+        if len(self.ends) < self.count:
+            final = enumerate(_accuracies(network, self.test, self.count))
+            self.ends = {i: _End(steps, accuracy) for i, accuracy in final} | self.ends
+        return [self.ends[i] for i in range(self.count)]
 
 
 def _arrays(end: _End, losses: list[float], seconds: float) -> dict[str, np.ndarray]:
@@ -235,44 +282,11 @@ def _examples(data: Dataset, split: str, limit: int, grey: bool, device: str) ->
     return _Examples(data.floats(split, grey=grey, device=device)[:limit], labels.to(device))
 
 
-def _together(networks: list[Network]) -> tuple[_Forward, list[Tensor]]:
-    """Networks of one shape as one function, (k, n, *image_shape) to (k, n, classes), and all
-    their parameters."""
-    if len(networks) == 1:
-        (network,) = networks
-        return lambda images: network(images[0])[None], list(network.parameters())
-    parameters, buffers = stack_module_state(networks)
-
-    def one(parameters: Any, buffers: Any, images: Tensor) -> Tensor:
-        return functional_call(networks[0], (parameters, buffers), (images,))
-
-    return partial(torch.vmap(one), parameters, buffers), list(parameters.values())
-
-
-def _optimiser(parameters: list[Tensor], point: TrainingPoint) -> torch.optim.Optimizer:
-    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[point.optimiser]
-    return kind(parameters, lr=learning_rate(point), fused=True)
-
-
-def _batches(count: int, size: int, seed: int) -> Iterator[Tensor]:
-    """Numbers of images, `size` at a time, each epoch in a new order; a remainder is left out."""
-    generator = random_numbers("batches", seed)
-    size = min(size, count)
-    while True:
-        order = torch.randperm(count, generator=generator)
-        yield from order[: count // size * size].split(size)
-
-
-def _cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean loss of each network: logits (k, n, classes), labels (k, n) to (k,)."""
-    return nn.functional.cross_entropy(logits.mT, labels, reduction="none").mean(1)
-
-
 @torch.no_grad()
-def _accuracies(forward: _Forward, examples: _Examples, count: int) -> list[float]:
+def _accuracies(network: nn.Module, examples: _Examples, count: int) -> list[float]:
     """The accuracy of each network; NaN where an output is no finite number."""
     right = torch.zeros(count, dtype=torch.float64, device=examples.labels.device)
     for images, labels in zip(*(e.split(EVALUATED) for e in examples), strict=True):
-        logits = forward(images.expand(count, *images.shape))
+        logits = network(images.expand(count, *images.shape))
         right += (logits.argmax(-1) == labels).sum(-1) + 0 * logits.sum((-1, -2))
     return (right / len(examples.labels)).tolist()

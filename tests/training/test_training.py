@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from paperlib import initialise, load_dataset, mlp
+from paperlib.core.seeds import random_numbers
 from paperlib.datasets import Dataset
 from paperlib.training import TrainingPoint, learning_rate, train_point, train_points, training
 
@@ -69,7 +70,7 @@ def batches(point: TrainingPoint, data: Dataset) -> Iterator[tuple[Tensor, Tenso
     """Each epoch in a new order, what does not fill a batch left out."""
     images = grey(data.train_images[: point.train_images])
     labels = data.train_labels[: point.train_images]
-    generator = training.random_numbers("batches", point.seed)
+    generator = random_numbers("batches", point.seed)
     size = min(point.batch_size, len(labels))
     while True:
         order = torch.randperm(len(labels), generator=generator)
@@ -319,9 +320,10 @@ def test_divergence_is_recorded_and_raises_nothing() -> None:
 
 
 def test_an_infinite_loss_ends_a_training_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        training, "_cross_entropies", lambda logits, labels: math.inf + 0 * logits.sum((1, 2))
-    )
+    def infinite(logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
+        return math.inf + 0 * logits.sum(1)
+
+    monkeypatch.setattr(nn.functional, "cross_entropy", infinite)
     result = train_point(POINT, data=pictures())
     assert (result["steps"], result["diverged"]) == (1, 1)
 
