@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from paperlib import Cascade, cascades, initialise, load_dataset, measures, mlp
-from paperlib.cascades import CascadePoint, shown_depths
-from paperlib.predictions import PredictorPoint
+from paperlib import Cascade, initialise, load_dataset, measures, mlp
+from paperlib.instruments.prediction.points import PredictorPoint
+from paperlib.instruments.reconstruction import points
+from paperlib.instruments.reconstruction.points import CascadePoint, shown_depths
 from paperlib.sweep.points import measure_point
 from paperlib.training import TrainingPoint
 
@@ -48,7 +49,7 @@ def test_a_point_writes_every_field_of_its_kind() -> None:
 
 def test_only_what_was_added_later_may_be_missing_from_a_point() -> None:
     kind = CascadePoint
-    assert kind.fields_in(()) == [*cascades.CURVES, "cutoff", "example"]
+    assert kind.fields_in(()) == [*points.CURVES, "cutoff", "example"]
     assert kind.fields_in(kind.fields) == list(kind.fields)
     for other in (TrainingPoint, PredictorPoint):
         assert other.fields_in(()) == list(other.fields)
@@ -79,7 +80,7 @@ def test_pictures_that_overflow_leave_a_cutoff_of_minus_one_and_the_point_its_ot
     test = torch.rand(4, 1, 3, 3, generator=generator)
     pictures = torch.rand(3, 4, 1, 3, 3, generator=generator)
     pictures[1, 2, 0, 0, 0] = torch.inf
-    curves = cascades._curves(test, pictures, mean=test.mean(0), rtol=0.01)
+    curves = points._curves(test, pictures, mean=test.mean(0), rtol=0.01)
     assert curves["cutoff_differential"] == -1
     assert (curves["cutoff_per_image"] == -1).tolist() == [False, False, True, False]
     assert curves["cutoff"] >= 0
