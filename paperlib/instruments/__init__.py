@@ -13,7 +13,7 @@ from paperlib.core.settings import Checked
 
 
 def settings() -> dict[str, type[Checked]]:
-    """Return the settings of all notebooks by their class's name, alone and after the instrument's."""
+    """Return the settings of all notebooks by class name, alone and after the instrument's."""
     found: dict[str, type[Checked]] = {}
     for module in _modules():
         instrument = module.__name__.removesuffix(".parameters").rpartition(".")[2]

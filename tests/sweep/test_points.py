@@ -8,6 +8,7 @@ from paperlib import Cascade, initialise, load_dataset, measures, mlp
 from paperlib.instruments.prediction.points import PredictorPoint
 from paperlib.instruments.reconstruction import points
 from paperlib.instruments.reconstruction.points import CascadePoint, shown_depths
+from paperlib.networks.experiment import Point
 from paperlib.sweep.points import measure_point
 from paperlib.training import TrainingPoint
 
@@ -41,10 +42,23 @@ def test_a_point_is_the_measures_of_its_cascade() -> None:
     np.testing.assert_array_equal(measured["original"], (test[0] * 255).round())
 
 
-def test_a_point_writes_every_field_of_its_kind() -> None:
-    kind = CascadePoint
-    point = CascadePoint(dataset="digits", depth=2, width=8, train_images=50, test_images=5)
-    assert set(measure_point(point)) == {*kind.fields, *kind.shared}
+SMALL = {"dataset": "digits", "depth": 2, "width": 8, "train_images": 50}
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        CascadePoint(**SMALL, test_images=5),
+        TrainingPoint(**SMALL, test_images=5, steps=2),
+        PredictorPoint(**SMALL, predictors=("random", "snip")),
+    ],
+    ids=lambda point: type(point).__name__,
+)
+def test_a_point_measures_every_field_that_its_class_names(point: Point) -> None:
+    measured = measure_point(point)
+    assert set(measured) == {*point.fields, *point.shared}
+    for name, dims in {**point.fields, **point.shared}.items():
+        assert np.ndim(measured[name]) == len(dims), name
 
 
 def test_only_what_was_added_later_may_be_missing_from_a_point() -> None:
