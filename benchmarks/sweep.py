@@ -24,8 +24,8 @@ from joblib.externals.loky import get_reusable_executor
 from machine import describe, once, peak_gigabytes
 
 from paperlib import TrainingSweep, run_sweep
-from paperlib.cascades import CascadeSweep
 from paperlib.core.provenance import provenance
+from paperlib.instruments.reconstruction.points import CascadeSweep
 from paperlib.sweep import collect_sweep
 from paperlib.sweep.grid import Sweep
 from paperlib.sweep.plan import forget_data, load_data

@@ -12,10 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from paperlib import costs, figures, notebooks
-from paperlib.channels_settings import VggTraining
 from paperlib.core import paths
 from paperlib.core.settings import PROFILES
+from paperlib.instruments.channels.settings import VggTraining
+from paperlib.notebooks import costs, figures, runner
 
 _MARKUP = re.compile(r"(\*\*|\*|`)(?! )(.+?)(?<! )\1")  # of Markdown, with the text inside
 KEPT_DATA = ("README.md", Path(paths.REFERENCE).name)  # committed
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
-    except (ValueError, OSError, notebooks.NotebookError) as error:
+    except (ValueError, OSError, runner.NotebookError) as error:
         return _failed(error)
     except KeyboardInterrupt:
         logging.getLogger("asyncio").disabled = True  # it would report the interrupted cell at exit
@@ -43,10 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _list(options: argparse.Namespace) -> int:
     measured = costs.load_costs()
     if options.markdown:
-        print(costs.markdown(notebooks.find(), measured))
+        print(costs.markdown(runner.find(), measured))
         return 0
     rows = [("notebook", "figure", "what it shows", "time: quick", "paper", "state (quick)")]
-    for notebook in notebooks.find():
+    for notebook in runner.find():
         claim = textwrap.shorten(_MARKUP.sub(r"\2", notebook.claim), 78, placeholder=" …")
         cost = measured.get(notebook.name)
         times = cost.times if cost else (costs.UNKNOWN, costs.UNKNOWN)
@@ -60,13 +60,13 @@ def _list(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from paperlib.sweep import engines
 
-    names = [notebooks.resolve(name) for name in options.names]
+    names = [runner.resolve(name) for name in options.names]
     engines.choose(options.backend, options.address)
     parameters = {key: parsed(text) for key, text in options.parameters}
     status = 0
-    for name in names or [notebook.name for notebook in notebooks.find()]:
+    for name in names or [notebook.name for notebook in runner.find()]:
         try:
-            notebooks.execute(
+            runner.execute(
                 name,
                 profile=options.profile,
                 parameters=parameters,
@@ -74,14 +74,14 @@ def _run(options: argparse.Namespace) -> int:
                 force=options.force,
                 save=options.save,
             )
-        except (ValueError, OSError, notebooks.NotebookError) as error:
+        except (ValueError, OSError, runner.NotebookError) as error:
             status = _failed(error)
     return status
 
 
 def _status(options: argparse.Namespace) -> int:
     rows = [("notebook", "profile", "state", "why")]
-    for notebook in notebooks.find():
+    for notebook in runner.find():
         for profile in PROFILES:
             rows.append((notebook.name, profile, *_state(notebook.name, profile)))
     _print_table(rows)
@@ -120,7 +120,7 @@ def _train(options: argparse.Namespace) -> int:
     settings = VggTraining.from_dict({k: parsed(text) for k, text in options.parameters})
     import torch
 
-    from paperlib.training_vgg import train_vgg
+    from paperlib.instruments.channels.training_vgg import train_vgg
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     file, about = train_vgg(settings, options.output, device=device)
@@ -130,8 +130,8 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _probe(options: argparse.Namespace) -> int:
-    from paperlib.asked import model_of, pictures_of, written
-    from paperlib.probe import probe
+    from paperlib.instruments.probe.asked import model_of, pictures_of, written
+    from paperlib.instruments.probe.probe import probe
 
     model = model_of(options.model)
     pictures = pictures_of(
@@ -153,7 +153,7 @@ def _clean(options: argparse.Namespace) -> int:
     if options.what == "points":
         found = [folder for folder in sorted(folders) if folder.exists()]
     elif options.what == "figures":
-        every = [paths.figures_folder(folder) for folder in notebooks.FOLDERS]
+        every = [paths.figures_folder(folder) for folder in runner.FOLDERS]
         found = [folder for folder in every if folder.exists()]
     else:
         found = [path for path in _downloads() if path not in folders]
@@ -315,7 +315,7 @@ def _version() -> str:
 
 def _state(name: str, profile: str) -> tuple[str, str]:
     try:
-        return notebooks.state(name, profile)
+        return runner.state(name, profile)
     except (ValueError, OSError) as error:
         return "unknown", str(error)
 

@@ -24,18 +24,18 @@ import numpy as np
 
 import paperlib
 from paperlib import cli, notebooks
-from paperlib.cascades import CascadePoint, CascadeSweep
-from paperlib.channels_settings import ChannelsPoint, VggTraining
 from paperlib.core import paths
 from paperlib.core.provenance import provenance
 from paperlib.core.settings import digest
-from paperlib.predictions import PredictorPoint, PredictorSweep
-from paperlib.study_settings import StudyPoint
+from paperlib.instruments.channels.settings import ChannelsPoint, VggTraining
+from paperlib.instruments.digits.settings import StudyPoint
+from paperlib.instruments.prediction.points import PredictorPoint, PredictorSweep
+from paperlib.instruments.reconstruction.points import CascadePoint, CascadeSweep
+from paperlib.instruments.trainability.points import TrainingSweep
 from paperlib.sweep.grid import Sweep
 from paperlib.sweep.plan import make_plan
 from paperlib.sweep.store import load_result
 from paperlib.training import TrainingPoint
-from paperlib.trainings import TrainingSweep
 
 FROZEN = Path(__file__).parent / "frozen"
 AGAIN = "if this is meant, run `python tests/freeze.py` and commit its diff with the reason"

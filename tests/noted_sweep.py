@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paperlib.cascades import CascadeSweep
+from paperlib.instruments.reconstruction.points import CascadeSweep
+from paperlib.instruments.trainability.points import TrainingSweep
 from paperlib.sweep import run, worker
 from paperlib.sweep.grid import Sweep
-from paperlib.trainings import TrainingSweep
 
 NOTES = "notes"
 KINDS: dict[str, type[Sweep]] = {"cascades": CascadeSweep, "trainings": TrainingSweep}

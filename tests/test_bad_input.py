@@ -28,19 +28,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 import paperlib
-from paperlib import parameters
+from paperlib import instruments
 from paperlib.cascade import Cascade
-from paperlib.cascades import CascadePoint, CascadeSweep
 from paperlib.core import paths
 from paperlib.core.settings import Checked, digest
-from paperlib.trainings import TrainingSweep
+from paperlib.instruments.reconstruction.points import CascadePoint, CascadeSweep
+from paperlib.instruments.trainability.points import TrainingSweep
 
 PATIENCE = 20  # seconds for one call, on a busy machine
-CLASSES = [
-    kind
-    for name, kind in vars(parameters).items()
-    if isinstance(kind, type) and kind.__module__ == parameters.__name__ and name[0] != "_"
-]
+CLASSES = [kind for name, kind in instruments.settings().items() if "." not in name]
 CONFIGS = [
     getattr(paperlib, name)
     for name in paperlib.__all__

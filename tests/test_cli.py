@@ -10,9 +10,9 @@ import pytest
 from tiny_data import keras, lay_out
 from tiny_project import NAME, build
 
-from paperlib import notebooks
 from paperlib.cli import main, parsed
 from paperlib.core import paths
+from paperlib.notebooks import runner as notebooks
 from paperlib.sweep import engines
 
 

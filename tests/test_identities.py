@@ -9,8 +9,8 @@ import freeze
 import pytest
 from freeze import AGAIN, FROZEN, LOST, SETTINGS, frozen
 
-from paperlib.cascades import CascadePoint
 from paperlib.core.provenance import provenance
+from paperlib.instruments.reconstruction.points import CascadePoint
 from paperlib.sweep.plan import make_plan
 
 COMMANDS = ("list", "run", "status", "show", "data", "train", "probe", "clean")

@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -190,7 +191,13 @@ def test_each_target_installs_the_lock_and_then_does_its_job(target: str, comman
 
 def test_make_check_formats_lints_types_and_tests_once() -> None:
     commands = dry_run("check")
-    for command in ("ruff format --check", "ruff check", "mypy paperlib", "-m pytest"):
+    for command in (
+        "ruff format --check",
+        "ruff check",
+        "mypy paperlib",
+        "lint-imports",
+        "-m pytest",
+    ):
         assert commands.count(command) == 1, command
 
 
@@ -234,6 +241,57 @@ def imports_of(code: str, *, package: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             base = resolve_name("." * node.level + (node.module or ""), package)
             yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def lint_imports(folder: Path) -> "subprocess.CompletedProcess[str]":
+    """What `make lint` says of which room imports which, of the package in this folder."""
+    command = [
+        sys.executable,
+        "-c",
+        "from importlinter.cli import lint_imports_command as run; run()",
+    ]
+    return subprocess.run(
+        [*command, "--no-cache"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """A copy of the package with its contracts."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "paperlib", tmp_path / "paperlib", ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def test_no_room_imports_one_above_it_nor_an_instrument_another(copied: Path) -> None:
+    done = lint_imports(copied)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("core/paths.py", "def inside():\n    from paperlib.datasets import load_dataset"),
+        ("sweep/plan.py", "from paperlib.instruments.reconstruction.points import CascadeSweep"),
+        ("plots/maps.py", "from paperlib import cascade"),
+        ("instruments/digits/study.py", "from paperlib.instruments.channels import channels"),
+        ("measures.py", "from . import datasets"),
+        ("newcomer.py", ""),
+    ],
+)
+def test_an_import_against_the_contract_would_be_found(
+    module: str, line: str, copied: Path
+) -> None:
+    with (copied / "paperlib" / module).open("a") as file:
+        file.write(f"\n{line}\n")
+    done = lint_imports(copied)
+    assert done.returncode == 1, done.stderr
+    assert "BROKEN" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,18 @@ import xarray as xr
 from scipy.stats import spearmanr
 
 from paperlib import collapse_depth, critical_sigma_w2, notebooks
-from paperlib.cascades import CascadePoint, CascadeSweep
 from paperlib.core import paths
 from paperlib.core.provenance import provenance
-from paperlib.names import BASELINES
-from paperlib.parameters import CnnPhaseDiagram, ResnetDepth, Trainability, Vgg16Channels
+from paperlib.instruments.channels.parameters import Vgg16Channels
+from paperlib.instruments.prediction.names import BASELINES
+from paperlib.instruments.prediction.scoring import scoreboard
+from paperlib.instruments.reconstruction.parameters import CnnPhaseDiagram, ResnetDepth
+from paperlib.instruments.reconstruction.points import CascadePoint, CascadeSweep
+from paperlib.instruments.reconstruction.tables import walls
+from paperlib.instruments.trainability.parameters import Trainability
 from paperlib.plots import PUBLISHED_DEPTHS
-from paperlib.scoring import scoreboard
 from paperlib.sweep.plan import _points_of, make_plan
 from paperlib.sweep.store import load_result
-from paperlib.tables import walls
 from paperlib.training.outcome import threshold_of, trainable_depth
 
 

@@ -22,11 +22,12 @@ import pytest
 from checkout import ROOT
 from tiny_data import keras, lay_out
 
-from paperlib import load_dataset, notebooks
-from paperlib.cascades import CascadeSweep
+from paperlib import load_dataset
 from paperlib.core import paths
 from paperlib.datasets import UNRECOGNISED, DownloadError, libraries
 from paperlib.datasets.photographs import load_photographs
+from paperlib.instruments.reconstruction.points import CascadeSweep
+from paperlib.notebooks import runner as notebooks
 from paperlib.sweep import run_sweep
 
 # --- nothing read from disk is unpickled or run ---

@@ -323,8 +323,8 @@ def test_what_a_test_replaces_is_what_the_code_looks_up() -> None:
 
 
 def test_a_replacement_in_vain_would_be_found() -> None:
-    right = "from paperlib import points\nmonkeypatch.setattr(points, 'measure_point', None)"
-    vain = "from paperlib import points as p\nmonkeypatch.setattr(p, 'run_sweep', None)"
+    right = "from paperlib.sweep import points\nmonkeypatch.setattr(points, 'measure_point', None)"
+    vain = "from paperlib.sweep import points as p\nmonkeypatch.setattr(p, 'run_sweep', None)"
     written = "import paperlib.sweep.points as p\np.run_sweep = None"
     assert [in_vain(code) for code in (right, vain, written)] == [
         [],

@@ -5,7 +5,15 @@ which a curve collapses, and the mean-field curves that are drawn over them.
 """
 
 from paperlib.plots.comparison import check_comparable, resolution_calibration, solver_comparison
-from paperlib.plots.labels import describe, network_of, seeds_of, sign, solver_name, solver_of
+from paperlib.plots.labels import (
+    describe,
+    describe_training,
+    network_of,
+    seeds_of,
+    sign,
+    solver_name,
+    solver_of,
+)
 from paperlib.plots.maps import collapse_depths, depth_lines, heat_map, heat_maps, phase_diagram
 from paperlib.plots.pictures import draw_picture
 from paperlib.plots.published import (
@@ -62,6 +70,7 @@ __all__ = [
     "collapse_depths",
     "depth_lines",
     "describe",
+    "describe_training",
     "draw_picture",
     "draw_theory",
     "edges",

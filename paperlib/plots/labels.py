@@ -60,3 +60,15 @@ def sign(figure: Figure, title: str, result: xr.Dataset) -> None:
     if engine is not None:
         engine.set(rect=(0, 0.02, 1, 0.98))  # type: ignore[call-arg]
     figure.text(0.995, 0.002, imprint, ha="right", fontsize=4.5, color="0.45")
+
+
+def describe_training(trained: xr.Dataset) -> str:
+    """A result's title in words: data really used, network, optimiser, budget, seeds."""
+    config = provenance(trained)["config"]
+    power = config["rate_exponent"]
+    rule = "" if not power else "/depth" if power == 1 else f"/depth^{power:g}"
+    optimiser = {"sgd": "SGD", "adam": "Adam"}[config["optimiser"]]
+    return (
+        f"{network_of(trained)}  ·  {optimiser}, rate {config['learning_rate']:g}{rule}, "
+        f"{config['steps']:,} steps of {config['batch_size']}  ·  {seeds_of(trained)}"
+    )

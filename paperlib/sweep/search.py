@@ -29,7 +29,7 @@ def run_search(
     it finds the deepest network that trains as long as that depth falls away from `start`.
 
     Args:
-        config: the grid.
+        config: a grid with an axis of depths, whose points have an accuracy.
         threshold: accuracy from which a network counts as trained, above 0 and at most 1.
         start: σ_w² that the search begins at.
         jobs, device: as in `run_sweep`; seeds and sides run side by side.
@@ -38,7 +38,7 @@ def run_search(
         As `run_sweep`, `finished` 0 where the search did not go.
 
     Raises:
-        ValueError: a threshold out of range; and as `run_sweep`.
+        ValueError: another grid, a threshold out of range; and as `run_sweep`.
 
     Source: arXiv:2406.12916 (start 1.7, depths 150, 145, …, threshold 0.4).
     """

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from paperlib import Cascade, initialise, load_dataset, mlp, r_squared
-from paperlib import cascade as cascades
 from paperlib.cascade import archive
+from paperlib.cascade import cascade as cascades
 from paperlib.measures import differential_entropy_published
 from paperlib.networks import Network, cnn, resnet, vgg16
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from paperlib.cascade import _Stage
+from paperlib.cascade.cascade import _Stage
 from paperlib.cascade.convolutions import Chain, ConvolutionInverse
 from paperlib.cascade.foreign import ForeignBlock, recognised
 from paperlib.cascade.inverses import activation_of, bounds_of, has_unit, inverse_of

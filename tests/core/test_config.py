@@ -3,12 +3,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from paperlib.cascades import CascadePoint, CascadeSweep
-from paperlib.figures import experiment_of
-from paperlib.parameters import PhaseDiagram
-from paperlib.predictions import PredictorPoint, PredictorSweep
+from paperlib.instruments.prediction.points import PredictorPoint, PredictorSweep
+from paperlib.instruments.reconstruction.parameters import PhaseDiagram
+from paperlib.instruments.reconstruction.points import CascadePoint, CascadeSweep
+from paperlib.instruments.trainability.points import TrainingSweep
+from paperlib.notebooks.figures import experiment_of
 from paperlib.training import TrainingPoint
-from paperlib.trainings import TrainingSweep
 
 
 def test_a_whole_float_is_an_int_and_an_int_is_a_float() -> None:

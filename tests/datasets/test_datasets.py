@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from tiny_data import Arrays, keras, lay_out, pairs, reordered, same, save
 
+from paperlib import datasets
 from paperlib.core import paths
 from paperlib.datasets import (
     NAMES,
@@ -19,11 +20,11 @@ from paperlib.datasets import (
     UNRECOGNISED,
     DownloadError,
     availability,
-    load,
     load_dataset,
     load_with_fallback,
     located,
 )
+from paperlib.datasets import load as loading
 from paperlib.datasets.libraries import TORCHVISION
 
 
@@ -281,7 +282,7 @@ def test_a_published_set_without_a_recorded_checksum_is_recognised_by_its_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("cifar10", "mnist", "fashion_mnist"):
-        monkeypatch.setitem(load._PUBLISHED, name, (30, 12, (1, 6, 5)))
+        monkeypatch.setitem(loading._PUBLISHED, name, (30, 12, (1, 6, 5)))
         save(tmp_path / f"{name}.npz", keras())
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
 from paperlib import plots
-from paperlib.cascades import CascadeSweep, shown_depths
+from paperlib.instruments.reconstruction.points import CascadeSweep, shown_depths
 from paperlib.plots import theory
 
 GRID = (0.5, 1.0, 1.7, 2.4, 3.0)

@@ -26,9 +26,9 @@ import xarray as xr
 from tiny_data import keras
 
 from paperlib import load_dataset
-from paperlib.cascades import CascadeSweep
 from paperlib.core import paths
 from paperlib.core.provenance import provenance
+from paperlib.instruments.reconstruction.points import CascadeSweep
 from paperlib.sweep import collect_sweep, run, run_sweep, store, worker
 from paperlib.sweep.store import load_result, read_point, save_result
 
@@ -267,7 +267,7 @@ def test_a_read_only_folder_is_told_before_any_point_is_computed(
 
 LIMITED = """
 import resource
-from paperlib.trainings import TrainingSweep
+from paperlib.instruments.trainability.points import TrainingSweep
 from paperlib.sweep import run_sweep
 
 if __name__ == "__main__":

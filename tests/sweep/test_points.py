@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from paperlib import Cascade, cascades, initialise, load_dataset, measures, mlp
-from paperlib.cascades import CascadePoint, shown_depths
-from paperlib.predictions import PredictorPoint
+from paperlib import Cascade, initialise, load_dataset, measures, mlp
+from paperlib.instruments.prediction.points import PredictorPoint
+from paperlib.instruments.reconstruction import points
+from paperlib.instruments.reconstruction.points import CascadePoint, shown_depths
+from paperlib.networks.experiment import Point
 from paperlib.sweep.points import measure_point
 from paperlib.training import TrainingPoint
 
@@ -40,15 +42,28 @@ def test_a_point_is_the_measures_of_its_cascade() -> None:
     np.testing.assert_array_equal(measured["original"], (test[0] * 255).round())
 
 
-def test_a_point_writes_every_field_of_its_kind() -> None:
-    kind = CascadePoint
-    point = CascadePoint(dataset="digits", depth=2, width=8, train_images=50, test_images=5)
-    assert set(measure_point(point)) == {*kind.fields, *kind.shared}
+SMALL = {"dataset": "digits", "depth": 2, "width": 8, "train_images": 50}
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        CascadePoint(**SMALL, test_images=5),
+        TrainingPoint(**SMALL, test_images=5, steps=2),
+        PredictorPoint(**SMALL, predictors=("random", "snip")),
+    ],
+    ids=lambda point: type(point).__name__,
+)
+def test_a_point_measures_every_field_that_its_class_names(point: Point) -> None:
+    measured = measure_point(point)
+    assert set(measured) == {*point.fields, *point.shared}
+    for name, dims in {**point.fields, **point.shared}.items():
+        assert np.ndim(measured[name]) == len(dims), name
 
 
 def test_only_what_was_added_later_may_be_missing_from_a_point() -> None:
     kind = CascadePoint
-    assert kind.fields_in(()) == [*cascades.CURVES, "cutoff", "example"]
+    assert kind.fields_in(()) == [*points.CURVES, "cutoff", "example"]
     assert kind.fields_in(kind.fields) == list(kind.fields)
     for other in (TrainingPoint, PredictorPoint):
         assert other.fields_in(()) == list(other.fields)
@@ -79,7 +94,7 @@ def test_pictures_that_overflow_leave_a_cutoff_of_minus_one_and_the_point_its_ot
     test = torch.rand(4, 1, 3, 3, generator=generator)
     pictures = torch.rand(3, 4, 1, 3, 3, generator=generator)
     pictures[1, 2, 0, 0, 0] = torch.inf
-    curves = cascades._curves(test, pictures, mean=test.mean(0), rtol=0.01)
+    curves = points._curves(test, pictures, mean=test.mean(0), rtol=0.01)
     assert curves["cutoff_differential"] == -1
     assert (curves["cutoff_per_image"] == -1).tolist() == [False, False, True, False]
     assert curves["cutoff"] >= 0

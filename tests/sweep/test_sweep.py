@@ -8,11 +8,12 @@ import torch
 import xarray as xr
 from tiny_data import keras, refuse_requests, save
 
-from paperlib.cascades import CascadePoint, CascadeSweep
 from paperlib.core import paths
 from paperlib.core.provenance import about_data, provenance
 from paperlib.datasets import load_dataset
-from paperlib.predictions import PredictorSweep
+from paperlib.instruments.prediction.points import PredictorSweep
+from paperlib.instruments.reconstruction.points import CascadePoint, CascadeSweep
+from paperlib.instruments.trainability.points import TrainingSweep
 from paperlib.sweep import (
     collect_sweep,
     plan,
@@ -27,7 +28,6 @@ from paperlib.sweep import (
 from paperlib.sweep.points import measure_point
 from paperlib.sweep.store import load_result, save_result
 from paperlib.training import TrainingPoint
-from paperlib.trainings import TrainingSweep
 
 SMALL = CascadeSweep(
     dataset="digits", depth=3, width=24, sigma_w2=(0.8, 1.7), seeds=(0, 1),

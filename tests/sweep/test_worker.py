@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paperlib.cascades import CascadePoint
 from paperlib.core import paths
+from paperlib.instruments.reconstruction.points import CascadePoint
 from paperlib.sweep import store, worker
 from paperlib.sweep.plan import load_data
 from paperlib.sweep.worker import Terms, finish
