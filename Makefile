@@ -36,10 +36,11 @@ test-fast: $(INSTALLED) ## the tests that take no more than a few seconds each a
 	$(BIN)/python -m pytest -m "not gpu and not network and not slow and not faults" \
 		-n logical --maxprocesses 4 --dist worksteal $(ARGS)
 
-lint: $(INSTALLED) ## formatting, lint and types
+lint: $(INSTALLED) ## formatting, lint, types and which room imports which
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy paperlib
+	$(BIN)/lint-imports --no-cache
 
 check: lint test ## lint, then test
 

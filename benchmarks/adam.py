@@ -17,7 +17,7 @@ from published import new_inverses, reconstruct, train
 from torch import Tensor, nn
 
 from paperlib import Cascade, Network, cnn, initialise, load_dataset, mlp, resnet
-from paperlib.config import PRECISIONS
+from paperlib.cascade.fitting import PRECISIONS
 
 SHAPE = (1, 28, 28)
 NETWORKS: dict[str, Callable[[int], Network]] = {

@@ -12,7 +12,7 @@ from machine import describe, gemm_rate, once, peak_gigabytes, seconds
 from published import new_inverses, train
 
 from paperlib import Cascade, Network, initialise, load_dataset
-from paperlib.convolutions import SAMPLES
+from paperlib.cascade.convolutions import SAMPLES
 from paperlib.networks import cnn
 
 BATCH, EPOCH = 100, 600

@@ -20,8 +20,8 @@ from machine import once, peak_gigabytes
 from matplotlib.figure import Figure
 
 from paperlib import Cascade, initialise, mlp
+from paperlib.core.provenance import stamp
 from paperlib.plots import paper_style, save
-from paperlib.results import stamp
 
 DEPTHS, WIDTHS = (50, 100, 200, 400), (128, 256, 512, 784, 1024)
 DEPTH, WIDTH = 50, 784  # of the other axis' measurements

@@ -22,17 +22,19 @@ from typing import Any
 import psutil
 import yaml
 
-from paperlib import notebooks, paths
-from paperlib.channels import ADAM_BATCH
-from paperlib.config import stages_of
-from paperlib.parameters import (
+from paperlib import notebooks
+from paperlib.core import paths
+from paperlib.core.provenance import provenance, stamp
+from paperlib.instruments.channels.channels import ADAM_BATCH
+from paperlib.instruments.channels.parameters import Vgg16Channels
+from paperlib.instruments.reconstruction.parameters import (
     CnnPhaseDiagram,
     PhaseDiagram,
     ResnetDepth,
-    Trainability,
-    Vgg16Channels,
 )
-from paperlib.results import load_result, provenance, stamp
+from paperlib.instruments.trainability.parameters import Trainability
+from paperlib.networks.kinds import stages_of
+from paperlib.sweep.store import load_result
 
 BUSY = 10  # per cent of all cores that others use
 

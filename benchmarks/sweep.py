@@ -24,11 +24,12 @@ from joblib.externals.loky import get_reusable_executor
 from machine import describe, once, peak_gigabytes
 
 from paperlib import TrainingSweep, run_sweep
-from paperlib.config import CascadeSweep, Sweep
-from paperlib.plan import forget_data, load_data
-from paperlib.points import measure_point
-from paperlib.results import provenance
+from paperlib.core.provenance import provenance
+from paperlib.instruments.reconstruction.points import CascadeSweep
 from paperlib.sweep import collect_sweep
+from paperlib.sweep.grid import Sweep
+from paperlib.sweep.plan import forget_data, load_data
+from paperlib.sweep.points import measure_point
 
 POINTS = 10_000
 WORKED = 60  # points, of a second or so, that workers are compared on
@@ -115,7 +116,8 @@ def status() -> None:
 
 def rate(backend: str, workers: int) -> tuple[xr.Dataset, float]:
     """A sweep on so many workers, and the points that they finished in a second."""
-    from paperlib import cluster, sweep
+    from paperlib import sweep
+    from paperlib.sweep import cluster
 
     config = worthwhile(WORKED)
     if backend == "loky":

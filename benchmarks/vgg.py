@@ -17,9 +17,9 @@ from published import train
 from torch import Tensor, nn
 
 from paperlib import Cascade, r_squared
-from paperlib.convolutions import SAMPLES
+from paperlib.cascade.convolutions import SAMPLES
+from paperlib.datasets.photographs import load_photographs
 from paperlib.networks import Network, vgg16
-from paperlib.photographs import load_photographs
 
 EPOCH = 60_000  # images
 

@@ -14,7 +14,9 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
-from paperlib import __version__, costs, notebooks, paths  # noqa: E402
+from paperlib import __version__, notebooks  # noqa: E402
+from paperlib.core import paths  # noqa: E402
+from paperlib.notebooks import costs  # noqa: E402
 
 PAGES = HERE / "_pages"  # made anew by every build, from what is committed
 MATHJAX = ("tex-chtml.js", "output/chtml/fonts")

@@ -15,15 +15,11 @@ Source: arXiv:2406.12916. The notebooks regenerate its figures: `paperlib list`.
 from importlib.metadata import version as _version
 
 from paperlib.cascade import Cascade
-from paperlib.config import (
-    CascadePoint,
-    CascadeSweep,
-    PredictorPoint,
-    PredictorSweep,
-    TrainingPoint,
-    TrainingSweep,
-)
 from paperlib.datasets import Dataset, load_dataset
+from paperlib.instruments.prediction.points import PredictorPoint, PredictorSweep
+from paperlib.instruments.probe.probe import probe
+from paperlib.instruments.reconstruction.points import CascadePoint, CascadeSweep
+from paperlib.instruments.trainability.points import TrainingSweep
 from paperlib.meanfield import correlation_depth, critical_sigma_w2
 from paperlib.measures import (
     collapse_depth,
@@ -36,10 +32,10 @@ from paperlib.measures import (
     relative_entropy,
 )
 from paperlib.networks import Network, cnn, initialise, mlp, residual_mlp, resnet, vgg16
-from paperlib.points import measure_point
-from paperlib.probe import probe
-from paperlib.results import load_result
 from paperlib.sweep import run_search, run_sweep
+from paperlib.sweep.points import measure_point
+from paperlib.sweep.store import load_result
+from paperlib.training import TrainingPoint
 
 __version__ = _version("reconstruction-entropy")
 

@@ -12,7 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from paperlib import config, costs, figures, notebooks, paths
+from paperlib.core import paths
+from paperlib.core.settings import PROFILES
+from paperlib.instruments.channels.settings import VggTraining
+from paperlib.notebooks import costs, figures, runner
 
 _MARKUP = re.compile(r"(\*\*|\*|`)(?! )(.+?)(?<! )\1")  # of Markdown, with the text inside
 KEPT_DATA = ("README.md", Path(paths.REFERENCE).name)  # committed
@@ -29,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
-    except (ValueError, OSError, notebooks.NotebookError) as error:
+    except (ValueError, OSError, runner.NotebookError) as error:
         return _failed(error)
     except KeyboardInterrupt:
         logging.getLogger("asyncio").disabled = True  # it would report the interrupted cell at exit
@@ -40,10 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _list(options: argparse.Namespace) -> int:
     measured = costs.load_costs()
     if options.markdown:
-        print(costs.markdown(notebooks.find(), measured))
+        print(costs.markdown(runner.find(), measured))
         return 0
     rows = [("notebook", "figure", "what it shows", "time: quick", "paper", "state (quick)")]
-    for notebook in notebooks.find():
+    for notebook in runner.find():
         claim = textwrap.shorten(_MARKUP.sub(r"\2", notebook.claim), 78, placeholder=" …")
         cost = measured.get(notebook.name)
         times = cost.times if cost else (costs.UNKNOWN, costs.UNKNOWN)
@@ -55,15 +58,15 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from paperlib import engines
+    from paperlib.sweep import engines
 
-    names = [notebooks.resolve(name) for name in options.names]
+    names = [runner.resolve(name) for name in options.names]
     engines.choose(options.backend, options.address)
     parameters = {key: parsed(text) for key, text in options.parameters}
     status = 0
-    for name in names or [notebook.name for notebook in notebooks.find()]:
+    for name in names or [notebook.name for notebook in runner.find()]:
         try:
-            notebooks.execute(
+            runner.execute(
                 name,
                 profile=options.profile,
                 parameters=parameters,
@@ -71,15 +74,15 @@ def _run(options: argparse.Namespace) -> int:
                 force=options.force,
                 save=options.save,
             )
-        except (ValueError, OSError, notebooks.NotebookError) as error:
+        except (ValueError, OSError, runner.NotebookError) as error:
             status = _failed(error)
     return status
 
 
 def _status(options: argparse.Namespace) -> int:
     rows = [("notebook", "profile", "state", "why")]
-    for notebook in notebooks.find():
-        for profile in config.PROFILES:
+    for notebook in runner.find():
+        for profile in PROFILES:
             rows.append((notebook.name, profile, *_state(notebook.name, profile)))
     _print_table(rows)
     return 0
@@ -114,10 +117,10 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    settings = config.VggTraining.from_dict({k: parsed(text) for k, text in options.parameters})
+    settings = VggTraining.from_dict({k: parsed(text) for k, text in options.parameters})
     import torch
 
-    from paperlib.training_vgg import train_vgg
+    from paperlib.instruments.channels.training_vgg import train_vgg
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     file, about = train_vgg(settings, options.output, device=device)
@@ -127,8 +130,8 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _probe(options: argparse.Namespace) -> int:
-    from paperlib.asked import model_of, pictures_of, written
-    from paperlib.probe import probe
+    from paperlib.instruments.probe.asked import model_of, pictures_of, written
+    from paperlib.instruments.probe.probe import probe
 
     model = model_of(options.model)
     pictures = pictures_of(
@@ -150,7 +153,7 @@ def _clean(options: argparse.Namespace) -> int:
     if options.what == "points":
         found = [folder for folder in sorted(folders) if folder.exists()]
     elif options.what == "figures":
-        every = [paths.figures_folder(folder) for folder in notebooks.FOLDERS]
+        every = [paths.figures_folder(folder) for folder in runner.FOLDERS]
         found = [folder for folder in every if folder.exists()]
     else:
         found = [path for path in _downloads() if path not in folders]
@@ -201,7 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     listed.set_defaults(command=_list)
 
     run = commands.add_parser("run", help="run notebooks; their figures go to figures/")
-    *others, last = config.PROFILES
+    *others, last = PROFILES
     run.add_argument("names", nargs="*", metavar="NAME", help='"01" or "1" will do (default: all)')
     run.add_argument(
         "--profile", default="quick", help=f"{', '.join(others)} or {last} (default: quick)"
@@ -235,7 +238,7 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train", help="train VGG16 on small images, for notebook 06; a stopped one goes on"
     )
-    _add_parameters(train, f"of the training: {', '.join(config.VggTraining.names())}")
+    _add_parameters(train, f"of the training: {', '.join(VggTraining.names())}")
     train.add_argument(
         "--output",
         metavar="FILE",
@@ -312,7 +315,7 @@ def _version() -> str:
 
 def _state(name: str, profile: str) -> tuple[str, str]:
     try:
-        return notebooks.state(name, profile)
+        return runner.state(name, profile)
     except (ValueError, OSError) as error:
         return "unknown", str(error)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import erf, ndtr, roots_hermitenorm
 
-from paperlib.checks import checked
+from paperlib.core.checks import checked
 
 Array = NDArray[np.float64]
 Function = Callable[[Array], Array]

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from paperlib.checks import checked
+from paperlib.core.checks import checked
 
 Values = Tensor | NDArray[np.generic] | Sequence[float]
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import settings
 from tiny_data import refuse_requests
 
-from paperlib import paths
+from paperlib.core import paths
 
 # Not by MPLBACKEND: notebooks that tests run would inherit it and lose their inline figures.
 matplotlib.use("Agg")

@@ -23,25 +23,24 @@ import nbformat
 import numpy as np
 
 import paperlib
-from paperlib import cli, config, notebooks, paths
-from paperlib.config import (
-    CascadePoint,
-    CascadeSweep,
-    ChannelsPoint,
-    PredictorPoint,
-    PredictorSweep,
-    StudyPoint,
-    Sweep,
-    TrainingPoint,
-    TrainingSweep,
-    VggTraining,
-)
-from paperlib.plan import KINDS, make_plan
-from paperlib.results import load_result, provenance
+from paperlib import cli, notebooks
+from paperlib.core import paths
+from paperlib.core.provenance import provenance
+from paperlib.core.settings import digest
+from paperlib.instruments.channels.settings import ChannelsPoint, VggTraining
+from paperlib.instruments.digits.settings import StudyPoint
+from paperlib.instruments.prediction.points import PredictorPoint, PredictorSweep
+from paperlib.instruments.reconstruction.points import CascadePoint, CascadeSweep
+from paperlib.instruments.trainability.points import TrainingSweep
+from paperlib.sweep.grid import Sweep
+from paperlib.sweep.plan import make_plan
+from paperlib.sweep.store import load_result
+from paperlib.training import TrainingPoint
 
 FROZEN = Path(__file__).parent / "frozen"
 AGAIN = "if this is meant, run `python tests/freeze.py` and commit its diff with the reason"
 LOST = f"finished points and shipped results would no longer be found; {AGAIN}"
+SWEEPS = (CascadeSweep, TrainingSweep, PredictorSweep)
 DATA = "0" * 64  # stands for a data set's checksum
 
 CNN = {"architecture": "cnn", "channels": 32, "sigma_b2": 2e-5}
@@ -80,7 +79,7 @@ SETTINGS: dict[str, tuple[type[Any], dict[str, Any]]] = {
 def identity_of(settings: Any) -> str:
     """The digest that results of these settings are found by."""
     if isinstance(settings, ChannelsPoint | VggTraining):  # compared as they are
-        return config.digest(settings.as_dict())
+        return digest(settings.as_dict())
     return str(settings.identity(code_version=1, checksum=DATA))
 
 
@@ -91,7 +90,7 @@ def settings() -> dict[str, str]:
 
 def kind_of(about: dict[str, Any]) -> type[Sweep] | None:
     """The kind of sweep with a result's settings; None: it is no sweep's."""
-    return next((kind for kind in KINDS if about["config"].keys() <= set(kind.names())), None)
+    return next((kind for kind in SWEEPS if about["config"].keys() <= set(kind.names())), None)
 
 
 def sweeps() -> dict[str, Any]:

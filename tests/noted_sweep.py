@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paperlib import sweep, worker
-from paperlib.config import CascadeSweep, Sweep, TrainingSweep
+from paperlib.instruments.reconstruction.points import CascadeSweep
+from paperlib.instruments.trainability.points import TrainingSweep
+from paperlib.sweep import run, worker
+from paperlib.sweep.grid import Sweep
 
 NOTES = "notes"
 KINDS: dict[str, type[Sweep]] = {"cascades": CascadeSweep, "trainings": TrainingSweep}
@@ -108,10 +110,10 @@ def main(text: str) -> None:
     options = json.loads(text)
     home = os.environ["PAPERLIB_HOME"]
     noted = partial(noted_sweep.finish, seconds=options.get("seconds", 0.0), home=home)
-    sweep.finish = noted
+    run.finish = noted
     config = KINDS[options.get("kind", "cascades")].from_dict(options["settings"])
-    run = {key: options[key] for key in ("jobs", "backend", "address") if key in options}
-    sweep.run_sweep(config, **run)
+    given = {key: options[key] for key in ("jobs", "backend", "address") if key in options}
+    run.run_sweep(config, **given)
 
 
 if __name__ == "__main__":

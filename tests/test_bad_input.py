@@ -28,21 +28,19 @@ from hypothesis import strategies as st
 from torch import nn
 
 import paperlib
-from paperlib import config, parameters, paths
+from paperlib import instruments
 from paperlib.cascade import Cascade
-from paperlib.config import CascadePoint, CascadeSweep, TrainingSweep
+from paperlib.core import paths
+from paperlib.core.settings import Checked, digest
+from paperlib.instruments.reconstruction.points import CascadePoint, CascadeSweep
+from paperlib.instruments.trainability.points import TrainingSweep
 
 PATIENCE = 20  # seconds for one call, on a busy machine
-CLASSES = [
-    kind
-    for name, kind in vars(parameters).items()
-    if isinstance(kind, type) and kind.__module__ == parameters.__name__ and name[0] != "_"
-]
+CLASSES = [kind for name, kind in instruments.settings().items() if "." not in name]
 CONFIGS = [
     getattr(paperlib, name)
     for name in paperlib.__all__
-    if isinstance(getattr(paperlib, name), type)
-    and issubclass(getattr(paperlib, name), config.Checked)
+    if isinstance(getattr(paperlib, name), type) and issubclass(getattr(paperlib, name), Checked)
 ]
 STUDIED = [*CONFIGS, *CLASSES]
 
@@ -164,9 +162,9 @@ def test_a_setting_of_a_configuration_is_valid_or_named(kind: Any, data: st.Data
     value = data.draw(ANYTHING)
     made = answer(lambda: kind.from_dict({setting.name: value}), setting.name)
     if made is not None:
-        text = config.digest(made.as_dict())  # canonical JSON: no NaN, nothing of NumPy
+        text = digest(made.as_dict())  # canonical JSON: no NaN, nothing of NumPy
         again = kind.from_dict(made.as_dict())
-        assert config.digest(again.as_dict()) == text
+        assert digest(again.as_dict()) == text
         if setting.type in (int, float, str, bool):
             assert type(getattr(made, setting.name)) is setting.type
 

@@ -10,8 +10,10 @@ import pytest
 from tiny_data import keras, lay_out
 from tiny_project import NAME, build
 
-from paperlib import engines, notebooks, paths
 from paperlib.cli import main, parsed
+from paperlib.core import paths
+from paperlib.notebooks import runner as notebooks
+from paperlib.sweep import engines
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import freeze
 import pytest
 from freeze import AGAIN, FROZEN, LOST, SETTINGS, frozen
 
-from paperlib.config import CascadePoint
-from paperlib.plan import make_plan
-from paperlib.results import provenance
+from paperlib.core.provenance import provenance
+from paperlib.instruments.reconstruction.points import CascadePoint
+from paperlib.sweep.plan import make_plan
 
 COMMANDS = ("list", "run", "status", "show", "data", "train", "probe", "clean")
 # of files that came later nothing is known here: their authors freeze them

@@ -9,14 +9,20 @@ import pytest
 import xarray as xr
 from scipy.stats import spearmanr
 
-from paperlib import collapse_depth, critical_sigma_w2, notebooks, paths
-from paperlib.config import BASELINES, CascadeSweep
-from paperlib.parameters import CnnPhaseDiagram, ResnetDepth, Trainability, Vgg16Channels
-from paperlib.plan import KINDS, _points_of, make_plan
+from paperlib import collapse_depth, critical_sigma_w2, notebooks
+from paperlib.core import paths
+from paperlib.core.provenance import provenance
+from paperlib.instruments.channels.parameters import Vgg16Channels
+from paperlib.instruments.prediction.names import BASELINES
+from paperlib.instruments.prediction.scoring import scoreboard
+from paperlib.instruments.reconstruction.parameters import CnnPhaseDiagram, ResnetDepth
+from paperlib.instruments.reconstruction.points import CascadePoint, CascadeSweep
+from paperlib.instruments.reconstruction.tables import walls
+from paperlib.instruments.trainability.parameters import Trainability
 from paperlib.plots import PUBLISHED_DEPTHS
-from paperlib.results import load_result, provenance
-from paperlib.scoring import scoreboard, threshold_of, trainable_depth
-from paperlib.tables import walls
+from paperlib.sweep.plan import _points_of, make_plan
+from paperlib.sweep.store import load_result
+from paperlib.training.outcome import threshold_of, trainable_depth
 
 
 def test_every_shipped_result_has_its_digest_and_every_digest_its_result() -> None:
@@ -120,7 +126,7 @@ def test_a_shipped_result_gives_all_its_points_though_measures_were_added_since(
     last = list(taken)[-1]
     at = result.sel(sigma_w2=last.sigma_w2, seed=last.seed)
     np.testing.assert_array_equal(taken[last]["gram_entropy"], at["gram_entropy"])
-    assert KINDS[CascadeSweep].fields_in(taken[last]) == KINDS[CascadeSweep].fields_in(result)
+    assert CascadePoint.fields_in(taken[last]) == CascadePoint.fields_in(result)
 
 
 # --- trainability ---

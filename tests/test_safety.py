@@ -22,10 +22,12 @@ import pytest
 from checkout import ROOT
 from tiny_data import keras, lay_out
 
-from paperlib import libraries, load_dataset, notebooks, paths
-from paperlib.config import CascadeSweep
-from paperlib.datasets import UNRECOGNISED, DownloadError
-from paperlib.photographs import load_photographs
+from paperlib import load_dataset
+from paperlib.core import paths
+from paperlib.datasets import UNRECOGNISED, DownloadError, libraries
+from paperlib.datasets.photographs import load_photographs
+from paperlib.instruments.reconstruction.points import CascadeSweep
+from paperlib.notebooks import runner as notebooks
 from paperlib.sweep import run_sweep
 
 # --- nothing read from disk is unpickled or run ---
@@ -102,7 +104,7 @@ def test_a_safe_call_is_none_of_them(code: str) -> None:
 
 
 def test_every_downloaded_file_has_a_digest_that_torchvision_checks() -> None:
-    from paperlib.vision import torchvision
+    from paperlib.core.vision import torchvision
 
     sets = torchvision.datasets
     digests = [digest for _, digest in (*sets.MNIST.resources, *sets.FashionMNIST.resources)]
@@ -165,7 +167,7 @@ def test_an_archive_cannot_write_outside_its_folder(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from paperlib.vision import torchvision
+    from paperlib.core.vision import torchvision
 
     outside = str(tmp_path)
     content = archive(*((member, to.replace("ABSOLUTE", outside)) for member, to in members))

@@ -16,7 +16,8 @@ import nbformat
 import pytest
 from checkout import ROOT
 
-from paperlib import paths, plots
+from paperlib import plots
+from paperlib.core import paths
 
 PACKAGE = ROOT / "paperlib"
 TESTS = ROOT / "tests"
@@ -322,12 +323,12 @@ def test_what_a_test_replaces_is_what_the_code_looks_up() -> None:
 
 
 def test_a_replacement_in_vain_would_be_found() -> None:
-    right = "from paperlib import points\nmonkeypatch.setattr(points, 'measure_point', None)"
-    vain = "from paperlib import points as p\nmonkeypatch.setattr(p, 'run_sweep', None)"
-    written = "import paperlib.points as p\np.run_sweep = None"
+    right = "from paperlib.sweep import points\nmonkeypatch.setattr(points, 'measure_point', None)"
+    vain = "from paperlib.sweep import points as p\nmonkeypatch.setattr(p, 'run_sweep', None)"
+    written = "import paperlib.sweep.points as p\np.run_sweep = None"
     assert [in_vain(code) for code in (right, vain, written)] == [
         [],
-        ["paperlib.points.run_sweep"],
-        ["paperlib.points.run_sweep"],
+        ["paperlib.sweep.points.run_sweep"],
+        ["paperlib.sweep.points.run_sweep"],
     ]
     assert not has_or_reads("from paperlib.sweep.plan import load_data", "load_data")

@@ -13,7 +13,7 @@ depth: int = 3  # stages, 1 to 10,000
 sigma_b2: float = 0.05  # bias variance, 0 or more
 jobs: int = 0  # points at a time, 0: one per core"""
 CONFIG = """\
-from paperlib.parameters import PhaseDiagram
+from paperlib.instruments.reconstruction.parameters import PhaseDiagram
 
 config = PhaseDiagram.from_notebook(globals())"""
 FIGURE = f"""\

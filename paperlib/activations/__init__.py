@@ -1,0 +1,1 @@
+"""Any model from inside, left as it was."""

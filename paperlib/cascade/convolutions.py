@@ -1,0 +1,370 @@
+"""The inverses of stages on images: transposed convolutions, circular ones, and chains of them.
+
+Fitted in closed form, they are affine with one offset per channel *and position*, so that every one
+maps the mean activation to the mean activation, and a cascade without signal returns the mean
+image.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paperlib.cascade.linear import Inverse
+from paperlib.cascade.regression import CHUNK, Moments, Samples, Spectra
+from paperlib.cascade.windows import TRANSPOSED, Window
+
+SAMPLES = 20_000  # neighbourhoods of which a regression is made
+FIELDS = 128  # images that pass through a Fourier transform at a time
+_TRANSPOSE = (
+    nn.functional.conv_transpose1d,
+    nn.functional.conv_transpose2d,
+    nn.functional.conv_transpose3d,
+)
+_CONVOLVE = (nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d)
+
+
+class WindowInverse(Inverse):
+    """An inverse that predicts each block of a stage's inputs from the outputs near it, the same
+    everywhere; subclasses say which those are.
+
+    Args:
+        window: of the stage, or of its inverse.
+        input_shape: of one sample, (channels, *positions along one, two or three axes).
+        activation: what bounded the stage's input; None makes the inverse affine.
+    """
+
+    def __init__(
+        self, window: Window, input_shape: Sequence[int], activation: nn.Module | None = None
+    ) -> None:
+        super().__init__(activation)
+        self.window = window
+        self.input_shape = tuple(input_shape)
+
+    @property
+    def axes(self) -> int:
+        """The number of axes that count positions."""
+        return len(self.window.kernel)
+
+    def assign(self, weight: Tensor, code: Tensor, pixel: Tensor) -> None:
+        """Nothing; takes the solution as its own, with the offsets that map mean to mean.
+
+        Args:
+            weight: (numbers in a block, numbers in the neighbourhood that it is read from).
+            code, pixel: mean output and input, (channels, *positions).
+        """
+        raise NotImplementedError
+
+    def solve(self, samples: Samples, moments: Moments) -> None:
+        """Nothing; takes the regression of blocks of pixels on neighbourhoods of outputs.
+
+        Its samples are 20,000 pairs of an image and a block, or all that there are, the same at
+        every call. Only they outlast their chunk. See `Inverse.solve`.
+        """
+        places = list(self._samples(samples.count, next(self.parameters()).device))
+        code, pixel = torch.zeros(()), torch.zeros(())
+        taken: list[tuple[list[Tensor], Tensor, Tensor]] = []
+        first = 0
+        for outputs, inputs in samples:
+            inputs, share = self.before_activation(inputs), len(outputs) / samples.count
+            code, pixel = code + share * outputs.mean(0), pixel + share * inputs.mean(0)
+            for image, *numbers in places:
+                here = (first <= image) & (image < first + len(outputs))
+                image, numbers = image[here] - first, [number[here] for number in numbers]
+                if len(image):
+                    taken.append((numbers, *self._gathered(outputs, inputs, image, numbers)))
+            first += len(outputs)
+        for numbers, features, targets in taken:
+            alone = torch.zeros_like(numbers[0])
+            means = self._gathered(code[None], pixel[None], alone, numbers)
+            moments.update(features - means[0], targets - means[1])
+        self.assign(moments.solve(samples.resolution)[0], code, pixel)
+
+    def _gathered(
+        self, outputs: Tensor, inputs: Tensor, image: Tensor, numbers: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The neighbourhoods of outputs, and the blocks of inputs, of samples."""
+        seen = [self._seen(number, axis) for axis, number in enumerate(numbers)]
+        block = [self._block(number, axis) for axis, number in enumerate(numbers)]
+        return _gather(outputs, image, seen), _gather(inputs, image, block)
+
+    def _samples(self, images: int, device: torch.device) -> Iterator[tuple[Tensor, ...]]:
+        """Numbers of images, and of blocks along every axis; spread evenly over all of them."""
+        blocks = [self._blocks(axis, device) for axis in range(self.axes)]
+        places = math.prod(len(numbers) for numbers in blocks)
+        pairs = images * places
+        chosen = torch.arange(min(pairs, SAMPLES), dtype=torch.float64)
+        if pairs > SAMPLES:
+            generator = torch.Generator().manual_seed(0)
+            jitter = torch.rand(SAMPLES, generator=generator, dtype=torch.float64)
+            chosen = (chosen + jitter) * (pairs / SAMPLES)
+        for pair in chosen.long().to(device).split(CHUNK):
+            image, place = pair // places, pair % places
+            found = []
+            for numbers in reversed(blocks):
+                found.append(numbers[place % len(numbers)])
+                place = place // len(numbers)
+            yield image, *reversed(found)
+
+    def _blocks(self, axis: int, device: torch.device) -> Tensor:
+        """Numbers of the blocks along an axis that are samples."""
+        raise NotImplementedError
+
+    def _block(self, numbers: Tensor, axis: int) -> Tensor:
+        """The positions of the pixels in blocks, (n, pixels along the axis)."""
+        raise NotImplementedError
+
+    def _seen(self, numbers: Tensor, axis: int) -> Tensor:
+        """The positions of the outputs that blocks are predicted from, (n, reach)."""
+        raise NotImplementedError
+
+
+def _gather(fields: Tensor, image: Tensor, positions: Sequence[Tensor]) -> Tensor:
+    """The values at positions of images, (n, positions along one axis · … · channels).
+
+    Args:
+        fields: (images, channels, *sizes).
+        image: (n,).
+        positions: along every axis, (n, a); beyond the border every value is zero.
+    """
+    n, axes = len(image), len(positions)
+    places, inside = [], torch.ones((), dtype=torch.bool, device=image.device)
+    for axis, (along, size) in enumerate(zip(positions, fields.shape[2:], strict=True)):
+        along = along.view(n, *(-1 if axis == other else 1 for other in range(axes)))
+        inside = inside & (along >= 0) & (along < size)
+        places.append(along.clamp(0, size - 1))
+    values = fields.movedim(1, -1)[(image.view(n, *[1] * axes), *places)]
+    return (values * inside[..., None]).flatten(1)
+
+
+class ConvolutionInverse(WindowInverse):
+    """From the outputs of a convolution or pooling to its inputs: a transposed convolution, cut to
+    the input's size, then the activation.
+
+    As published it has the stage's own kernel and one bias per channel. For the closed form the
+    kernel grows to whole blocks of stride × stride pixels, each predicted from the same outputs,
+    and there is one bias per channel and position.
+
+    Args:
+        window: of the stage.
+        output_shape, input_shape: of one sample, (channels, *positions) along one, two or three
+            axes.
+        activation: what bounded the stage's input; None makes the inverse affine.
+        published: which of the two forms.
+    """
+
+    def __init__(
+        self,
+        window: Window,
+        output_shape: Sequence[int],
+        input_shape: Sequence[int],
+        activation: nn.Module | None = None,
+        *,
+        published: bool = False,
+    ) -> None:
+        super().__init__(window if published else window.in_blocks(), input_shape, activation)
+        self.transposed: Any = TRANSPOSED[self.axes - 1](
+            output_shape[0],
+            input_shape[0],
+            self.window.kernel,
+            stride=self.window.stride,
+            dilation=self.window.dilation,
+            bias=published,
+        )
+        self.bias = None if published else nn.Parameter(torch.zeros(*input_shape))
+        axes = zip(self.input_shape[1:], output_shape[1:], *self.window, strict=True)
+        margins = [
+            (-before, size + before - (s * (n - 1) + d * (k - 1) + 1))
+            for size, n, k, s, d, before in axes
+        ]
+        self.margins = tuple(margin for pair in reversed(margins) for margin in pair)
+        self.cut = self._cut()
+
+    def extra_repr(self) -> str:
+        """What the layers inside do not say."""
+        return f"margins={self.margins}"
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """The stage's inputs (batch, *input_shape) for its outputs (batch, *output_shape)."""
+        pixels = self._pixels(codes)
+        return self.activated(pixels if self.bias is None else pixels + self.bias)
+
+    def _pixels(self, codes: Tensor) -> Tensor:
+        """The transposed convolution within the input's borders."""
+        if self.cut is None or self.bias is not None:
+            return nn.functional.pad(self.transposed(codes), self.margins)
+        (padding, more), (_, stride, dilation, _) = self.cut, self.window
+        transpose: Any = _TRANSPOSE[self.axes - 1]
+        weight, bias = self.transposed.weight, self.transposed.bias
+        return transpose(codes, weight, bias, stride, padding, more, dilation=dilation)
+
+    def _cut(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """The margins as a transposed convolution's own `padding` and `output_padding`, with which
+        what is cut off is never computed; None where they cannot say it."""
+        before = [-margin for margin in self.margins[::2]][::-1]
+        after = [-margin for margin in self.margins[1::2]][::-1]
+        more = [first - last for first, last in zip(before, after, strict=True)]
+        sizes = zip(more, self.window.stride, self.window.dilation, strict=True)
+        fits = all(0 <= extra < max(size) for extra, *size in sizes)
+        return (tuple(before), tuple(more)) if fits and min(*before, *after) >= 0 else None
+
+    def adjoint(self, rows: Tensor) -> Tensor:
+        """rows @ weight, for rows (k, *input shape) of a matrix: (k, *output shape)."""
+        rows = nn.functional.pad(rows, [-margin for margin in self.margins])
+        _, stride, dilation, _ = self.window
+        convolve: Any = _CONVOLVE[self.axes - 1]
+        return convolve(rows, self.transposed.weight, stride=stride, dilation=dilation)
+
+    @torch.no_grad()
+    def assign(self, weight: Tensor, code: Tensor, pixel: Tensor) -> None:
+        """Nothing; takes the solution as its own, see `WindowInverse.assign`."""
+        kernel, stride, axes = self.window.kernel, self.window.stride, self.axes
+        features, channels = self.transposed.weight.shape[:2]
+        reach = [k // s for k, s in zip(kernel, stride, strict=True)]
+        parts = weight.view(*stride, channels, *reach, features)
+        order = [place for axis in range(axes) for place in (axes + 1 + axis, axis)]
+        parts = parts.permute(2 * axes + 1, axes, *order).reshape(features, channels, *kernel)
+        self.transposed.weight.copy_(parts)
+        if self.bias is not None:
+            self.bias.copy_(pixel - nn.functional.pad(self.transposed(code[None]), self.margins)[0])
+
+    def _blocks(self, axis: int, device: torch.device) -> Tensor:
+        """Numbers of the blocks along an axis that lie within the image; all if none does."""
+        size, stride = self.input_shape[1 + axis], self.window.stride[axis]
+        offset = self.window.offset[axis]
+        first, end = -(-offset // stride), (size + offset) // stride
+        if end <= first:
+            first, end = offset // stride, (size - 1 + offset) // stride + 1
+        return torch.arange(first, end, device=device)
+
+    def _block(self, numbers: Tensor, axis: int) -> Tensor:
+        """The positions of the pixels in blocks, (n, stride)."""
+        stride, offset = self.window.stride[axis], self.window.offset[axis]
+        steps = torch.arange(stride, device=numbers.device)
+        return stride * numbers[:, None] - offset + steps
+
+    def _seen(self, numbers: Tensor, axis: int) -> Tensor:
+        """The positions of the outputs that blocks are predicted from, (n, reach)."""
+        reach = self.window.kernel[axis] // self.window.stride[axis]
+        return numbers[:, None] - torch.arange(reach, device=numbers.device)
+
+
+class CircularInverse(Inverse):
+    """From the outputs to the inputs of a stage that commutes with cyclic shifts of the image: one
+    circular convolution whose kernel covers the whole image, then the activation.
+
+    In closed form it is the Wiener filter. It needs no more samples than a small kernel, since
+    every frequency is a regression of its own, and loses less: R² at depth 30 of a CNN with 64
+    channels on MNIST is 0.85 at σ_w² = 1.0 and 0.56 at 1.5 (λ = 1e-5), by 3×3 kernels 0.72 and
+    0.37.
+
+    A residual block of circular convolutions is such a stage too. With 32 channels at σ_w² = 1.0,
+    R² after 1, 3 and 5 blocks is 0.95, 0.94 and 0.91. The published pair of transposed convolutions
+    reaches 0.91, 0.82 and 0.71 (600 batches of 100 by Adam, the stem inverted alike). The fixed
+    point iteration x ← y − f(x) diverges, as the block is no contraction: 0.3, −10 and −33 after
+    five steps. The block's inner activations as further features bring 0.73 instead of 0.71 after
+    20 blocks, and an inverse that no longer composes.
+
+    Args:
+        output_shape, input_shape: of one sample, (channels, height, width) of one size.
+        activation: what bounded the stage's input; None makes the inverse affine.
+    """
+
+    def __init__(
+        self,
+        output_shape: Sequence[int],
+        input_shape: Sequence[int],
+        activation: nn.Module | None = None,
+    ) -> None:
+        super().__init__(activation)
+        self.size = (input_shape[1], input_shape[2])
+        self.convolution = nn.Conv2d(
+            output_shape[0],
+            input_shape[0],
+            self.size,
+            padding="same",
+            padding_mode="circular",
+            bias=False,
+        )
+        self.bias = nn.Parameter(torch.zeros(*input_shape))
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """The stage's inputs (batch, *input_shape) for its outputs (batch, *output_shape)."""
+        return self.activated(_filtered(codes, self._gain(), self.size) + self.bias)
+
+    def adjoint(self, rows: Tensor) -> Tensor:
+        """rows @ weight, for rows (k, *input shape) of a matrix: (k, *output shape)."""
+        return _filtered(rows, self._gain().conj().transpose(0, 1), self.size)
+
+    def solve(self, samples: Samples, moments: Moments) -> None:
+        """Nothing; takes the regression over all positions of all samples, see `Inverse.solve`.
+
+        The samples are held: a kernel that covers the whole image is one for small images.
+        """
+        outputs, inputs = (_joined(chunks) for chunks in zip(*samples, strict=True))
+        inputs = self.before_activation(inputs)
+        code, pixel = outputs.mean(0), inputs.mean(0)
+        spectra = Spectra(moments.dtype)
+        for outs, ins in zip(outputs.split(FIELDS), inputs.split(FIELDS), strict=True):
+            spectra.update(outs - code, ins - pixel)
+        self.assign(spectra.solve(samples.resolution), code, pixel)
+
+    @torch.no_grad()
+    def assign(self, gain: Tensor, code: Tensor, pixel: Tensor) -> None:
+        """Nothing; takes the solution as its own, with the offsets that map mean to mean.
+
+        Args:
+            gain: per frequency, as `Spectra.solve` returns it.
+            code, pixel: mean output and input, (channels, height, width).
+        """
+        kernel = torch.fft.irfft2(gain.conj(), s=self.size)
+        self.convolution.weight.copy_(kernel.roll(self._centre, (2, 3)))
+        self.bias.copy_(pixel - _filtered(code[None], self._gain(), self.size)[0])
+
+    def _gain(self) -> Tensor:
+        """What the convolution multiplies each frequency by: (inputs, outputs, h, w/2 + 1)."""
+        back = [-steps for steps in self._centre]
+        return torch.fft.rfft2(self.convolution.weight.roll(back, (2, 3))).conj()
+
+    @property
+    def _centre(self) -> list[int]:
+        """The place in the kernel that meets a pixel's own position."""
+        return [(n - 1) // 2 for n in self.size]
+
+
+def _joined(chunks: Sequence[Tensor]) -> Tensor:
+    return chunks[0] if len(chunks) == 1 else torch.cat(list(chunks))
+
+
+def _filtered(fields: Tensor, gain: Tensor, size: tuple[int, int]) -> Tensor:
+    """Fields (n, p, h, w) times a gain (q, p, h, w/2 + 1) at each frequency: (n, q, h, w)."""
+    spectra = torch.fft.rfft2(fields).permute(2, 3, 0, 1)
+    filtered = spectra @ gain.permute(2, 3, 1, 0)
+    return torch.fft.irfft2(filtered.permute(2, 3, 0, 1), s=size)
+
+
+class Chain(Inverse):
+    """Several inverses as one, first to last: what was published for a residual block, whose
+    inverse is that of its convolutions without the skip."""
+
+    def __init__(self, inverses: Sequence[Inverse]) -> None:
+        super().__init__()
+        self.inverses = nn.Sequential(*inverses)
+
+    @property
+    def affine(self) -> bool:
+        """Whether all parts are."""
+        return all(inverse.affine for inverse in self.inverses)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """The stage's inputs (batch, *input_shape) for its outputs (batch, *output_shape)."""
+        return self.inverses(codes)
+
+    def adjoint(self, rows: Tensor) -> Tensor:
+        """rows @ weight, for rows (k, *input shape) of a matrix: (k, *output shape)."""
+        parts: list[Any] = list(self.inverses)
+        for inverse in reversed(parts):
+            rows = inverse.adjoint(rows)
+        return rows

@@ -1,0 +1,1 @@
+"""What every room stands on: checks, settings, paths, provenance, seeds, progress."""

@@ -1,0 +1,193 @@
+"""Every directory and file name of the project, each in one place, and how files are written."""
+
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+
+PACKAGE = __name__.partition(".")[0]
+PLOTS = "plots"
+STYLE = "paper.mplstyle"  # of every figure; in that folder of the package
+
+# Where the caches and the data look-up can be pointed elsewhere.
+HOME_VARIABLE = "PAPERLIB_HOME"
+DATA_VARIABLE = "PAPERLIB_DATA"
+
+# Where packages of Debian and Ubuntu put data sets; they are only read there.
+SYSTEM_DATA = Path("/usr/share/datasets")
+
+# The folders of a checkout.
+NOTEBOOKS = "notebooks"
+PROFILES = "notebooks/profiles"
+COSTS = "notebooks/costs.yaml"
+FIGURES = "figures"
+DATA = "data"
+POINTS = "data/points"
+RESULTS = "data/results"
+REFERENCE = "data/reference"
+CHECKSUMS = "SHA256SUMS"  # beside the .nc files it vouches for
+WEIGHTS = "weights"  # of pretrained networks, in the folder of data sets
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Nothing; the file appears under its name complete or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # the number of a process is another's on another machine of a cluster
+    temporary = file.with_name(f"{file.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Nothing; the folder exists, and files can be written to it.
+
+    Raises:
+        OSError: they cannot; the message says what to do.
+    """
+    try:
+        write_whole(folder / ".writable", b"")
+        (folder / ".writable").unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_keep(folder, error) from error
+
+
+def cannot_keep(folder: Path, error: OSError) -> OSError:
+    """The error to raise where a folder does not take what was computed."""
+    what = f"{error.strerror or error}: results cannot be written there; what was finished before"
+    return OSError(
+        error.errno, f"{what} is kept. Make room or give access, and run again", str(folder)
+    )
+
+
+@contextmanager
+def alone(file: Path) -> Iterator[None]:
+    """Between processes: only one at a time is here with the same file.
+
+    The lock is a file beside it, which goes with its last holder and frees itself if one is killed.
+    """
+    if sys.platform == "win32":  # has no such locks
+        yield
+        return
+    import fcntl
+
+    lock = file.with_name(f".{file.name}.lock")
+    while True:
+        with lock.open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            if not _is_still(lock, held.fileno()):  # its holder before removed it
+                continue
+            try:
+                yield
+            finally:
+                lock.unlink()
+            return
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    """Whether the open file is the one of that name."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def package_folder() -> Path:
+    """Return the folder of the whole package, in whichever of its folders this module lies."""
+    return Path(str(resources.files(PACKAGE)))
+
+
+def package_files() -> list[Path]:
+    """Return every file that the package is made of, in all its folders: code before the rest."""
+    folder = package_folder()
+    files = (path for path in folder.rglob("*") if path.is_file())
+    made = (path for path in files if not _is_by_product(path.relative_to(folder)))
+    return sorted(made, key=lambda path: (path.suffix != ".py", path))
+
+
+def _is_by_product(path: Path) -> bool:
+    """Whether Python, Jupyter or an editor made the file."""
+    return any(part == "__pycache__" or part.startswith(".") for part in path.parts)
+
+
+def style_file() -> Path:
+    """Return matplotlib's style sheet that every figure is drawn with."""
+    return package_folder() / PLOTS / STYLE
+
+
+def home() -> Path:
+    """The checkout that holds `notebooks/`: $PAPERLIB_HOME, else the one this package lies in.
+
+    Raises:
+        FileNotFoundError: neither is a checkout; the message says how to get one.
+    """
+    named = os.environ.get(HOME_VARIABLE)
+    root = Path(named).expanduser() if named else package_folder().parent
+    if not (root / NOTEBOOKS).is_dir():
+        origin = f"${HOME_VARIABLE}" if named else "the installed package"
+        raise FileNotFoundError(
+            f"no notebooks/ in {root} (from {origin}): clone the repository and run there, "
+            f"or set {HOME_VARIABLE} to your checkout"
+        )
+    return root.resolve()
+
+
+def data_root(root: str | os.PathLike[str] | None = None) -> Path:
+    """The folder data sets are looked up in: `root`, else $PAPERLIB_DATA, else `data/`.
+
+    A relative $PAPERLIB_DATA is resolved against the project, not against the caller's folder,
+    so that notebooks, tests and commands started anywhere read the same files.
+    """
+    if root is not None:
+        return Path(root).expanduser().resolve()
+    named = os.environ.get(DATA_VARIABLE)
+    if not named:
+        return home() / DATA
+    path = Path(named).expanduser()
+    return path.resolve() if path.is_absolute() else (home() / path).resolve()
+
+
+def weights_file(name: str) -> Path:
+    """Where the weights in a file of torchvision's are put, e.g. `vgg16-397923af.pth`."""
+    return data_root() / WEIGHTS / name
+
+
+def notebook_file(name: str) -> Path:
+    """The notebook called `name`, e.g. `01_mnist_phase_diagram`."""
+    return home() / NOTEBOOKS / f"{name}.ipynb"
+
+
+def profile_file(profile: str, name: str) -> Path:
+    """The parameters of one notebook in one profile, in a form that `papermill -f` takes."""
+    return home() / PROFILES / profile / f"{name}.yaml"
+
+
+def costs_file() -> Path:
+    """What the notebooks cost, as it was measured."""
+    return home() / COSTS
+
+
+def points_folder() -> Path:
+    """Where finished points of sweeps are kept, one file each."""
+    return home() / POINTS
+
+
+def results_folder() -> Path:
+    """Where sweeps write their NetCDF files."""
+    return home() / RESULTS
+
+
+def reference_file(name: str) -> Path:
+    """A result that ships with the repository, e.g. `mnist_mlp.nc`."""
+    return home() / REFERENCE / name
+
+
+def figures_folder(profile: str | None = None) -> Path:
+    """Where figures go: `figures/<profile>/`; None: `figures/`, for the canonical ones."""
+    folder = home() / FIGURES
+    return folder / profile if profile else folder

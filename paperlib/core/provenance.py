@@ -1,0 +1,80 @@
+"""What a result says of itself: from what it was computed, when, and with what."""
+
+import json
+import os
+import platform
+import subprocess
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from paperlib.core import paths
+
+LIBRARIES = ("reconstruction-entropy", "torch", "numpy", "scipy", "xarray")
+
+
+def provenance(result: xr.Dataset) -> dict[str, Any]:
+    """What a result was computed from and with: config, data, versions, commit, time, hardware."""
+    return json.loads(result.attrs["provenance"])
+
+
+@cache
+def stamp() -> dict[str, Any]:
+    """What this process computes with: commit, versions and hardware."""
+    return {
+        "commit": _commit(),
+        "versions": {"python": platform.python_version()} | {k: version(k) for k in LIBRARIES},
+        "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def _commit() -> str:
+    """The checkout's commit, marked where files differ from it; "unknown" outside git."""
+    try:
+        where = ["git", "-C", os.fspath(paths.home())]
+        command = [*where, "describe", "--always", "--dirty", "--abbrev=12"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def ways_together(ways: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Entries of `computed`, with the points of those that are the same counted together."""
+    points: Counter[str] = Counter()
+    for way in ways:
+        same = {name: value for name, value in way.items() if name != "points"}
+        points[json.dumps(same, sort_keys=True)] += way["points"]
+    return [{**json.loads(way), "points": count} for way, count in points.items()]
+
+
+def about_data(config: Any, data: Any) -> dict[str, Any]:
+    """What a provenance says of the data: what they really are, and how many were used."""
+    return {
+        "name": data.name,
+        # without the folders of this machine
+        "source": Path(data.source).name if os.path.isabs(data.source) else data.source,
+        "checksum": data.checksum,
+        "classes": len(data.classes),
+        "pixels": data.image_shape[1] * data.image_shape[2],  # grey
+        # fewer than were asked for, where the data set holds fewer
+        "train_images": min(config.train_images, len(data.train_images)),
+        "test_images": min(config.test_images, len(data.test_images)),
+    }
+
+
+def about_one(point: Any, data: Any, *, code_version: int) -> dict[str, Any]:
+    """The provenance of a single point that was computed here and now, in the form of a sweep's."""
+    return {
+        "config": point.as_dict(),
+        "data": about_data(point, data),
+        "code_version": code_version,
+        "computed": [{**stamp(), "device": "cpu", "points": 1}],
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

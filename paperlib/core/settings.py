@@ -1,0 +1,159 @@
+"""Settings that are frozen, typed, checked before any work, and hashed."""
+
+import dataclasses
+import hashlib
+import json
+import types
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from paperlib.core.checks import check_limits, checked, did_you_mean, quoted, values_of
+
+PROFILES = ("smoke", "quick", "reference", "paper")
+
+
+def option(default: Any, **limits: Any) -> Any:
+    """A field with its limits, `low`, `above` (exclusive), `high`, or `choices`; `zero`, what 0
+    stands for; and `before`, the value that stood for a setting before there was one: a point that
+    has it keeps the identity that it had then."""
+    return field(default=default, metadata=limits)
+
+
+class Checked:
+    """Validation on construction, and the ways in and out, shared by every configuration."""
+
+    def __post_init__(self) -> None:
+        for setting in dataclasses.fields(self):  # type: ignore[arg-type]
+            name, kind = setting.name, setting.type
+            value = getattr(self, name)
+            if kind in (int, float, bool, str):
+                value = checked(name, value, kind, **setting.metadata)
+            else:
+                value = values_of(name, value, kind)
+                for each in value:
+                    check_limits(name, each, setting.metadata)
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The names of all settings, in order."""
+        return tuple(setting.name for setting in dataclasses.fields(cls))  # type: ignore[arg-type]
+
+    @classmethod
+    def zeros(cls) -> dict[str, str]:
+        """What 0 stands for, of the settings where it stands for something else."""
+        found = {setting.name: setting.metadata.get("zero") for setting in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        return {name: zero for name, zero in found.items() if zero}
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> Self:
+        """The configuration with these settings; the rest keep their defaults.
+
+        Raises:
+            ValueError: a name that is unknown, or a value of the wrong type or out of its range.
+        """
+        for name, value in settings.items():
+            if name not in cls.names():
+                raise ValueError(
+                    f"unknown parameter {name!r} = {quoted(value)}"
+                    f"{did_you_mean(name, cls.names())}; "
+                    f"the parameters are: {', '.join(cls.names())}"
+                )
+        return cls(**settings)
+
+    @classmethod
+    def from_notebook(cls, namespace: Mapping[str, Any]) -> Self:
+        """The configuration in a notebook's globals(), as its parameters cell and papermill left
+        it.
+
+        Papermill injects a misspelt parameter as a variable that nobody reads; so every public
+        variable that holds a literal must be a parameter here.
+
+        Raises:
+            ValueError: an unknown name, a wrong type or a value out of range.
+        """
+        literals = (int, float, str, bool, list, dict, tuple, types.NoneType)
+        settings = {
+            name: value
+            for name, value in namespace.items()
+            if not name.startswith("_")
+            and name not in ("In", "Out")
+            and isinstance(value, literals)
+        }
+        return cls.from_dict(settings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every setting by name, in the types that JSON and YAML know."""
+        return {name: getattr(self, name) for name in self.names()}
+
+    def shared_with(self, kind: type["Checked"]) -> dict[str, Any]:
+        """Return the settings that both have, with their values here."""
+        return {name: getattr(self, name) for name in self.names() if name in kind.names()}
+
+
+class Measured(Checked):
+    """Settings of one computation, and all that a sweep must know of it.
+
+    Attributes:
+        code_version: raised when a change to the code changes a point's numbers.
+        fields: what `measure` returns, with the dims that each has besides the grid's.
+        shared: what it returns that is the same in every point of a sweep.
+        added: fields that came later: a point without them is finished too.
+    """
+
+    code_version: ClassVar[int] = 1
+    fields: ClassVar[Mapping[str, tuple[str, ...]]]
+    shared: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    added: ClassVar[Collection[str]] = ()
+
+    @classmethod
+    def fields_in(cls, kept: Container[Any]) -> list[str]:
+        """Return the fields to take from a point or a result, less those added later it lacks."""
+        return [name for name in cls.fields if name in kept or name not in cls.added]
+
+    def measure(self, data: Any, *, device: str = "cpu") -> dict[str, np.ndarray]:
+        """Return the numbers: the arrays of `fields` and `shared` by name."""
+        raise NotImplementedError(f"{type(self).__name__} must say how it is measured")
+
+    @classmethod
+    def measure_together(
+        cls, points: Sequence[Self], data: Any, *, device: str = "cpu"
+    ) -> list[dict[str, np.ndarray]]:
+        """Return the numbers of points that are `alike`; one after the other, unless they can be
+        computed as one program."""
+        return [point.measure(data, device=device) for point in points]
+
+    def alike(self, device: str) -> Any:
+        """Return what the points of a sweep that are computed as one program have in common; the
+        point itself: each is computed alone."""
+        return self
+
+    def computed_with(self, device: str) -> dict[str, str]:
+        """Return what else is noted of how the numbers are computed on this device."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters(Checked):
+    """What every notebook about one data set asks for."""
+
+    profile: str = option("quick", choices=PROFILES)
+    dataset: str = "mnist"
+    fallback: bool = False
+
+
+def digest(settings: Mapping[str, Any]) -> str:
+    """The sha256 of settings in their canonical form, in hex."""
+    canonical = json.dumps(settings, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def subclasses(base: type) -> Iterator[Any]:
+    """Yield every class below another one that has been imported, those next to it first."""
+    found: list[Any] = base.__subclasses__()
+    yield from found
+    for kind in found:
+        yield from subclasses(kind)

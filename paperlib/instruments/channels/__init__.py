@@ -1,0 +1,1 @@
+"""What one channel of a VGG network carries."""

@@ -1,0 +1,1 @@
+"""What a trained network keeps of a digit."""

@@ -1,0 +1,1 @@
+"""Which predictor knows which networks train."""

@@ -1,0 +1,30 @@
+"""What each notebook's `parameters` cell fills in, checked, and the sweeps that it stands for."""
+
+from dataclasses import dataclass
+
+from paperlib.core.settings import PROFILES, Checked, option
+from paperlib.instruments.prediction.names import PREDICTORS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoreboard(Checked):
+    """The parameters of the predictors' notebook."""
+
+    profile: str = option("quick", choices=PROFILES)
+    fallback: bool = False
+    trained: tuple[str, ...] = ("trainability_mnist.nc", "trainability_cifar10.nc")
+    predicted: tuple[str, ...] = ("predictors_mnist.nc", "predictors_cifar10.nc")
+    column: float = option(1.75, low=0.0)
+    column_depth: int = option(10, low=1, high=10_000)
+    column_predictors: tuple[str, ...] = option(
+        ("r_squared_ridge", "correlation_depth"), choices=PREDICTORS
+    )
+    jobs: int = option(0, low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.trained) != len(self.predicted):
+            raise ValueError(
+                "trained and predicted must name as many results each, the n-th of both for the "
+                f"same grid; got {len(self.trained)} and {len(self.predicted)}"
+            )

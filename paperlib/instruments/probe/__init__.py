@@ -1,0 +1,1 @@
+"""Where any model loses its input, and whether it will train."""

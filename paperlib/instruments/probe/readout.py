@@ -1,0 +1,159 @@
+"""Affine inverses between two levels of any model, whatever is between them.
+
+Between two fields every block of positions is predicted from the 3×3 (in sequences: 3) nearest
+positions above it, the same everywhere, with an offset of its own for each position; from and to
+vectors the regression is on all numbers at once.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from paperlib.activations.levels import Level
+from paperlib.cascade.convolutions import SAMPLES, ConvolutionInverse
+from paperlib.cascade.regression import Moments, Samples
+from paperlib.cascade.windows import neighbourhood
+
+SCARCE = 4  # samples for each number, up to which a fit could follow noise
+TARGETS = 4096  # of a vector's, that choose how coarse its resolution is
+_RIDGES = tuple(10.0**power for power in range(7))  # of the resolution, where samples are few
+
+
+class CheckedMoments(Moments):
+    """Moments whose solution is checked on every fourth sample: where a coarser resolution, by
+    powers of ten, predicts these better from the others, it is taken."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__(dtype)
+        self._parts = (Moments(dtype), Moments(dtype))
+
+    def update(self, features: Tensor, targets: Tensor) -> None:
+        """Nothing; takes in a chunk of samples: features (n, p), targets (n, q)."""
+        super().update(features, targets)
+        first = len(features) - len(features) // 4
+        for part, rows in zip(self._parts, (slice(first), slice(first, None)), strict=True):
+            if len(features[rows]):
+                part.update(features[rows], targets[rows])
+
+    def solve(self, resolution: float) -> tuple[Tensor, Tensor]:
+        """Weight (q, p) and bias (q,), see `Moments.solve`, at the best resolution from this on."""
+        fitted, checked = self._parts
+        if not (checked.count and fitted.count):
+            return super().solve(resolution)
+        errors = []
+        for factor in _RIDGES:
+            weight = fitted.solve(factor * resolution)[0]
+            explained = 2 * (weight * checked.cross).sum()
+            errors.append(float(((weight @ checked.scatter) * weight).sum() - explained))
+        return super().solve(resolution * _RIDGES[errors.index(min(errors))])
+
+
+class Local:
+    """From a field to a field below it, neighbourhood by neighbourhood."""
+
+    def __init__(self, upper: Level, lower: Level) -> None:
+        channels, height, width = lower.kept
+        window = neighbourhood(upper.channels, (upper.height, upper.width), (height, width))
+        self.size = (-(-height // window.stride[0]), -(-width // window.stride[1]))
+        self.inverse = ConvolutionInverse(
+            window, (upper.channels, *self.size), (channels, height, width)
+        )
+
+    def fit(self, codes: Tensor, targets: Tensor, resolution: float, dtype: torch.dtype) -> None:
+        """Nothing; takes the ridge regression of targets (n, …) on codes (n, …) as its own."""
+        self.inverse.to(codes.dtype)
+        pairs = [(self._resized(codes), targets)]
+        samples = Samples(pairs, len(codes), resolution=resolution)
+        self.inverse.solve(samples, CheckedMoments(dtype))
+
+    def __call__(self, codes: Tensor) -> Tensor:
+        """The estimated fields (n, *lower.kept) of codes (n, *upper.kept)."""
+        return self.inverse(self._resized(codes))
+
+    def _resized(self, codes: Tensor) -> Tensor:
+        if tuple(codes.shape[2:]) == self.size:
+            return codes
+        if codes.shape[2] > self.size[0] or codes.shape[3] > self.size[1]:
+            return nn.functional.adaptive_avg_pool2d(codes, self.size)
+        return nn.functional.interpolate(codes, self.size, mode="bilinear", align_corners=False)
+
+
+class Dense:
+    """From all numbers of a level to all of a level below it.
+
+    A fit to fewer samples than four times the numbers could follow noise; its resolution grows, by
+    powers of ten, where leaving out one sample says that this predicts better. Such a fit is solved
+    by the samples' products, and kept as these samples where that is smaller.
+    """
+
+    def __init__(self, lower: Level) -> None:
+        self.shape = lower.kept
+        self.weight: Tensor | None = None
+
+    def fit(self, codes: Tensor, targets: Tensor, resolution: float, dtype: torch.dtype) -> None:
+        """Nothing; takes the ridge regression of targets (n, …) on codes (n, …) as its own."""
+        x, y = codes.flatten(1), targets.flatten(1)
+        (n, p), q = x.shape, y.shape[1]
+        if n > SCARCE * p and q * p <= n * (p + q):
+            moments = Moments(dtype)
+            moments.update(x, y)
+            weight, bias = moments.solve(resolution)
+            self.weight, self.bias = weight.to(codes.dtype), bias.to(codes.dtype)
+            return
+        self.code, self.mean = x.mean(0), y.mean(0)
+        x, y = (x - self.code).to(dtype), (y - self.mean).to(dtype)
+        values, vectors = torch.linalg.eigh((x @ x.T / n).double())
+        values = values.clamp(min=0)
+        if n <= SCARCE * p:
+            resolution *= _best_ridge(
+                values, vectors, y[:, :: -(-y.shape[1] // TARGETS)].double(), resolution
+            )
+        dual = (vectors / (values + resolution)) @ vectors.T / n
+        self.read = (dual.to(x.dtype) @ x).to(codes.dtype)  # (n, p)
+        self.samples = y.to(codes.dtype)
+        if q * p <= n * (p + q):
+            self.weight = self.samples.T @ self.read
+            self.bias = self.mean - self.weight @ self.code
+            del self.read, self.samples
+
+    def __call__(self, codes: Tensor) -> Tensor:
+        """The estimated fields (n, *lower.kept) of codes (n, *upper.kept)."""
+        x = codes.flatten(1)
+        if self.weight is not None:
+            found = torch.addmm(self.bias, x, self.weight.T)
+        else:
+            found = torch.addmm(self.mean, (x - self.code) @ self.read.T, self.samples)
+        return found.unflatten(1, self.shape)
+
+
+LevelInverse = Local | Dense
+
+
+def inverse_between(upper: Level, lower: Level, samples: int) -> LevelInverse:
+    """An inverse that is not yet fitted, from the upper level to the lower one.
+
+    Args:
+        upper, lower: what is read, and what is predicted.
+        samples: how many there are to fit it to.
+    """
+    if min(upper.height * upper.width, lower.height * lower.width) == 1:
+        return Dense(lower)
+    local = Local(upper, lower)
+    positions = min(SAMPLES, samples * math.prod(local.size))
+    if positions < upper.channels:  # too few to be regressed on, position by position
+        return Dense(lower)
+    return local
+
+
+def _best_ridge(values: Tensor, vectors: Tensor, y: Tensor, resolution: float) -> float:
+    """The factor of the resolution with which each sample is best predicted from the others."""
+    turned = vectors.T @ y
+    errors = []
+    for factor in _RIDGES:
+        kept = values / (values + factor * resolution)
+        left = y - vectors @ (kept[:, None] * turned)
+        # the mean is fitted, too: it takes 1/n of every sample
+        own = (vectors.square() * kept).sum(1) + 1 / len(y)
+        errors.append(float((left / (1 - own).clamp(min=1e-9)[:, None]).square().sum()))
+    return _RIDGES[min(range(len(errors)), key=errors.__getitem__)]

@@ -1,0 +1,335 @@
+"""What a probe found, in words, as a table and as a figure; and which initialisation is better."""
+
+import base64
+import copy
+import io
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from paperlib.core.provenance import provenance
+from paperlib.datasets import PICTURE
+from paperlib.measures import LOST, collapse_depth
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+PARALLEL = 0.98  # mean cosine of different images' activations from which they are parallel
+APART = 3.0  # times as far apart as at the input: neighbours have separated
+ALIVE = 0.1  # R² at the end of a critical network
+GAINS = tuple(2 ** (power / 2) for power in range(-4, 7))  # factors of the weights' variance
+BETTER = 0.02  # of R² at the end, that another variance must gain
+WORDS = (
+    f"ordered: the mean cosine is above {PARALLEL:g}; chaotic: neighbours are more than {APART:g} "
+    f"times as far apart; critical: neither, and R² is above {ALIVE:g}; undecided: neither, and R² "
+    "is lower"
+)
+SHOWN = 7  # stages from which an image is shown
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a probe found: `print(report)`, `report.plot()`, `report.to_dataframe()`.
+
+    Attributes:
+        result: along `stage` (from 1), with `layer`, `shape` and `read` (how the input is read from
+            there): `r_squared`, the fraction of held-out images that comes back; `correlation`, the
+            mean cosine of two images' activations; `separation`, how far apart those of neighbours
+            are, relative to their length, as a multiple of the same at the input; `numbers` of one
+            sample.
+    """
+
+    result: xr.Dataset
+    _again: Callable[[nn.Module], "Report"]
+    _model: nn.Module
+
+    @property
+    def cutoff(self) -> str | None:
+        """The layer from which R² stays below 0.02; None where it never does."""
+        number = self.cutoff_stage
+        return None if number is None else str(self.result["layer"].values[number - 1])
+
+    @property
+    def cutoff_stage(self) -> int | None:
+        """The number of that stage, from 1."""
+        number = collapse_depth(self.result["r_squared"].values)
+        return number if number <= self.result.sizes["stage"] else None
+
+    @property
+    def end(self) -> int:
+        """The number of the last stage; where a narrower head ends the model, that before it."""
+        return self.result.sizes["stage"] - self.has_head
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the model ends in a stage that has fewer numbers than the one before it."""
+        numbers = self.result["numbers"].values
+        return len(numbers) > 1 and bool(numbers[-1] < numbers[-2])
+
+    @property
+    def phase(self) -> str:
+        """ordered, chaotic, critical, or undecided, by the numbers at the `end`.
+
+        Ordered: activations of different inputs have become parallel (mean cosine above 0.98);
+        chaotic: neighbours are more than 3 times as far apart as at the input, relative to the
+        activations' length; critical: neither, and R² is above 0.1; undecided: neither, and R² is
+        0.1 or less, so that the image is nearly lost without the activations saying why.
+        """
+        at = self.phase_numbers
+        if at["correlation"] > PARALLEL:
+            return "ordered"
+        if at["separation"] > APART:
+            return "chaotic"
+        return "critical" if at["r_squared"] > ALIVE else "undecided"
+
+    @property
+    def phase_numbers(self) -> dict[str, float]:
+        """What `phase` rests on: correlation, separation and R² at the `end`."""
+        at = self.result.sel(stage=self.end)
+        return {name: float(at[name]) for name in ("correlation", "separation", "r_squared")}
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """A table with a row for each stage."""
+        names = ["layer", "shape", "read", "r_squared", "correlation", "separation"]
+        return self.result[names].to_dataframe()[names]
+
+    def plot(self) -> "Figure":
+        """A figure: R², correlation and separation along the stages, and an image from each."""
+        from paperlib.instruments.probe import plots_probe
+
+        return plots_probe.report(self.result)
+
+    def suggest(self, *, gains: Sequence[float] = GAINS) -> "Suggestion":
+        """The factor of the weights' variance, of a short grid, with which most is left at the end.
+
+        Every weight of two axes or more (embeddings aside) is multiplied by the factor's root in a
+        copy of the model, and that is probed with the same images; then two factors beside the best
+        one. The model itself is not changed: see `Suggestion.apply`.
+
+        Args:
+            gains: factors of the variance, above 0; 1 is always among them.
+
+        Raises:
+            ValueError: no weights, or factors out of range.
+        """
+        return suggestion_of(self, self._model, self._again, gains)
+
+    def summary(self) -> str:
+        """Three sentences: what was probed, where the input is lost, and the phase."""
+        about, at = provenance(self.result), self.phase_numbers
+        config, data = about["config"], about["data"]
+        stages = self.result.sizes["stage"]
+        target = "×".join(map(str, config["target"]))
+        averaged = "" if config["target_is_whole"] else f", kept as {target}"
+        lost = (
+            f"its input is lost from layer {self.cutoff!r} on (stage {self.cutoff_stage} of "
+            f"{stages}): R² stays below {LOST:g}"
+            if self.cutoff
+            else f"its input is not lost within {stages} stages: R² stays above {LOST:g}"
+        )
+        where = repr(str(self.result["layer"].values[self.end - 1]))
+        where += ", before the head" if self.has_head else ""
+        return (
+            f"{config['model']}, {config['parameters']:,} parameters; inputs of "
+            f"{'×'.join(map(str, data['shape']))}{averaged}; {data['train_images']} fitted, "
+            f"{data['test_images']} held out\n{lost}\n{self.phase}: at layer {where}, the mean "
+            f"cosine of different inputs is {at['correlation']:z.3f}, neighbours are "
+            f"{at['separation']:.2g} times as far apart as at the input, R² is "
+            f"{at['r_squared']:z.2f}"
+        )
+
+    def to_html(self) -> str:
+        """The report as a page's body, its figure inside."""
+        import html
+
+        import matplotlib.pyplot as plt
+
+        figure = self.plot()
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png")
+        plt.close(figure)
+        lines = "<br>".join(html.escape(self.summary()).splitlines())
+        coded = base64.b64encode(picture.getvalue()).decode()
+        table = self.to_dataframe().to_html(float_format=_short, border=0)
+        picture_of = f'<img alt="report" src="data:image/png;base64,{coded}">'
+        return f"<p>{lines}</p>\n<p>{WORDS}</p>\n{picture_of}\n{table}\n"
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+    def __str__(self) -> str:
+        table = self.to_dataframe().to_string(float_format=_short)
+        return f"{self.summary()}\n{WORDS}\n\n{table}"
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A factor of the weights' variance, and what it rests on.
+
+    Attributes:
+        gain: the factor; 1 where no other is better by 0.02 of R² at the end.
+        sigma_w2: the variance times fan-in that it gives, the median over weights.
+        table: by the factor of the weights, the gain's root: σ_w², R² at the end or before a
+            narrower head, the stage from which the input is lost, the phase.
+        report: the probe of the rescaled copy.
+    """
+
+    gain: float
+    sigma_w2: float
+    table: "pd.DataFrame"
+    report: Report
+
+    @property
+    def factor(self) -> float:
+        """What the weights are multiplied by: the root of the gain."""
+        return math.sqrt(self.gain)
+
+    @torch.no_grad()
+    def apply(self, model: nn.Module) -> nn.Module:
+        """The model, whose weights it rescales in place."""
+        for weight in weights_of(model):
+            weight.mul_(self.factor)
+        return model
+
+    def __str__(self) -> str:
+        if self.gain == 1:
+            head = "no other variance of the weights is better than the one there is"
+        else:
+            head = f"multiply the weights by {self.factor:.3g}"
+        table = self.table.rename(index="{:.3g}".format).to_string(
+            float_format=_short, formatters={"σ_w²": "{:.3g}".format}
+        )
+        return f"{head} (σ_w² = {self.sigma_w2:.3g}, variance times fan-in)\n\n{table}\n\n{WORDS}"
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def report_of(
+    table: Mapping[str, Any], pictures: Tensor | None, about: Mapping[str, Any]
+) -> xr.Dataset:
+    """The Dataset of a report.
+
+    Args:
+        table: columns with a value for each stage.
+        pictures: one sample, then as it comes back from every stage, (1 + stages, channels, height,
+            width); kept where it is grey or in colour.
+        about: the provenance.
+    """
+    columns = {name: ("stage", np.asarray(values)) for name, values in table.items()}
+    count = len(table["layer"])
+    result = xr.Dataset(columns, {"stage": np.arange(1, count + 1)})
+    if (
+        pictures is not None
+        and pictures.ndim == 4
+        and pictures.shape[1] in (1, 3)
+        and min(pictures.shape[2:]) > 1
+    ):
+        shown = sorted({round(x) for x in np.linspace(1, count, min(count, SHOWN))})
+        values = pictures.detach().cpu().float().numpy()
+        result = result.assign_coords(shown=shown)
+        result["original"] = (PICTURE, values[0])
+        result["example"] = (("shown", *PICTURE), values[shown])
+    result.attrs["provenance"] = json.dumps(about, sort_keys=True)
+    return result
+
+
+def weights_of(model: nn.Module) -> list[nn.Parameter]:
+    """The weights that an initialisation draws with a variance: two axes or more, no embeddings."""
+    found: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        if not isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            for name, parameter in module.named_parameters(recurse=False):
+                if "weight" in name and parameter.ndim > 1 and parameter.is_floating_point():
+                    found[id(parameter)] = parameter
+    return list(found.values())
+
+
+def suggestion_of(
+    report: Report,
+    model: nn.Module,
+    probed: Callable[[nn.Module], Report],
+    gains: Sequence[float],
+) -> Suggestion:
+    """See `Report.suggest`."""
+    import pandas as pd
+
+    if not gains or any(not math.isfinite(gain) or gain <= 0 for gain in gains):
+        raise ValueError(f"gains must be finite factors > 0 of the variance, got {list(gains)}")
+    weights = weights_of(model)
+    if not weights:
+        raise ValueError(
+            f"{type(model).__name__} has no weight with two axes or more to rescale; rescale its "
+            "own parameters and probe it again"
+        )
+    variance = float(
+        np.median([float(w.detach().double().square().mean()) * w[0].numel() for w in weights])
+    )
+    reports: dict[float, Report | None] = {1.0: report}
+
+    def look(gain: float) -> None:
+        if gain not in reports:
+            copied = copy.deepcopy(model)
+            with torch.no_grad():
+                for weight in weights_of(copied):
+                    weight.mul_(math.sqrt(gain))
+            try:
+                reports[gain] = probed(copied)
+            except ValueError:  # it overflows
+                reports[gain] = None
+
+    for gain in gains:
+        look(gain)
+    best = _best(reports)
+    tried = sorted(reports)
+    for other in _halfway(tried, best):
+        look(other)
+    best = _best(reports)
+    rows = {math.sqrt(g): _row(g * variance, found) for g, found in sorted(reports.items())}
+    kept = "R² before the head" if report.has_head else "R² at the end"
+    columns = ["σ_w²", kept, "lost from stage", "phase"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("weights ×")
+    chosen = reports[best]
+    assert chosen is not None
+    return Suggestion(best, best * variance, table, chosen)
+
+
+def _best(reports: Mapping[float, Report | None]) -> float:
+    """The factor with which most is left at the end; 1 where that is hardly more."""
+    left = {gain: _left(report) for gain, report in reports.items()}
+    best = max(left, key=lambda gain: left[gain])
+    return best if left[best] > left[1.0] + BETTER else 1.0
+
+
+def _left(report: Report | None) -> float:
+    kept = report.phase_numbers["r_squared"] if report else -math.inf
+    return -math.inf if math.isnan(kept) else kept
+
+
+def _halfway(tried: Sequence[float], best: float) -> list[float]:
+    """The geometric means of a factor and its neighbours."""
+    place = tried.index(best)
+    beside = [tried[i] for i in (place - 1, place + 1) if 0 <= i < len(tried)]
+    return [math.sqrt(best * other) for other in beside]
+
+
+def _row(sigma_w2: float, report: Report | None) -> list[Any]:
+    if report is None:
+        return [sigma_w2, math.nan, "overflows", "none"]
+    kept = report.phase_numbers["r_squared"]
+    return [sigma_w2, kept, report.cutoff_stage or "never", report.phase]
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if abs(value) >= 1000 else f"{value:z.3f}"

@@ -1,0 +1,1 @@
+"""How deep the image survives: cascades of untrained networks."""

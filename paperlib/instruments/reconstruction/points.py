@@ -1,0 +1,173 @@
+"""How deep the image survives: an untrained network's cascade, and grids of them."""
+
+import warnings
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from paperlib import measures
+from paperlib.cascade import Cascade
+from paperlib.cascade.fitting import ENDS, PRECISIONS, SOLVERS, arithmetic_of
+from paperlib.core.settings import option
+from paperlib.datasets import PICTURE, Dataset
+from paperlib.networks import Network, untrained
+from paperlib.networks.experiment import Experiment, Point
+from paperlib.networks.kinds import RESOLUTION
+from paperlib.sweep.grid import Sweep
+
+RTOL = {"mlp": 0.005, "cnn": 0.01, "resnet": 0.01}  # as published
+CURVES = ("relative_entropy", "differential_entropy", "gram_entropy", "r_squared")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CascadeExperiment(Experiment):
+    """What all points of a sweep of cascades share: depth, inverses and measures."""
+
+    depth: int = option(60, low=1, high=10_000)
+    solver: str = option("ridge", choices=SOLVERS)
+    resolution: float = option(0.0, low=0.0)  # ridge only: what lies below its root is lost
+    steps: int = option(0, low=0, zero="one epoch")  # adam only
+    batch_size: int = option(64, low=1)  # adam only
+    precision: str = option("float32", choices=PRECISIONS, before="float32")  # adam only
+    until: str = option("deepest", choices=ENDS, before="deepest")  # "lost": skip what is collapsed
+    rtol: float = option(0.0, low=0.0)  # the published cutoff's tolerance
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, defaults in (("resolution", RESOLUTION), ("rtol", RTOL)):
+            if not getattr(self, name):  # 0 stands for the architecture's own
+                object.__setattr__(self, name, defaults[self.architecture])
+
+    def unread(self) -> tuple[str, ...]:
+        of_adam = ("steps", "batch_size", "precision")
+        other = {"ridge": of_adam, "adam": ("resolution",)}[self.solver]
+        return (*super().unread(), *other)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadePoint(_CascadeExperiment, Point):
+    """One network: its initialisation and the fit of its cascade."""
+
+    fields: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **dict.fromkeys(CURVES, ("depth",)),
+        "cutoff": (),
+        "example": ("shown_depth", *PICTURE),
+        "differential_entropy_published": ("depth",),
+        "cutoff_differential": (),
+        "cutoff_per_image": ("image",),
+        "inverse_loss": ("depth",),
+        "measured_depth": (),
+    }
+    shared: ClassVar[Mapping[str, tuple[str, ...]]] = {"original": PICTURE}
+    added: ClassVar[Collection[str]] = (
+        "differential_entropy_published",
+        "cutoff_differential",
+        "cutoff_per_image",
+        "inverse_loss",
+        "measured_depth",
+    )
+
+    def measure(self, data: Dataset, *, device: str = "cpu") -> dict[str, np.ndarray]:
+        """Return what an untrained network's cascade keeps of the images.
+
+        Args:
+            data: the point's data set.
+            device: "cpu" or "cuda".
+
+        Returns:
+            The five curves (depth,) in float32, entropies in nats, means over the test images where
+            a measure is per image; `cutoff` (), the published one, `cutoff_per_image` (image,), of
+            each test image's own curve, and `cutoff_differential` (), of the published differential
+            entropy, in int32, 1-based, -1 where a curve has no usable end; `example` (6, channels,
+            height, width) in uint8, one test image as it comes back from `shown_depths`;
+            `original`, that image; `inverse_loss` (depth,) in float32, of each inverse's fit; and
+            `measured_depth` (), down to which the cascade was fitted.
+        """
+        train = data.floats("train", device=device)[: self.train_images]
+        test = data.floats("test", device=device)[: self.test_images]
+        network = untrained(self, data.image_shape, len(data.classes)).to(device)
+        cascade = fitted(self, network, train)
+        beyond_stem = range(network.stem + 1, cascade.depth + 1)
+        pictures = cascade.reconstruct(test, levels=beyond_stem)
+        # below the level where a fit ended, all images have come back as one, and stay one
+        skipped = self.depth - len(pictures)
+        pictures = torch.cat([pictures, pictures[-1:].expand(skipped, *pictures.shape[1:])])
+        losses = np.full(self.depth, np.nan, np.float32)
+        losses[: cascade.depth - network.stem] = cascade.losses[network.stem :]
+        shown = pictures[[level - 1 for level in shown_depths(self.depth)], 0]
+        return {
+            **_curves(test, pictures, mean=train.mean(0), rtol=self.rtol),
+            "inverse_loss": losses,
+            "measured_depth": np.int32(cascade.depth - network.stem),
+            "example": _as_bytes(shown),
+            "original": _as_bytes(test[0]),
+        }
+
+    def computed_with(self, device: str) -> dict[str, str]:
+        if self.solver != "ridge":
+            return {}
+        return {"arithmetic": arithmetic_of(torch.zeros(0, device=device), self.resolution)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeSweep(_CascadeExperiment, Sweep):
+    """Cascades: every variance with every seed."""
+
+    point: ClassVar[type[Point]] = CascadePoint
+
+    def coordinates(self) -> dict[str, np.ndarray]:
+        return {**super().coordinates(), "shown_depth": np.array(shown_depths(self.depth))}
+
+
+def fitted(point: CascadePoint, network: Network, train: torch.Tensor) -> Cascade:
+    """The network's cascade, fitted to these images as the point says."""
+    return Cascade.for_network(network, train[:1]).fit(
+        train,
+        solver=point.solver,
+        seed=point.seed,
+        resolution=point.resolution,
+        steps=point.steps or None,
+        batch_size=point.batch_size,
+        precision=point.precision,
+        until=point.until,
+    )
+
+
+def _curves(
+    test: torch.Tensor, pictures: torch.Tensor, *, mean: torch.Tensor, rtol: float
+) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        # a collapsed batch can sum to nothing; the NaN that says so goes into the curve
+        warnings.simplefilter("ignore", RuntimeWarning)
+        relative = measures.relative_entropy(test, pictures)
+        published = measures.differential_entropy_published(pictures)
+        curves = {
+            "relative_entropy": relative.mean(1),
+            "differential_entropy": measures.differential_entropy(pictures),
+            "differential_entropy_published": published,
+            "gram_entropy": measures.gram_entropy(pictures),
+            "r_squared": measures.r_squared(test, pictures, mean=mean),
+        }
+        cutoff = measures.cutoff(relative, rtol=rtol)
+        per_image = measures.cutoffs(relative, rtol=rtol).cpu().numpy().astype(np.int32)
+        # not `cutoff`, which refuses a curve with a NaN: that is no reason to lose the point
+        (differential,) = measures.cutoffs(published[:, None], rtol=rtol).tolist()
+    as_arrays = {name: curve.cpu().numpy().astype(np.float32) for name, curve in curves.items()}
+    return {
+        **as_arrays,
+        "cutoff": np.int32(cutoff),
+        "cutoff_differential": np.int32(differential),
+        "cutoff_per_image": per_image,
+    }
+
+
+def shown_depths(depth: int) -> list[int]:
+    """The depths, 1-based and at most six, at which an example is kept for the figures."""
+    return sorted({1, *(max(1, round(depth * part)) for part in (0.1, 0.25, 0.5, 0.75, 1.0))})
+
+
+def _as_bytes(images: torch.Tensor) -> np.ndarray:
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()

@@ -1,0 +1,1 @@
+"""Which networks train, and whether the cascade knew."""

@@ -1,0 +1,47 @@
+"""The paper's networks, cut into the stages that a cascade inverts, and their initialisation."""
+
+from paperlib.networks.convolutional import cnn, resnet
+from paperlib.networks.fully_connected import HEAD_WIDTH, LOGIT_SCALE, mlp, residual_mlp
+from paperlib.networks.initialisation import LARGEST_VARIANCE, initialise, untrained
+from paperlib.networks.network import (
+    DEEPEST,
+    WIDEST,
+    Erf,
+    Network,
+    Normalise,
+    ResidualBlock,
+    Scale,
+    activation_module,
+)
+from paperlib.networks.vgg import (
+    IMAGENET_DEVIATION,
+    IMAGENET_MEAN,
+    VGG_CHANNELS,
+    VGG_POOLINGS,
+    vgg16,
+)
+
+__all__ = [
+    "DEEPEST",
+    "HEAD_WIDTH",
+    "IMAGENET_DEVIATION",
+    "IMAGENET_MEAN",
+    "LARGEST_VARIANCE",
+    "LOGIT_SCALE",
+    "VGG_CHANNELS",
+    "VGG_POOLINGS",
+    "WIDEST",
+    "Erf",
+    "Network",
+    "Normalise",
+    "ResidualBlock",
+    "Scale",
+    "activation_module",
+    "cnn",
+    "initialise",
+    "mlp",
+    "residual_mlp",
+    "resnet",
+    "untrained",
+    "vgg16",
+]

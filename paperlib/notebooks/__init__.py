@@ -1,0 +1,35 @@
+"""The figure notebooks: found, described, run by papermill, and told fresh from stale."""
+
+from paperlib.notebooks.runner import (
+    CANONICAL,
+    CUSTOM,
+    FOLDERS,
+    Notebook,
+    NotebookError,
+    Parameter,
+    execute,
+    figure_path,
+    find,
+    parameters,
+    profile_parameters,
+    resolve,
+    state,
+    validated,
+)
+
+__all__ = [
+    "CANONICAL",
+    "CUSTOM",
+    "FOLDERS",
+    "Notebook",
+    "NotebookError",
+    "Parameter",
+    "execute",
+    "figure_path",
+    "find",
+    "parameters",
+    "profile_parameters",
+    "resolve",
+    "state",
+    "validated",
+]

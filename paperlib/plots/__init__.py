@@ -1,0 +1,96 @@
+"""Figures from results: a sweep's Dataset goes in, a matplotlib Figure comes out.
+
+Brighter always means more of the image. Nothing is computed here but means over seeds, depths at
+which a curve collapses, and the mean-field curves that are drawn over them.
+"""
+
+from paperlib.plots.comparison import check_comparable, resolution_calibration, solver_comparison
+from paperlib.plots.labels import (
+    describe,
+    describe_training,
+    network_of,
+    seeds_of,
+    sign,
+    solver_name,
+    solver_of,
+)
+from paperlib.plots.maps import collapse_depths, depth_lines, heat_map, heat_maps, phase_diagram
+from paperlib.plots.pictures import draw_picture
+from paperlib.plots.published import (
+    ENTROPY,
+    ENTROPY_PUBLISHED,
+    PUBLISHED_DEPTHS,
+    PUBLISHED_WALLS,
+    published_depths,
+    published_entropy,
+)
+from paperlib.plots.style import (
+    BLUE,
+    CENSORED,
+    COLLAPSE_COLOUR,
+    COLLAPSE_LABEL,
+    CUTOFF_COLOUR,
+    GREEN,
+    ORANGE,
+    PALETTE,
+    SEQUENTIAL,
+    SEQUENTIAL_REVERSED,
+    SOLVER_COLOURS,
+    STYLE,
+    VARIANCE,
+    edges,
+    legend_below,
+    mean_with_bars,
+    paper_style,
+    pixels,
+    save,
+    write_png,
+)
+from paperlib.plots.theory import draw_theory, signal_path
+
+__all__ = [
+    "BLUE",
+    "CENSORED",
+    "COLLAPSE_COLOUR",
+    "COLLAPSE_LABEL",
+    "CUTOFF_COLOUR",
+    "ENTROPY",
+    "ENTROPY_PUBLISHED",
+    "GREEN",
+    "ORANGE",
+    "PALETTE",
+    "PUBLISHED_DEPTHS",
+    "PUBLISHED_WALLS",
+    "SEQUENTIAL",
+    "SEQUENTIAL_REVERSED",
+    "SOLVER_COLOURS",
+    "STYLE",
+    "VARIANCE",
+    "check_comparable",
+    "collapse_depths",
+    "depth_lines",
+    "describe",
+    "describe_training",
+    "draw_picture",
+    "draw_theory",
+    "edges",
+    "heat_map",
+    "heat_maps",
+    "legend_below",
+    "mean_with_bars",
+    "network_of",
+    "paper_style",
+    "phase_diagram",
+    "pixels",
+    "published_depths",
+    "published_entropy",
+    "resolution_calibration",
+    "save",
+    "seeds_of",
+    "sign",
+    "signal_path",
+    "solver_comparison",
+    "solver_name",
+    "solver_of",
+    "write_png",
+]

@@ -1,0 +1,158 @@
+"""Two results beside each other: solvers, resolutions."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from paperlib.core.provenance import provenance
+from paperlib.networks.kinds import RESOLUTION, stages_of
+from paperlib.plots.labels import describe, network_of, seeds_of, sign, solver_name, solver_of
+from paperlib.plots.maps import collapse_depths, depth_lines
+from paperlib.plots.published import published_depths
+from paperlib.plots.style import (
+    COLLAPSE_LABEL,
+    SEQUENTIAL,
+    SOLVER_COLOURS,
+    VARIANCE,
+    legend_below,
+    mean_with_bars,
+    paper_style,
+)
+
+
+def solver_comparison(ridge: xr.Dataset, adam: xr.Dataset) -> Figure:
+    """A figure of the closed form against Adam: R², information over all depths, cutoff, seconds.
+
+    Args:
+        ridge, adam: results on the same data and networks; compared where their grids meet.
+
+    Raises:
+        ValueError: different data or networks, or grids that share no σ_w² and seed.
+    """
+    check_comparable(ridge, adam)
+    if (solver_name(ridge), solver_name(adam)) != ("ridge", "adam"):
+        raise ValueError(
+            "expected one result by ridge and one by adam, "
+            f"got {solver_name(ridge)} and {solver_name(adam)}"
+        )
+    depths = [r.sizes["depth"] for r in (ridge, adam)]
+    closed, trained = xr.align(ridge, adam, join="inner", exclude=("shown_depth",))
+    if not closed.sizes["sigma_w2"] * closed.sizes["seed"]:
+        raise ValueError("the two results share no sigma_w2 and seed; nothing to compare")
+    with paper_style():
+        figure, axes = plt.subplots(1, 4, figsize=(10.5, 3.3))
+        _scatter_r_squared(axes[0], closed, trained)
+        _information(axes[1], closed, trained)
+        _depths_compared(axes[2], {"ridge": closed, "Adam": trained}, depths)
+        per_stage = [_seconds_per_stage(r) for r in (ridge, adam)]
+        bars = axes[3].bar(["ridge", "Adam"], per_stage, color=[*SOLVER_COLOURS.values()], log=True)
+        axes[3].bar_label(bars, fmt="%.2g s", fontsize=7)
+        axes[3].set(title="Seconds per stage", ylabel="CPU seconds, one core")
+        sign(figure, f"{describe(ridge)}  ·  against  ·  {solver_of(adam)}", adam)
+    return figure
+
+
+def resolution_calibration(calibration: xr.Dataset, adam: xr.Dataset) -> Figure:
+    """A figure of the depth at which R² collapses against the resolution λ.
+
+    Args:
+        calibration: ridge results along the dim resolution, from `run_resolutions`.
+        adam: a result by Adam, whose depths are drawn as horizontal lines; where the network is
+            the published one, the published depths are drawn too.
+
+    Raises:
+        ValueError: the two are of different data or networks.
+    """
+    check_comparable(calibration, adam)
+    depths, trained = collapse_depths(calibration), collapse_depths(adam)
+    published = published_depths(calibration)
+    with paper_style():
+        figure, axis = plt.subplots(figsize=(5.2, 3.4))
+        colours = plt.get_cmap("cividis")(np.linspace(0, 0.85, depths.sizes["sigma_w2"]))
+        for sigma_w2, colour in zip(depths.sigma_w2.values, colours, strict=True):
+            line = depths.sel(sigma_w2=sigma_w2).mean("seed")
+            axis.plot(line.resolution, line, ".-", color=colour, label=f"{sigma_w2:g}")
+            if sigma_w2 in trained.sigma_w2:
+                depth = float(trained.sel(sigma_w2=sigma_w2).mean())
+                axis.axhline(depth, color=colour, lw=0.8, ls="--")
+            if sigma_w2 in published:
+                axis.axhline(published[sigma_w2], color=colour, lw=0.8, ls=":")
+        lines = ["solid: ridge", "dashed: Adam", *(["dotted: published"] if published else [])]
+        axis.set(
+            xscale="log",
+            xlabel="resolution λ (squared activation units)",
+            ylabel=COLLAPSE_LABEL,
+            title="What the resolution does",
+        )
+        default = RESOLUTION[provenance(calibration)["config"]["architecture"]]
+        axis.axvline(default, color="0.8", lw=4, zorder=0)
+        axis.legend(title=VARIANCE + "\n" + "\n".join(lines), title_fontsize=7)
+        sign(figure, f"{network_of(calibration)}  ·  {seeds_of(calibration)}", calibration)
+    return figure
+
+
+def check_comparable(result: xr.Dataset, other: xr.Dataset) -> None:
+    """Nothing; the two results are of the same data and the same kind of network.
+
+    Raises:
+        ValueError: they are not; says in what they differ.
+    """
+    first, second = (provenance(r) for r in (result, other))
+    same = {"data": [about["data"]["checksum"][:12] for about in (first, second)]}
+    mlps = first["config"]["architecture"] == "mlp"
+    size = ("shape", "width") if mlps else ("channels",)
+    for name in ("architecture", *size, "activation", "sigma_b2"):
+        same[name] = [about["config"].get(name) for about in (first, second)]
+    different = [f"{name} ({a} and {b})" for name, (a, b) in same.items() if a != b]
+    if different:
+        raise ValueError(f"these results cannot be compared, they differ in {', '.join(different)}")
+
+
+def _scatter_r_squared(axis: Axes, closed: xr.Dataset, trained: xr.Dataset) -> None:
+    """R² by ridge over R² by Adam, one dot per network and depth, coloured by depth."""
+    depths = np.broadcast_to(closed.depth.values, closed["r_squared"].shape)
+    dots = axis.scatter(
+        trained["r_squared"], closed["r_squared"], c=depths, s=3, cmap=SEQUENTIAL, rasterized=True
+    )
+    axis.axline((0, 0), slope=1, color="0.6", lw=0.7)
+    axis.set(
+        title="R² at every depth", xlabel="Adam", ylabel="ridge", xlim=(-0.3, 1), ylim=(-0.3, 1)
+    )
+    axis.figure.colorbar(dots, ax=axis, label="depth", pad=0.02)
+
+
+def _seconds_per_stage(result: xr.Dataset) -> float:
+    """CPU seconds that one stage of a network took, on average over all that have an inverse."""
+    about = provenance(result)
+    stages = stages_of(about["config"]["architecture"], result.sizes["depth"])
+    return float(about["seconds_per_point"]) / stages
+
+
+def _depths_compared(axis: Axes, compared: Mapping[str, xr.Dataset], measured: list[int]) -> None:
+    """Nothing; draws the depths of two solvers, on the axis of the depth that both have.
+
+    Args:
+        compared: by solver, cut to the depth of both.
+        measured: the depths that their cutoffs were measured to.
+    """
+    for (name, result), depth in zip(compared.items(), measured, strict=True):
+        colour = SOLVER_COLOURS[name.lower()]
+        depth_lines(axis, result, f"{name}: collapse depth", colour)
+        cutoff = result["cutoff"].where(result["finished"] == 1).mean("seed")
+        label = f"{name}: cutoff (of {depth} stages)"
+        axis.plot(cutoff.sigma_w2, cutoff, "--", color=colour, lw=0.9, label=label)
+    deepest = min(measured)
+    axis.set(title="Depth reached", xlabel=VARIANCE, ylabel="depth", ylim=(0, 1.1 * (deepest + 1)))
+    legend_below(axis, ncols=2)
+
+
+def _information(axis: Axes, closed: xr.Dataset, trained: xr.Dataset) -> None:
+    for result, label in ((closed, "ridge"), (trained, "Adam")):
+        total = result["r_squared"].clip(min=0).sum("depth", min_count=1)
+        mean_with_bars(axis, total, label, SOLVER_COLOURS[label.lower()])
+    axis.set(title="Information kept", xlabel=VARIANCE, ylabel="Σ over depths of max(R², 0)")
+    axis.legend()

@@ -1,0 +1,36 @@
+"""What the paper says, to be compared with."""
+
+import xarray as xr
+
+from paperlib.core.provenance import provenance
+
+PUBLISHED_DEPTHS = {0.6: 16, 1.1: 38, 1.4: 87, 1.5: 120}
+PUBLISHED_WALLS = {"cnn": {30: 0.65, 50: 0.78, 100: 0.87, 400: 0.97}, "resnet": {50: 0.95}}
+# Of pictures shifted to minimum 0 first, and of pictures as they are.
+ENTROPY_PUBLISHED, ENTROPY = "differential_entropy_published", "differential_entropy"
+
+
+def published_depths(result: xr.Dataset) -> dict[float, int]:
+    """The published depth by σ_w² where a result is of the published network, else nothing.
+
+    Read off the figure of arXiv:2406.12916: where the differential entropy crosses -13.
+    """
+    about = provenance(result)
+    config = about["config"]
+    published = {"architecture": "mlp", "shape": "wide", "width": 0, "activation": "tanh"}
+    same = all(config[name] == value for name, value in published.items())
+    same = same and config["sigma_b2"] == 0.05 and about["data"]["name"] == "mnist"
+    return dict(PUBLISHED_DEPTHS) if same else {}
+
+
+def published_entropy(result: xr.Dataset) -> str:
+    """Return the name of the entropy in a result that is compared with published values.
+
+    The published one where every finished point has it; else this package's, of pictures that are
+    not shifted, and figures and tables say so: the two are not mixed.
+    """
+    if ENTROPY_PUBLISHED in result:
+        known = result[ENTROPY_PUBLISHED].notnull().any("depth")
+        if (known | (result["finished"] != 1)).all():
+            return ENTROPY_PUBLISHED
+    return ENTROPY

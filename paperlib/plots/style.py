@@ -1,0 +1,112 @@
+"""How every figure looks, and what is written into its files."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib import rc_params_from_file
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from paperlib.core import paths
+from paperlib.core.provenance import provenance
+from paperlib.measures import LOST
+
+STYLE = paths.style_file()
+SEQUENTIAL, SEQUENTIAL_REVERSED = "viridis", "viridis_r"
+# By value: a name such as C0 would be looked up when the figure is shown, outside of the style.
+PALETTE = rc_params_from_file(STYLE, use_default_template=False)["axes.prop_cycle"].by_key()[
+    "color"
+]
+BLUE, ORANGE, GREEN = PALETTE[:3]
+SOLVER_COLOURS = {"ridge": BLUE, "adam": ORANGE}
+COLLAPSE_COLOUR, CUTOFF_COLOUR = "#D81B60", GREEN  # the depths; red stands out of viridis
+VARIANCE = r"weight variance $\sigma_w^2$"
+COLLAPSE_LABEL, CENSORED = (
+    f"collapse depth (R² < {LOST:g})",
+    f"R² ≥ {LOST:g} down to the last stage",
+)
+
+
+@contextmanager
+def paper_style() -> Iterator[None]:
+    """Figures made inside look alike."""
+    # Jupyter's backend turns interactive when it is loaded, by the first figure. Inside the context
+    # that would be undone at its end, and no later figure of the notebook would be shown.
+    plt.draw_if_interactive()  # loads it, and does nothing else
+    with plt.style.context(STYLE):
+        yield
+
+
+def save(figure: Figure, stem: Path, *drawn: xr.Dataset) -> list[Path]:
+    """The files written: `stem`.png and `stem`.pdf, with the provenance of what is drawn inside.
+
+    The same figure of the same result gives the same bytes.
+    """
+    png, pdf = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.pdf")
+    about = write_png(figure, png, *drawn)
+    metadata = {"Title": stem.name, "Keywords": about, "CreationDate": None, "Producer": None}
+    with paper_style():
+        figure.savefig(pdf, metadata=metadata)
+    return [png, pdf]
+
+
+def write_png(figure: Figure, file: Path, *drawn: xr.Dataset) -> str:
+    """The provenance of what is drawn, in JSON, which is in the PNG's metadata as well."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    about = json.dumps([provenance(result) for result in drawn], sort_keys=True)
+    metadata = {"Title": file.stem, "Description": about, "Software": None}
+    with paper_style():
+        figure.savefig(file, metadata=metadata)
+    return about
+
+
+def edges(centres: np.ndarray) -> np.ndarray:
+    """The borders between grid values, halfway; the outermost as far as their neighbours', not
+    below 0, where neither variances nor depths are."""
+    if len(centres) == 1:
+        return np.array([max(0, centres[0] - 0.05), centres[0] + 0.05])
+    middles = (centres[:-1] + centres[1:]) / 2
+    first = max(0, 2 * centres[0] - middles[0])
+    return np.array([first, *middles, 2 * centres[-1] - middles[-1]])
+
+
+def legend_below(axis: Axes, *, ncols: int, **look: Any) -> None:
+    """Nothing; a legend below an axis whose limits are set, of what is seen inside them, once."""
+    seen: dict[str, Any] = {}
+    for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+        line = getattr(handle, "lines", [handle])[0]
+        places = line.get_transform().transform(line.get_xydata())
+        inside = axis.transAxes.inverted().transform(places)
+        if (np.abs(inside - 0.5) <= 0.5 + 1e-6).all(1).any():
+            seen.setdefault(label, handle)
+    below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "fontsize": 6}
+    below["borderaxespad"] = 5.5  # so many letters' height, for the axis' numbers and label
+    axis.legend(list(seen.values()), list(seen), ncols=ncols, **below, **look)
+
+
+def mean_with_bars(axis: Axes, values: xr.DataArray, label: str, colour: str) -> None:
+    """Nothing; draws the mean over seeds, with its standard deviation if there are several."""
+    spread = values.std("seed", ddof=1) if values.sizes["seed"] > 1 else None
+    axis.errorbar(
+        values.sigma_w2,
+        values.mean("seed"),
+        yerr=spread,
+        color=colour,
+        label=label,
+        capsize=1.5,
+        elinewidth=0.7,
+        marker=".",
+        ms=3,
+        lw=1,
+    )
+
+
+def pixels(image: xr.DataArray) -> np.ndarray:
+    """A picture (channel, row, column) as matplotlib takes it, (height, width, channels)."""
+    return image.transpose("row", "column", "channel").values

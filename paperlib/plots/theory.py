@@ -1,0 +1,103 @@
+"""Mean-field curves over a map."""
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+
+from paperlib.core.provenance import provenance
+from paperlib.meanfield import SMOOTH, correlation_depth, critical_sigma_w2, propagate
+from paperlib.networks.kinds import STEM
+from paperlib.plots.style import edges
+
+
+def draw_theory(axis: Axes, result: xr.Dataset, *, colour: str) -> None:
+    """Nothing; draws what mean field says of the network.
+
+    ξ_c and 6 ξ_c, and the critical line where it lies inside the grid; of a residual network, which
+    has no fixed point, the depth at which two images have become twice as parallel. Of
+    convolutional networks also where the closed form loses what is left of the image.
+    """
+    config = provenance(result)["config"]
+    ends = edges(result.sigma_w2.values)[[0, -1]]
+    lowest = max(ends[0], 1e-3)
+    if config["architecture"] != "resnet":
+        grid = np.linspace(lowest, ends[1], 200)
+        lengths = np.array([_mean_field(correlation_depth, config, float(s)) for s in grid])
+        axis.plot(grid, lengths, color=colour, lw=1, ls="--", label=r"$\xi_c$ (mean field)")
+        axis.plot(grid, 6 * lengths, color=colour, lw=1, label=r"$6\,\xi_c$ (mean field)")
+        critical = _mean_field(critical_sigma_w2, config)
+        if ends[0] <= critical <= ends[1]:
+            axis.axvline(critical, color=colour, lw=0.8, ls=":", label=f"critical: {critical:.2f}")
+    if config["architecture"] != "mlp" and config["activation"] in SMOOTH:
+        grid = np.linspace(lowest, ends[1], 60)
+        paths = [signal_path(float(s), result) for s in grid]
+        if config["architecture"] == "resnet":
+            halved = [_first(apart <= apart[0] / 2) for apart, _ in paths]
+            axis.plot(grid, halved, color=colour, lw=1, label="mean field: 1 − c halved")
+        if config.get("solver") == "ridge":
+            lost = [_first(signal < config["resolution"]) for _, signal in paths]
+            axis.plot(grid, lost, color=colour, lw=1.4, ls="-.", label="mean field: signal < λ")
+    axis.set_xlim(*ends)
+
+
+def signal_path(sigma_w2: float, result: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """By mean field, at the end of the stem and after each stage of a convolutional network: 1 − c
+    of two images, and the variance of what they do not share, summed over the channels.
+
+    All channels carry the same few patterns, so that their sum is what stands out of the noise. The
+    images have nothing in common at first; the stem is three ordinary layers. NaN for activations
+    whose path mean field does not follow.
+    """
+    config = provenance(result)["config"]
+    if config["activation"] not in SMOOTH:
+        nothing = np.full(result.sizes["depth"] + 1, np.nan)
+        return nothing, nothing
+    brightness = round(float(((result["original"] / 255) ** 2).mean()), 6)
+    block = config.get("block", "plain") if config["architecture"] == "resnet" else ""
+    shared = config["sigma_b2"], config["activation"]
+    squares, signals = _propagated(sigma_w2, STEM, brightness, brightness, "", *shared)
+    entering = float(squares[-1]), float(signals[-1])
+    squares, signals = _propagated(sigma_w2, result.sizes["depth"], *entering, block, *shared)
+    return signals / squares, config["channels"] * signals
+
+
+@lru_cache(maxsize=1000)
+def _propagated(
+    sigma_w2: float,
+    depth: int,
+    mean_square: float,
+    signal: float,
+    block: str,
+    sigma_b2: float,
+    activation: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`meanfield.propagate`, kept for a figure's other panels."""
+    return propagate(
+        sigma_w2,
+        sigma_b2,
+        depth=depth,
+        mean_square=mean_square,
+        signal=signal,
+        activation=activation,
+        residual=bool(block),
+        bounded=block == "published",
+    )
+
+
+def _first(true: np.ndarray) -> float:
+    """The first place where it is true, NaN where it never is."""
+    return float(true.argmax()) if true.any() else np.nan
+
+
+def _mean_field(
+    quantity: Callable[..., float], config: Mapping[str, Any], *sigma_w2: float
+) -> float:
+    """A quantity of mean field, NaN where a variance is beyond what the quadrature can reach."""
+    try:
+        return quantity(*sigma_w2, config["sigma_b2"], activation=config["activation"])
+    except ValueError:
+        return np.nan

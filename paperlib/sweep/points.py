@@ -1,0 +1,43 @@
+"""The numbers of points, alone or several as one program."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from paperlib.core.checks import device_of, instance_of
+from paperlib.core.threads import one_thread
+from paperlib.datasets import Dataset
+from paperlib.networks.experiment import Point
+from paperlib.sweep.plan import load_data
+
+
+def measure_point(
+    point: Point, *, device: str = "cpu", data: Dataset | None = None
+) -> dict[str, np.ndarray]:
+    """The numbers of one point: an untrained network's cascade, its training, or a prediction.
+
+    Args:
+        point: its settings.
+        device: "cpu" or "cuda".
+        data: the point's data set, where it is loaded already.
+
+    Returns:
+        What the point's own `measure` says.
+
+    Raises:
+        ValueError: an argument of another kind, a cascade whose activations overflow, or data that
+            it cannot take.
+    """
+    instance_of("point", point, Point)
+    device = str(device_of("device", device))
+    data = load_data(point) if data is None else instance_of("data", data, Dataset)
+    with one_thread():
+        return point.measure(data, device=device)
+
+
+def measure_together(points: Sequence[Any], *, device: str, data: Dataset) -> list[Any]:
+    """The numbers of several points, as one program where they can be."""
+    if len(points) == 1:
+        return [measure_point(points[0], device=device, data=data)]
+    return list(type(points[0]).measure_together(points, data, device=device))

@@ -1,0 +1,102 @@
+"""Sweeps that go on from what was found, and several of them beside each other."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import xarray as xr
+
+from paperlib.core.checks import checked, instance_of
+from paperlib.core.provenance import provenance, ways_together
+from paperlib.sweep.engines import Engine
+from paperlib.sweep.grid import Sweep
+from paperlib.sweep.plan import Plan, make_plan
+from paperlib.sweep.run import collect, compute, resolve_device, resolve_jobs, run_sweep
+
+
+def run_search(
+    config: Sweep,
+    *,
+    threshold: float,
+    start: float,
+    jobs: int | None = None,
+    device: str = "auto",
+) -> xr.Dataset:
+    """The published search for the trainable depth: only as much of a grid as it walks over.
+
+    At the variance nearest `start` it trains the deepest network and then ever shallower ones,
+    until one reaches the threshold; from there it goes on, at the next variance, to both sides. So
+    it finds the deepest network that trains as long as that depth falls away from `start`.
+
+    Args:
+        config: a grid with an axis of depths, whose points have an accuracy.
+        threshold: accuracy from which a network counts as trained, above 0 and at most 1.
+        start: σ_w² that the search begins at.
+        jobs, device: as in `run_sweep`; seeds and sides run side by side.
+
+    Returns:
+        As `run_sweep`, `finished` 0 where the search did not go.
+
+    Raises:
+        ValueError: another grid, a threshold out of range; and as `run_sweep`.
+
+    Source: arXiv:2406.12916 (start 1.7, depths 150, 145, …, threshold 0.4).
+    """
+    instance_of("config", config, Sweep)
+    if "depth" not in config.axes or "accuracy" not in config.point.fields:
+        raise ValueError(f"config must be a grid of trainings, got a {type(config).__name__}")
+    threshold = checked("threshold", threshold, float, above=0, high=1)
+    start = checked("start", start, float)
+    device = resolve_device(device)
+    plan = make_plan(config, None)
+    nearest = min(config.sigma_w2, key=lambda sigma_w2: abs(sigma_w2 - start))
+    below = sorted((s for s in config.sigma_w2 if s <= nearest), reverse=True)
+    above = sorted(s for s in config.sigma_w2 if s >= nearest)
+    walks = [_walk(plan, side, seed, threshold) for side in (below, above) for seed in config.seeds]
+    visited: set[Any] = set()
+    with Engine(jobs=resolve_jobs(jobs, device)) as engine:
+        while wanted := {point for walk in walks if (point := next(walk, None))}:
+            compute(plan, wanted, engine, device)
+            visited |= wanted
+    return collect(plan, visited)
+
+
+def _walk(plan: Plan, variances: Sequence[float], seed: int, threshold: float) -> Iterator[Any]:
+    """The points of one side of a search; each is finished before the next is asked for."""
+    points = {(p.sigma_w2, p.depth): p for p in plan.config.points() if p.seed == seed}
+    depths = sorted({depth for _, depth in points}, reverse=True)
+    for sigma_w2 in variances:
+        for depth in list(depths):
+            point = points[sigma_w2, depth]
+            yield point
+            if plan.finished[point]["accuracy"] >= threshold or len(depths) == 1:
+                break
+            depths.remove(depth)  # nor does it train further away
+
+
+def run_resolutions(
+    configs: Sequence[Any], *, jobs: int | None = None, device: str = "auto"
+) -> xr.Dataset:
+    """The measures of ridge sweeps that differ in their resolution, along a dim of that name.
+
+    Raises:
+        ValueError: no sweeps, or one whose solver is not ridge.
+    """
+    solvers = [getattr(config, "solver", None) for config in configs]
+    if set(solvers) != {"ridge"}:
+        raise ValueError(f"expected sweeps by ridge, got {solvers}")
+    finished = [run_sweep(config, jobs=jobs, device=device) for config in configs]
+    values = [config.resolution for config in configs]
+    measured = [name for name in (*configs[0].point.fields, "finished") if name != "example"]
+    varying = [name for name in measured if all(name in result for result in finished)]
+    together = xr.concat(
+        [result[varying] for result in finished],
+        dim=xr.DataArray(values, dims="resolution", name="resolution"),
+        combine_attrs="override",
+    )
+    told = [provenance(result) for result in finished]
+    about = dict(told[0])
+    about["config"] = {**about["config"], "resolution": values}
+    about["computed"] = ways_together(way for one in told for way in one["computed"])
+    about["finished_at"] = max(one["finished_at"] for one in told)
+    return together.assign_attrs(provenance=json.dumps(about, sort_keys=True))
