@@ -15,16 +15,19 @@ BOOK := .venv/.installed-book
 CACHES := .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 .DEFAULT_GOAL := help
-.PHONY: help figures paper reference test test-fast lint check book lab clean
+.PHONY: help figures instruments paper reference test test-fast lint check book lab clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
 
-figures: $(INSTALLED) ## every figure with quick settings, always computed, into figures/quick/
-	$(BIN)/paperlib run --profile quick --force $(ARGS)
+figures: $(INSTALLED) ## every figure of 00 to 09 with quick settings, always computed, into figures/quick/
+	$(BIN)/paperlib run --profile quick --force figures $(ARGS)
+
+instruments: $(INSTALLED) ## the figures of the instruments' notebooks, 10 and on, with quick settings
+	$(BIN)/paperlib run --profile quick --force instruments $(ARGS)
 
 paper: $(INSTALLED) ## every figure with the published settings (months on two cores); finished points are reused
-	$(BIN)/paperlib run --profile paper $(ARGS)
+	$(BIN)/paperlib run --profile paper figures $(ARGS)
 
 reference: $(INSTALLED) ## canonical figures and committed notebooks, drawn anew from data/reference/
 	$(BIN)/paperlib run --profile reference --force --save $(ARGS)
