@@ -510,16 +510,16 @@ def test_points_computed_anew_stand_beside_the_shipped_ones() -> None:
 # -- the probe
 
 
-def probed(accuracies: dict[str, float], *, gain: float = 4.0, kept: float = 0.6) -> str:
+def probed(accuracies: dict[str, float], *, gain: float = 4.0, lost: bool = True) -> str:
     import pandas as pd
 
     rows = {0.5: [0.1, 0.0, 2, "ordered"], 2.0: [1.6, math_nan(), "overflows", "none"]}
     columns = ["σ_w²", "R² before the head", "lost from stage", "phase"]
     suggestion = SimpleNamespace(
-        gain=gain, factor=gain**0.5, sigma_w2=1.4, report=report([0.9, kept]),
+        gain=gain, factor=gain**0.5, sigma_w2=1.4, report=report([0.9, 0.6]),
         table=pd.DataFrame.from_dict(rows, orient="index", columns=columns),
     )  # fmt: skip
-    found = report([0.9, 0.01, 0.0], correlation=[0.5, 0.9, 0.999])
+    found = report([0.9, 0.01, 0.0 if lost else 0.5], correlation=[0.5, 0.9, 0.999])
     return findings_probe.probe(
         found, suggestion, accuracies, {"Mine": report([0.9, 0.8])},
         data="digits", classes=10, steps=30, pictures="patches",
@@ -543,5 +543,9 @@ def test_the_probe_says_where_the_input_is_lost_and_what_saved_it() -> None:
 
 def test_the_probe_claims_no_rescue_where_there_was_none() -> None:
     assert "not needed" in probed({"as it was": 0.9, "suggested": 0.92})
+    assert "did not help" in probed({"as it was": 0.9, "suggested": 0.2})
+    alive = probed({"as it was": 0.11, "suggested": 0.92}, lost=False)
+    assert "as the probe said" not in alive
+    assert "saw nothing lost" in alive
     assert "Neither has learnt anything" in probed({"as it was": 0.1, "suggested": 0.11})
     assert "No other variance is better" in probed({"as it was": 0.1, "suggested": 0.1}, gain=1.0)

@@ -67,11 +67,11 @@ def _shown(result: xr.Dataset, kind: str) -> str:
     at = result.sel(state="trained", shown=kind)
     seen = verdicts(result).loc[kind]
     changes = "; ".join(
-        f"the {_plural(judge)}: {_journey(seen.loc[judge])}" for judge in _judges(result)
+        f"by the {_plural(judge)}: {_journey(seen.loc[judge])}" for judge in _judges(result)
     )
     left = at.r_squared.isel(level=[1, -1]).values
     return (
-        f"**The {kind} image** (#{int(at.number)}, class {name}). {changes}. R² is "
+        f"**The {kind} image** (#{int(at.number)}, class {name}). Seen {changes}. R² is "
         f"{number(float(left[0]))} at stage 1 and {number(float(left[1]))} at stage "
         f"{int(result.level[-1])}."
     )

@@ -39,7 +39,7 @@ def probe(
         f"SGD, one seed.",
         _lost(report),
         _saved(suggestion),
-        _trained(accuracies, classes, steps),
+        _trained(accuracies, classes, steps, told=bool(report.cutoff)),
         _others(reports, pictures),
         "**Against the paper: nothing is compared.** It has no such models. Its claim is that what "
         "an untrained network has lost cannot be learnt from.",
@@ -88,16 +88,20 @@ def _around(suggestion: Suggestion) -> str:
     return f"Of the factors tried, {said[0]}; {said[1]}."
 
 
-def _trained(accuracies: Mapping[str, float], classes: int, steps: int) -> str:
+def _trained(accuracies: Mapping[str, float], classes: int, steps: int, *, told: bool) -> str:
+    """How well the networks train; `told`: the probe saw the first one lose its input."""
     chance = 1 / classes
     rows = [[name, percent(accuracy)] for name, accuracy in accuracies.items()]
     first, last = (list(accuracies.values())[place] for place in (0, -1))
-    if last < chance + 0.1 * (1 - chance):
-        verdict = "Neither has learnt anything yet." if first < last + 0.05 else ""
+    if max(first, last) < chance + 0.1 * (1 - chance):
+        verdict = "Neither has learnt anything yet."
+    elif first > last:
+        verdict = "Rescaling did not help: the network learns better as it was."
     elif first >= chance + 0.5 * (last - chance):
         verdict = "Both learn; rescaling was not needed for that."
     else:
-        verdict = "The rescaled network learns and the other does not, as the probe said."
+        verdict = "The rescaled network learns and the other does not"
+        verdict += ", as the probe said." if told else ", though the probe saw nothing lost in it."
     return paragraphs(
         f"**Does it hold?** After {counted(steps, 'step')}; guessing gives "
         f"{percent(chance)}. {verdict}".rstrip(),
