@@ -320,7 +320,7 @@ class Cascade:
         return self.from_activation(target, self.depth)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Nothing; writes the fitted inverses to a .safetensors file, complete or not at all.
+        """Write the fitted inverses to a .safetensors file, complete or not at all.
 
         Raises:
             ValueError: no fit yet.

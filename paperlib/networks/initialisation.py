@@ -42,7 +42,7 @@ def untrained(
 
 @torch.no_grad()
 def initialise(network: nn.Module, *, sigma_w2: float, sigma_b2: float, seed: int) -> None:
-    """Nothing; draws every weight and bias anew, in place: N(0, sigma_w2/fan_in), N(0, sigma_b2).
+    """Draw every weight and bias anew, in place: N(0, sigma_w2/fan_in), N(0, sigma_b2).
 
     The numbers are drawn on the CPU in float32, so that a network is the same on every device.
 

@@ -110,7 +110,7 @@ def checked_shape(image_shape: Any) -> tuple[int, int, int]:
 
 
 def check_memory(names: str, weights: Iterable[int]) -> None:
-    """Nothing; a ValueError where so many weights, in float32, are more than this machine holds."""
+    """Raise a ValueError where so many weights, in float32, exceed this machine's memory."""
     needed = 4 * sum(weights)
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > memory:

@@ -137,7 +137,7 @@ def _classes_of(state: dict[str, Tensor], layers: int) -> int:
 
 
 def _draw_vgg(model: nn.Module, seed: int) -> None:
-    """Nothing; gives a model without numbers those of weights="random", in place."""
+    """Fill a model on the meta device with the numbers of weights="random", in place."""
     model.to_empty(device="cpu")
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):

@@ -276,7 +276,7 @@ def _made_from(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run(name: str, values: Mapping[str, Any], target: Path) -> None:
-    """Nothing; the executed notebook is `target`, and what it was made from is noted beside it."""
+    """Run a notebook into `target`, and note beside it what it was made from."""
     made_from = _made_from(name, values)
     begin = time.monotonic()
     print(f"{name}: running", flush=True)
@@ -295,7 +295,7 @@ def _run(name: str, values: Mapping[str, Any], target: Path) -> None:
 
 
 def _papermill(name: str, values: Mapping[str, Any], target: Path) -> None:
-    """Nothing; `target` appears when every cell has run, else `<name>.failed.ipynb` beside it."""
+    """Run every cell into `target`; write `<name>.failed.ipynb` beside it if one fails."""
     import papermill
     from nbclient.exceptions import DeadKernelError
 
@@ -353,7 +353,7 @@ def _this_interpreter() -> Any:
 
 
 def _commit(name: str, executed: Path) -> None:
-    """Nothing; the executed notebook replaces the one in notebooks/, less what papermill noted.
+    """Replace the notebook in notebooks/ by the executed one, without papermill's notes.
 
     Raises:
         ValueError: an output names a folder of this machine.

@@ -96,7 +96,7 @@ def resolution_calibration(calibration: xr.Dataset, adam: xr.Dataset) -> Figure:
 
 
 def check_comparable(result: xr.Dataset, other: xr.Dataset) -> None:
-    """Nothing; the two results are of the same data and the same kind of network.
+    """Check that two results are of the same data and the same kind of network.
 
     Raises:
         ValueError: they are not; says in what they differ.
@@ -133,7 +133,7 @@ def _seconds_per_stage(result: xr.Dataset) -> float:
 
 
 def _depths_compared(axis: Axes, compared: Mapping[str, xr.Dataset], measured: list[int]) -> None:
-    """Nothing; draws the depths of two solvers, on the axis of the depth that both have.
+    """Draw the depths of two solvers, over the depth that both have.
 
     Args:
         compared: by solver, cut to the depth of both.

@@ -48,7 +48,7 @@ def seeds_of(result: xr.Dataset) -> str:
 
 
 def sign(figure: Figure, title: str, result: xr.Dataset) -> None:
-    """Nothing; a title, and in small print what the result was computed with."""
+    """Draw a title, and below it in small print what the result was computed with."""
     about = provenance(result)
     commits = ", ".join(sorted({way["commit"] for way in about["computed"]}))
     versions = ", ".join(sorted({way["versions"]["torch"] for way in about["computed"]}))

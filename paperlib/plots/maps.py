@@ -84,7 +84,7 @@ def _heat_maps(panel: Figure | SubFigure, result: xr.Dataset) -> None:
 
 
 def heat_map(axis: Axes, result: xr.Dataset, measure: str) -> None:
-    """Nothing; draws one measure over σ_w² × depth, mean over seeds, with mean field over it."""
+    """Draw one measure over σ_w² × depth, averaged over seeds, with mean-field curves over it."""
     title, unit, colours = _PANELS[measure][:3]
     values = result[measure].mean("seed").values.T
     lowest, highest = _limits(result, measure, values)
@@ -147,7 +147,7 @@ def collapse_depths(result: xr.Dataset) -> xr.DataArray:
 
 
 def depth_lines(axis: Axes, result: xr.Dataset, label: str, colour: str) -> None:
-    """Nothing; draws the collapse depth of R², triangles where none was seen."""
+    """Draw the collapse depth of R²; triangles mark networks where none was seen."""
     depths = collapse_depths(result)
     mean_with_bars(axis, depths, label, colour)
     censored = (depths > result.sizes["depth"]).any("seed")

@@ -77,7 +77,7 @@ def edges(centres: np.ndarray) -> np.ndarray:
 
 
 def legend_below(axis: Axes, *, ncols: int, **look: Any) -> None:
-    """Nothing; a legend below an axis whose limits are set, of what is seen inside them, once."""
+    """Draw a legend below an axis with fixed limits: each label once, and only what is visible."""
     seen: dict[str, Any] = {}
     for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
         line = getattr(handle, "lines", [handle])[0]
@@ -91,7 +91,7 @@ def legend_below(axis: Axes, *, ncols: int, **look: Any) -> None:
 
 
 def mean_with_bars(axis: Axes, values: xr.DataArray, label: str, colour: str) -> None:
-    """Nothing; draws the mean over seeds, with its standard deviation if there are several."""
+    """Draw the mean over seeds, with its standard deviation if there are several."""
     spread = values.std("seed", ddof=1) if values.sizes["seed"] > 1 else None
     axis.errorbar(
         values.sigma_w2,

@@ -15,7 +15,7 @@ from paperlib.plots.style import edges
 
 
 def draw_theory(axis: Axes, result: xr.Dataset, *, colour: str) -> None:
-    """Nothing; draws what mean field says of the network.
+    """Draw the mean-field predictions for the network.
 
     ξ_c and 6 ξ_c, and the critical line where it lies inside the grid; of a residual network, which
     has no fixed point, the depth at which two images have become twice as parallel. Of

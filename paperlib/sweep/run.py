@@ -129,7 +129,7 @@ def _is_empty(field: np.ndarray) -> bool:
 
 
 def compute(plan: Plan, wanted: Iterable[Any], engine: Engine, device: str) -> None:
-    """Nothing; the plan has the numbers of the wanted points that it lacked.
+    """Measure the wanted points that the plan lacks, and add their numbers to it.
 
     Raises:
         OSError: the folder of points cannot be written.

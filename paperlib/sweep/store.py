@@ -26,7 +26,7 @@ ABOUT = "about"  # beside them: settings and stamp, in JSON
 
 
 def save_result(result: xr.Dataset, path: Path) -> None:
-    """Nothing; writes one NetCDF file, complete or not at all, and its digest in SHA256SUMS."""
+    """Write one NetCDF file, complete or not at all, and its digest in SHA256SUMS."""
     packed = {name: {"zlib": True, "complevel": 9} for name, v in result.items() if v.ndim > 2}
     with _without_cluster():
         content = bytes(result.to_netcdf(None, engine="h5netcdf", encoding=packed))
@@ -94,7 +94,7 @@ def _vouched(file: Path, sums: Path) -> tuple[bytes, bool]:
 
 
 def write_point(file: Path, about: Mapping[str, Any], arrays: Point) -> None:
-    """Nothing; a point file holds its arrays, what is told about them, and the digest of both."""
+    """Write a point's file: its arrays, their description and the digest of both."""
     content = {**arrays, ABOUT: np.array(json.dumps(about, sort_keys=True))}
     stored: dict[str, Any] = {**content, "digest": np.array(_content_digest(content))}
     buffer = io.BytesIO()

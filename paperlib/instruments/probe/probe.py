@@ -142,7 +142,7 @@ class _Work:
         return int(min(BATCH, max(2, self.memory / 2 / (4 * max(1, numbers / 2)))))
 
     def look(self) -> None:
-        """Nothing; finds the stages, and how much of each can be kept."""
+        """Find the stages, and how many numbers of each fit into memory."""
         two, three = (self.inputs.part(0, count) for count in (2, 3))
         source = self.inputs.source_of(two)
         self.stages = stages_of(self.model, self.run, (two, three), source, self.layers)
@@ -275,7 +275,7 @@ class _Work:
         return {number: torch.cat(found) for number, found in parts.items()}
 
     def _visit(self, group: Sequence[int], values: Any, take: Any) -> None:
-        """Nothing; `take` is given the activations (n, *shape) at each of some stages."""
+        """Pass the activations (n, *shape) at each of some stages to `take`."""
         wanted: dict[tuple[str, int], list[int]] = {}
         for number in group:
             stage = self.stages[number]
