@@ -57,7 +57,13 @@ def _digests(sums: Path) -> dict[str, str]:
 
 
 def load_result(path: str | os.PathLike[str]) -> xr.Dataset:
-    """A result that `save_result` wrote; a bare name is looked up in data/reference/.
+    """Load a result that `save_result` wrote; a bare name is looked up in data/reference/.
+
+    Example:
+        >>> from paperlib import load_result
+        >>> result = load_result("mnist_mlp_adam.nc")
+        >>> result["r_squared"].dims
+        ('sigma_w2', 'seed', 'depth')
 
     Raises:
         FileNotFoundError: no such file.
