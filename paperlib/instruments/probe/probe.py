@@ -50,11 +50,23 @@ def probe(
     batch_norm: str = "auto",
     memory: float = 2**30,
 ) -> Report:
-    """A report on how much of its input a model still holds at each of its stages.
+    """Report how much of its input a model still holds at each of its stages.
 
     R² of a stage is the fraction of held-out images that an affine cascade brings back from there:
     a lower bound on what the activation holds, and on large activations of less than all of it: see
     `levels`. The model is run in evaluation mode, without gradients, and is left exactly as it was.
+
+    Example:
+        >>> import torch
+        >>> from paperlib import initialise, probe
+        >>> from torch import nn
+        >>> layers = [layer for _ in range(4) for layer in (nn.Linear(16, 16), nn.Tanh())]
+        >>> model = nn.Sequential(nn.Flatten(), *layers)
+        >>> initialise(model, sigma_w2=0.01, sigma_b2=1.0, seed=0)  # hardly looks at its input
+        >>> images = torch.rand(100, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+        >>> report = probe(model, images)
+        >>> report.phase, report.cutoff
+        ('ordered', '4')
 
     Args:
         model: any module; a compiled one is looked at as it was before.
