@@ -53,12 +53,12 @@ class Parameter:
 
 
 def find() -> list[Notebook]:
-    """The checkout's notebooks, in order."""
+    """Return the checkout's notebooks, in order."""
     return [_described(path) for path in sorted(_folder().glob("[0-9][0-9]_*.ipynb"))]
 
 
 def resolve(name: str) -> str:
-    """The full name of the notebook called `name`, or of the only one that begins so ("01", "1").
+    """Return the full name of a notebook: of `name`, or of the only one that begins so ("01", "1").
 
     Raises:
         ValueError: no notebook, or more than one.
@@ -76,7 +76,7 @@ def resolve(name: str) -> str:
 
 
 def parameters(name: str) -> dict[str, Parameter]:
-    """The parameters of a notebook by name, as `papermill --help-notebook` understands them.
+    """Return a notebook's parameters by name, as `papermill --help-notebook` understands them.
 
     Raises:
         FileNotFoundError: no such notebook.
@@ -89,7 +89,7 @@ def parameters(name: str) -> dict[str, Parameter]:
 
 
 def profile_parameters(name: str, profile: str) -> dict[str, Any]:
-    """The values that a profile gives to a notebook's parameters, as written in its YAML.
+    """Return the values that a profile gives to a notebook's parameters, as written in its YAML.
 
     Raises:
         ValueError: an unknown profile, or a file that is no flat mapping.
@@ -110,7 +110,7 @@ def profile_parameters(name: str, profile: str) -> dict[str, Any]:
 
 
 def validated(name: str, profile: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Every parameter of a run: the notebook's defaults, the profile's values, then `overrides`.
+    """Check a run's parameters: the notebook's defaults, the profile's values, then `overrides`.
 
     The notebook's metadata names its configuration (`"paperlib": {"config": "PhaseDiagram"}`), a
     class of paperlib.instruments that checks names, types and ranges here, before a kernel starts.
@@ -128,7 +128,7 @@ def validated(name: str, profile: str, overrides: Mapping[str, Any]) -> dict[str
 
 
 def figure_path(name: str, parameters: Mapping[str, Any]) -> Path:
-    """Where a run with these parameters saves its figure: the path without its ending."""
+    """Return where a run with these parameters saves its figure: the path without its ending."""
     folder = _folder_of_run(name, parameters)
     return paths.figures_folder(None if folder in CANONICAL else folder) / name
 
@@ -142,7 +142,7 @@ def execute(
     force: bool = False,
     save: bool = False,
 ) -> Path:
-    """The executed notebook, in figures/<folder of the run>/; its figure lies where it saved it.
+    """Run a notebook into figures/<folder of the run>/, and return the path of the executed one.
 
     Args:
         name: the notebook.
@@ -178,7 +178,7 @@ def execute(
 
 
 def state(name: str, profile: str) -> State:
-    """Whether the figure of a notebook in a profile is fresh, stale or missing, and why.
+    """Return whether a notebook's figure in a profile is fresh, stale or missing, and why.
 
     Raises:
         ValueError, FileNotFoundError: as `validated`.
