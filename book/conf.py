@@ -105,6 +105,7 @@ def as_restructured(lines: list[str]) -> None:
         if line.startswith("    ") and not before.strip() and not heading.startswith(" "):
             made += ["::", ""]
         code = line.startswith("    ") and "::" in made
+        code = code or line.lstrip().startswith((">>>", "..."))
         parts = re.split(r"(`[^`]*`)", line)
         plain = [re.sub(r"([*|])", r"\\\1", part) if i % 2 == 0 else part
                  for i, part in enumerate(parts)]  # fmt: skip
