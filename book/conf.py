@@ -57,7 +57,7 @@ mathjax3_config = {"options": {"enableMenu": False}, "chtml": {"scale": 1}}
 
 
 def write_pages() -> None:
-    """Nothing; copies the notebooks and writes the gallery of their figures."""
+    """Copy the notebooks and write the gallery of their figures."""
     shutil.rmtree(PAGES, ignore_errors=True)
     PAGES.mkdir()
     cards = []
@@ -93,7 +93,7 @@ def card(notebook: Any, figure: Path) -> str:
 
 
 def as_restructured(lines: list[str]) -> None:
-    """Nothing; makes a plain-text docstring into reStructuredText, in place.
+    """Turn a plain-text docstring into reStructuredText, in place.
 
     Stars and bars stand for themselves outside of `code`, and a block that is indented without a
     section's heading above it is code.
@@ -105,6 +105,7 @@ def as_restructured(lines: list[str]) -> None:
         if line.startswith("    ") and not before.strip() and not heading.startswith(" "):
             made += ["::", ""]
         code = line.startswith("    ") and "::" in made
+        code = code or line.lstrip().startswith((">>>", "..."))
         parts = re.split(r"(`[^`]*`)", line)
         plain = [re.sub(r"([*|])", r"\\\1", part) if i % 2 == 0 else part
                  for i, part in enumerate(parts)]  # fmt: skip
@@ -127,7 +128,7 @@ def setup(app: Any) -> None:
 
 
 def copy_mathjax(app: Any, error: Exception | None) -> None:
-    """Nothing; MathJax and its fonts, of the package `sphinx-mathjax-offline`, into the book."""
+    """Copy MathJax and its fonts from the package `sphinx-mathjax-offline` into the book."""
     if error:
         return
     package = importlib.import_module("sphinx-mathjax-offline").__file__

@@ -278,7 +278,7 @@ def _add_parameters(command: argparse.ArgumentParser, meaning: str) -> None:
 
 
 def _add_probe(commands: Any) -> None:
-    """Nothing; adds the command that looks into any model."""
+    """Add the command that looks into any model."""
     probe = commands.add_parser(
         "probe", help="at which layer of any PyTorch model its input is lost"
     )

@@ -32,9 +32,18 @@ ROUNDING = 1e-12
 
 
 def relative_entropy(reference: Values, reconstruction: Values) -> Tensor:
-    """Relative entropy D(reference ‖ reconstruction) of each image, in nats.
+    """Return the relative entropy D(reference ‖ reconstruction) of each image, in nats.
 
     Each image is shifted to minimum 0, lifted by 1e-12 and normalised to sum 1.
+
+    Example:
+        >>> import torch
+        >>> from paperlib import relative_entropy
+        >>> images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        >>> relative_entropy(images, images).tolist()
+        [0.0, 0.0, 0.0]
+        >>> bool((relative_entropy(images, images.flip(-1)) > 0).all())
+        True
 
     Args:
         reference: (batch, *image).
@@ -55,12 +64,22 @@ def relative_entropy(reference: Values, reconstruction: Values) -> Tensor:
 
 
 def differential_entropy(images: Values) -> Tensor:
-    """Differential entropy per pixel of a batch of images, in nats: −19.3 where all are the same.
+    """Return the differential entropy per pixel of a batch, in nats: −19.3 where all images agree.
 
     Each image is divided by its sum; then the mean over pixels of ½ ln(2πe) + ln(max(std, 1e-9)),
     with the standard deviation (n−1) over the batch. NaN where an image's sum is not positive
     (<= 1e-6 Σ|x|). It is not the number of the published figures, see
     `differential_entropy_published`.
+
+    Example:
+        >>> import torch
+        >>> from paperlib import differential_entropy
+        >>> images = torch.rand(50, 64, generator=torch.Generator().manual_seed(0))
+        >>> collapsed = images[:1].expand(50, 64)  # 50 times the same image
+        >>> round(float(differential_entropy(collapsed)), 1)
+        -19.3
+        >>> bool(differential_entropy(images) > differential_entropy(collapsed))
+        True
 
     Args:
         images: (batch, pixels), (levels, batch, pixels), (batch, channels, height, width) or
@@ -87,6 +106,15 @@ def differential_entropy_published(images: Values) -> Tensor:
     authors' scripts measure the relative entropy first, which shifts the images in place. An
     image's brightness and contrast do not count, and one of negative sum has a value too.
 
+    Example:
+        >>> import torch
+        >>> from paperlib import differential_entropy_published
+        >>> images = torch.rand(50, 64, generator=torch.Generator().manual_seed(0))
+        >>> dimmed = 0.5 * images + 0.2
+        >>> pair = differential_entropy_published(torch.stack([images, dimmed]))
+        >>> bool(pair[0].isclose(pair[1]))
+        True
+
     Args:
         images: (batch, pixels), (levels, batch, pixels), (batch, channels, height, width) or
             (levels, batch, channels, height, width), told apart by their number of axes.
@@ -105,10 +133,19 @@ def differential_entropy_published(images: Values) -> Tensor:
 
 
 def gram_entropy(images: Values) -> Tensor:
-    """Von Neumann entropy of a batch's Gram matrix, in units of ln(batch): 0 same, 1 orthogonal.
+    """Return the von Neumann entropy of a batch's Gram matrix in units of ln(batch), from 0 to 1.
 
     Rows are centred and normalised, G = AAᵀ/batch, S = −Tr(G ln G)/ln(batch). A constant image has
     no direction: its row stays zero and adds nothing.
+
+    Example:
+        >>> import torch
+        >>> from paperlib import gram_entropy
+        >>> orthogonal = torch.tensor([[1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 1.0, -1.0]])
+        >>> round(float(gram_entropy(orthogonal)), 6)
+        1.0
+        >>> round(float(gram_entropy(orthogonal[[0, 0]])), 6)  # twice the same image
+        0.0
 
     Args:
         images: (batch, pixels), (levels, batch, pixels), (batch, channels, height, width) or
@@ -131,9 +168,17 @@ def gram_entropy(images: Values) -> Tensor:
 
 
 def r_squared(reference: Values, reconstruction: Values, *, mean: Values | None = None) -> Tensor:
-    """R², the fraction of the images that survives: 1 perfect, 0 no better than the mean image.
+    """Return R², the fraction of the images that survives: 1 perfect, 0 no better than the mean.
 
     1 − MSE / mean squared distance of the reference to `mean`, over all images and pixels.
+
+    Example:
+        >>> import torch
+        >>> from paperlib import r_squared
+        >>> images = torch.rand(50, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        >>> faded = 0.5 * (images + images.mean(0))  # halfway to the mean image
+        >>> round(float(r_squared(images, images)), 6), round(float(r_squared(images, faded)), 6)
+        (1.0, 0.75)
 
     Args:
         reference: (batch, *image).
@@ -159,9 +204,16 @@ def r_squared(reference: Values, reconstruction: Values, *, mean: Values | None 
 
 
 def collapse_depth(curve: Values, *, threshold: float = LOST) -> int:
-    """First depth (1-based) from which R² stays below `threshold`; depth + 1 where it never does.
+    """Return the first depth (1-based) from which R² stays below `threshold`; depth + 1 if none.
 
     NaN counts as below: a diverged reconstruction holds no image.
+
+    Example:
+        >>> from paperlib import collapse_depth
+        >>> collapse_depth([0.9, 0.4, 0.01, 0.0])
+        3
+        >>> collapse_depth([0.9, 0.4])  # never lost within two stages
+        3
 
     Args:
         curve: (depth,), R² at depth 1, 2, …
@@ -179,13 +231,20 @@ def collapse_depth(curve: Values, *, threshold: float = LOST) -> int:
 
 
 def cutoff(curves: Values, *, rtol: float) -> int:
-    """Last depth (1-based) at which relative entropy still differs from its final value; 0 if none.
+    """Return the last depth (1-based) at which relative entropy differs from its end; 0 if none.
 
     Each image's curve is divided by its last value; the median over images then differs from 1 by
     more than rtol. It depends on how deep one measured: kept to compare with the publication, whose
     code counts from 0 and gives the curve's length where it is constant.
     Images with a value that is not finite, or a last value of 0, are left out with a
     RuntimeWarning.
+
+    Example:
+        >>> import torch
+        >>> from paperlib import cutoff
+        >>> curves = torch.tensor([[1.0, 1.0], [1.5, 1.6], [2.0, 2.0], [2.0, 2.0]])
+        >>> cutoff(curves, rtol=0.005)
+        2
 
     Args:
         curves: (depth, batch), relative entropy in nats; of one curve (depth,), such as that of
@@ -211,6 +270,13 @@ def cutoffs(curves: Values, *, rtol: float) -> Tensor:
     """Return the cutoff of each image's own curve: as `cutoff`, without the median over images.
 
     Counted in the same way: 1-based, 0 for a curve that nowhere differs from its last value.
+
+    Example:
+        >>> import torch
+        >>> from paperlib import cutoffs
+        >>> curves = torch.tensor([[1.0, 2.0], [1.5, 2.0], [2.0, 2.0], [2.0, 2.0]])
+        >>> cutoffs(curves, rtol=0.005).tolist()
+        [2, 0]
 
     Args:
         curves: (depth, batch), relative entropy in nats.

@@ -94,13 +94,13 @@ def start(home: Path, **options: Any) -> "subprocess.Popen[str]":
 
 
 def kill(pid: int) -> None:
-    """Nothing; kill -9, of a process that may be gone already."""
+    """Send kill -9 to a process that may be gone already."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 
 
 def main(text: str) -> None:
-    """Nothing; runs the sweep that the options describe."""
+    """Run the sweep that the options describe."""
     from functools import partial
 
     import noted_sweep  # by its name, for that is how workers import what they are sent

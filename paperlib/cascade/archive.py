@@ -29,7 +29,7 @@ def digest_of(tensors: Iterable[Tensor]) -> str:
 
 
 def write(file: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Nothing; writes a .safetensors file, complete or not at all.
+    """Write a .safetensors file, complete or not at all.
 
     Args:
         file: its path.
@@ -99,7 +99,7 @@ class Checkpoint:
         return self.finished
 
     def advance(self, stages: int) -> None:
-        """Nothing; so many more stages are finished, and their inverses written."""
+        """Write the inverses of so many more finished stages."""
         for _ in range(stages):
             inverse = self._inverses[self.finished]
             write(self._file(self.finished + 1), inverse.state_dict(), {"fit": self._fit})

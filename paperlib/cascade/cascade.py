@@ -41,8 +41,23 @@ class Cascade:
     Level l is the output of the first l stages, l = 1 … L.
     Build one with `for_network`, then `fit`.
 
-        cascade = Cascade.for_network(network, images[:1]).fit(images)
-        pictures = cascade.reconstruct(images[:10])  # (levels, 10, *image_shape)
+    Example:
+        >>> import torch
+        >>> from paperlib import Cascade, initialise, mlp
+        >>> network = mlp((1, 4, 4), depth=2, activation="linear")
+        >>> initialise(network, sigma_w2=1.0, sigma_b2=0.05, seed=0)
+        >>> images = torch.rand(100, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+        >>> cascade = Cascade.for_network(network, images[:1]).fit(images)
+        >>> cascade.depth, cascade.image_shape
+        (2, (1, 4, 4))
+        >>> tuple(cascade.reconstruct(images[:10]).shape)  # (levels, batch, *image_shape)
+        (2, 10, 1, 4, 4)
+        >>> tuple(cascade.from_channel(images[:10], 2, channel=5).shape)
+        (10, 1, 4, 4)
+        >>> activations = network.stages(images[:10])  # at level 2
+        >>> back = cascade.from_activation(activations, 2)
+        >>> bool(back.isclose(cascade.reconstruct(images[:10], levels=2)[0], atol=1e-5).all())
+        True
     """
 
     def __init__(self, stages: Sequence[nn.Module], shapes: Sequence[Sequence[int]]) -> None:
@@ -55,7 +70,7 @@ class Cascade:
     @classmethod
     @torch.no_grad()
     def for_network(cls, network: nn.Module | Iterable[nn.Module], example_images: Tensor) -> Self:
-        """An unfitted cascade; the shapes of all levels are found by one pass of the examples.
+        """Return an unfitted cascade; one pass of the examples finds the shapes of all levels.
 
         A stage may be one Linear; convolutions, poolings and paddings one after the other, or
         transposed convolutions, along one, two or three axes; what only arranges its input anew; a
@@ -236,7 +251,7 @@ class Cascade:
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, *, levels: Sequence[int] | int | None = None) -> Tensor:
-        """The images as they come back from each level, (levels, batch, *image_shape).
+        """Reconstruct the images from each level: (levels, batch, *image_shape).
 
         Args:
             images: (batch, *image_shape).
@@ -259,7 +274,7 @@ class Cascade:
 
     @torch.no_grad()
     def from_activation(self, activation: Tensor, level: int, *, to: int = 0) -> Tensor:
-        """The images (batch, *image_shape) that the cascade makes of activations at one level.
+        """Reconstruct images (batch, *image_shape) from activations at one level.
 
         Args:
             activation: (batch, *shape of that level).
@@ -280,7 +295,7 @@ class Cascade:
     def from_channel(
         self, images: Tensor, level: int, channel: int | Sequence[int], *, each: bool = False
     ) -> Tensor:
-        """The images (batch, *image_shape) that one channel of a level carries alone.
+        """Reconstruct the images (batch, *image_shape) from one channel of a level alone.
 
         Args:
             images: (batch, *image_shape).
@@ -307,7 +322,7 @@ class Cascade:
         return torch.cat(pictures) if each else pictures[0][0]
 
     def ideal_input(self, target: Tensor) -> Tensor:
-        """The images (batch, *image_shape) that the cascade makes of outputs set by hand.
+        """Return the images (batch, *image_shape) that the cascade makes of outputs set by hand.
 
         Args:
             target: (batch, *shape of the last level), e.g. 1 for one class and -1 for the others.
@@ -320,7 +335,7 @@ class Cascade:
         return self.from_activation(target, self.depth)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Nothing; writes the fitted inverses to a .safetensors file, complete or not at all.
+        """Write the fitted inverses to a .safetensors file, complete or not at all.
 
         Raises:
             ValueError: no fit yet.
@@ -339,7 +354,7 @@ class Cascade:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], network: nn.Module | Iterable[nn.Module]) -> Self:
-        """The cascade that `save` wrote, for the network it was fitted to.
+        """Load the cascade that `save` wrote, for the network it was fitted to.
 
         Args:
             path: a file written by `save`.

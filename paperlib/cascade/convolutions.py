@@ -49,7 +49,7 @@ class WindowInverse(Inverse):
         return len(self.window.kernel)
 
     def assign(self, weight: Tensor, code: Tensor, pixel: Tensor) -> None:
-        """Nothing; takes the solution as its own, with the offsets that map mean to mean.
+        """Set the weights to the solution, with the offsets that map mean to mean.
 
         Args:
             weight: (numbers in a block, numbers in the neighbourhood that it is read from).
@@ -58,7 +58,7 @@ class WindowInverse(Inverse):
         raise NotImplementedError
 
     def solve(self, samples: Samples, moments: Moments) -> None:
-        """Nothing; takes the regression of blocks of pixels on neighbourhoods of outputs.
+        """Fit the regression of blocks of pixels on neighbourhoods of outputs.
 
         Its samples are 20,000 pairs of an image and a block, or all that there are, the same at
         every call. Only they outlast their chunk. See `Inverse.solve`.
@@ -219,7 +219,7 @@ class ConvolutionInverse(WindowInverse):
 
     @torch.no_grad()
     def assign(self, weight: Tensor, code: Tensor, pixel: Tensor) -> None:
-        """Nothing; takes the solution as its own, see `WindowInverse.assign`."""
+        """Set the weights to the solution, see `WindowInverse.assign`."""
         kernel, stride, axes = self.window.kernel, self.window.stride, self.axes
         features, channels = self.transposed.weight.shape[:2]
         reach = [k // s for k, s in zip(kernel, stride, strict=True)]
@@ -299,7 +299,7 @@ class CircularInverse(Inverse):
         return _filtered(rows, self._gain().conj().transpose(0, 1), self.size)
 
     def solve(self, samples: Samples, moments: Moments) -> None:
-        """Nothing; takes the regression over all positions of all samples, see `Inverse.solve`.
+        """Fit the regression over all positions of all samples, see `Inverse.solve`.
 
         The samples are held: a kernel that covers the whole image is one for small images.
         """
@@ -313,7 +313,7 @@ class CircularInverse(Inverse):
 
     @torch.no_grad()
     def assign(self, gain: Tensor, code: Tensor, pixel: Tensor) -> None:
-        """Nothing; takes the solution as its own, with the offsets that map mean to mean.
+        """Set the weights to the solution, with the offsets that map mean to mean.
 
         Args:
             gain: per frequency, as `Spectra.solve` returns it.

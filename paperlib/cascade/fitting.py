@@ -300,7 +300,7 @@ def _walk(
 
 
 def _make(chunks: Iterable[Any]) -> None:
-    """Nothing; has all chunks made, for what can be held of them to be held."""
+    """Read all chunks once, so that those that fit into memory are cached."""
     for _ in chunks:
         pass
 
@@ -325,7 +325,7 @@ def _stacks(problems: Iterable[_Problem], size: int, fitted: int) -> Iterator[li
 
 
 def _train_stack(group: list[_Problem], batches: list[Tensor]) -> None:
-    """Nothing; takes every inverse of the group through all batches, together."""
+    """Train every inverse of the group on all batches, together."""
     inverses = [problem.inverse for problem in group]
     targets = torch.stack([problem.base for problem in group])
     codes = torch.stack([problem.outputs for problem in group if problem.outputs is not None])

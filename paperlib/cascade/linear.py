@@ -48,7 +48,7 @@ class Inverse(nn.Module):
         return self.activation is None
 
     def solve(self, samples: Samples, moments: Moments) -> None:
-        """Nothing; takes the ridge regression of a stage's inputs on its outputs as its weights.
+        """Fit the weights: the ridge regression of a stage's inputs on its outputs.
 
         Args:
             samples: of the stage; gone through once.
@@ -114,7 +114,7 @@ class Reshape(Inverse):
         return codes.reshape(-1, *self.input_shape)
 
     def solve(self, samples: Samples, moments: Moments) -> None:
-        """Nothing; there is nothing to solve, but the samples are gone through as always."""
+        """Read all samples, as every inverse does; there is nothing to solve."""
         for _ in samples:
             pass
 
@@ -151,7 +151,7 @@ class LinearInverse(Inverse):
         return outputs.flatten(1), self.before_activation(inputs.flatten(1))
 
     def solve(self, samples: Samples, moments: Moments) -> None:
-        """Nothing; takes the ridge regression as its own, see `Inverse.solve`."""
+        """Fit the ridge regression, see `Inverse.solve`."""
         for outputs, inputs in samples:
             for outs, ins in zip(outputs.split(CHUNK), inputs.split(CHUNK), strict=True):
                 moments.update(*self.regression(outs, ins))
@@ -190,6 +190,6 @@ class LinearInverse(Inverse):
 
     @torch.no_grad()
     def assign(self, weight: Tensor, bias: Tensor) -> None:
-        """Nothing; takes the solution of `regression`, weight (q, p) and bias (q,), as its own."""
+        """Set the weights from the solution of `regression`, weight (q, p) and bias (q,)."""
         self.linear.weight.copy_(weight)
         self.linear.bias.copy_(bias)

@@ -66,7 +66,7 @@ class Moments:
         self._kept: list[tuple[Tensor, Tensor]] = []  # chunks that are not yet multiplied
 
     def update(self, features: Tensor, targets: Tensor) -> None:
-        """Nothing; takes in a chunk of samples: features (n, p), targets (n, q)."""
+        """Add a chunk of samples: features (n, p), targets (n, q)."""
         self._kept.append((features.to(self.dtype), targets.to(self.dtype)))
         samples, width = sum(len(x) for x, _ in self._kept), features.shape[1]
         if self.count or width < WIDE or samples >= width:
@@ -115,7 +115,7 @@ class Spectra:
         self.count = 0
 
     def update(self, features: Tensor, targets: Tensor) -> None:
-        """Nothing; takes in a chunk of samples: features (n, p, h, w), targets (n, q, h, w)."""
+        """Add a chunk of samples: features (n, p, h, w), targets (n, q, h, w)."""
         x, y = (_frequencies(fields.to(self.dtype)) for fields in (features, targets))
         scatter, cross = x @ x.mH, y @ x.mH
         if self.count == 0:

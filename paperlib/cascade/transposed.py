@@ -76,7 +76,7 @@ class TransposedInverse(WindowInverse):
 
     @torch.no_grad()
     def assign(self, weight: Tensor, code: Tensor, pixel: Tensor) -> None:
-        """Nothing; takes the solution as its own, see `WindowInverse.assign`."""
+        """Set the weights to the solution, see `WindowInverse.assign`."""
         kernel = weight.view(len(weight), *self.window.kernel, -1).movedim(-1, 1)
         self.convolution.weight.copy_(kernel)
         if self.bias is not None:

@@ -52,7 +52,7 @@ def typed(name: str, value: Any, kind: type) -> Any:
 
 
 def check_limits(name: str, value: Any, limits: Mapping[str, Any]) -> None:
-    """Nothing; a ValueError where the value is out of its limits, see `checked`."""
+    """Raise a ValueError where the value is out of its limits, see `checked`."""
     if "choices" in limits and value not in limits["choices"]:
         known = ", ".join(map(str, limits["choices"]))
         meant = did_you_mean(value, map(str, limits["choices"]))

@@ -33,7 +33,7 @@ WEIGHTS = "weights"  # of pretrained networks, in the folder of data sets
 
 
 def write_whole(file: Path, content: bytes) -> None:
-    """Nothing; the file appears under its name complete or not at all."""
+    """Write a file that appears under its name complete or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     # the number of a process is another's on another machine of a cluster
     temporary = file.with_name(f"{file.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
@@ -45,7 +45,7 @@ def write_whole(file: Path, content: bytes) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Nothing; the folder exists, and files can be written to it.
+    """Make sure that the folder exists and that files can be written to it.
 
     Raises:
         OSError: they cannot; the message says what to do.

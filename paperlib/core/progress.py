@@ -35,7 +35,7 @@ class Progress:
         return self
 
     def advance(self) -> None:
-        """Nothing; one more unit is finished."""
+        """Count one more finished unit."""
         self.done += 1
         now = time.monotonic()
         if self._handle is not None:

@@ -20,7 +20,7 @@ LIBRARIES = ("reconstruction-entropy", "torch", "numpy", "scipy", "xarray")
 
 
 def provenance(result: xr.Dataset) -> dict[str, Any]:
-    """What a result was computed from and with: config, data, versions, commit, time, hardware."""
+    """Return what a result was computed from and with: data, settings, versions, hardware."""
     return json.loads(result.attrs["provenance"])
 
 

@@ -63,6 +63,14 @@ _unreachable: set[tuple[str, str]] = set()  # names and folders whose download f
 class Dataset:
     """Images and labels in a random order, so that any leading slice is a fair sample.
 
+    Example:
+        >>> from paperlib import load_dataset
+        >>> data = load_dataset("digits", limit=100)
+        >>> data.name, data.image_shape, len(data.classes)
+        ('digits', (1, 28, 28), 10)
+        >>> tuple(data.floats("test", flat=True).shape)
+        (100, 784)
+
     Attributes:
         train_images, test_images: uint8 (N, channels, height, width).
         train_labels, test_labels: int64 (N,), numbering `classes` from 0.
@@ -96,7 +104,7 @@ class Dataset:
         flat: bool = False,
         device: str | torch.device = "cpu",
     ) -> torch.Tensor:
-        """The images of one split as float32 in [0, 1], (N, channels, height, width) or flat.
+        """Return a split's images as float32 in [0, 1], (N, channels, height, width) or flat.
 
         Args:
             split: "train" or "test".
@@ -118,7 +126,7 @@ class Dataset:
         return floats.flatten(1) if flat else floats
 
     def labels(self, split: str) -> torch.Tensor:
-        """The labels of one split, "train" or "test", (N,); a ValueError if there is no such."""
+        """Return the labels (N,) of one split, "train" or "test"; a ValueError for others."""
         checked("split", split, str, choices=("train", "test"))
         return self.train_labels if split == "train" else self.test_labels
 
@@ -138,7 +146,13 @@ def load_dataset(
     limit: int | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """A data set in memory, downloaded first where that is needed and possible.
+    """Load a data set into memory, downloaded first where that is needed and possible.
+
+    Example:
+        >>> from paperlib import load_dataset
+        >>> data = load_dataset("digits", limit=100)
+        >>> tuple(data.train_images.shape)
+        (100, 1, 28, 28)
 
     Args:
         name: one of `NAMES`, or a path: to an .npz in the Keras layout (arrays x_train y_train
@@ -173,12 +187,17 @@ def load_with_fallback(
     limit: int | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """`load_dataset`, or the nearest data set at hand where `name` cannot be downloaded.
+    """Load a data set, or the nearest one at hand where `name` cannot be downloaded.
 
     fashion_mnist -> mnist -> digits; cifar10 -> patches; a warning says so, and the result's
     `.name` is that of the data really loaded. Damaged files and the user's own paths never fall
     back. A download that failed is not tried again in this process. Args and Raises: as
     `load_dataset`.
+
+    Example:
+        >>> from paperlib.datasets import load_with_fallback
+        >>> load_with_fallback("digits", limit=10).name  # bundled: it never needs a download
+        'digits'
     """
     wanted = (str(name), str(paths.data_root(root)))
     if wanted not in _unreachable or availability(wanted[0], root) != "absent":
@@ -196,7 +215,12 @@ def load_with_fallback(
 
 
 def availability(name: str, root: str | os.PathLike[str] | None = None) -> str:
-    """Where a named data set would come from; nothing is loaded or downloaded.
+    """Return where a named data set would come from; nothing is loaded or downloaded.
+
+    Example:
+        >>> from paperlib.datasets import availability
+        >>> availability("digits")
+        'bundled'
 
     Returns:
         "bundled" (with a library), "npz", "idx" or "torchvision" (that layout), or "absent".
@@ -210,6 +234,11 @@ def availability(name: str, root: str | os.PathLike[str] | None = None) -> str:
 def located(name: str, root: str | os.PathLike[str] | None = None) -> tuple[str, Path | None]:
     """Return where a named data set would come from, as `availability` does, and its file or
     folder; None if it is bundled or absent.
+
+    Example:
+        >>> from paperlib.datasets import located
+        >>> located("digits")
+        ('bundled', None)
 
     Raises:
         ValueError: unknown name.

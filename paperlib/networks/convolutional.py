@@ -35,6 +35,13 @@ def cnn(
     that halve its sides (28 → 14 → 7), rounded up. The stem pads with zeros, the `depth` stages
     circularly. The head is a convolution, the average over the image, and a Linear layer.
 
+    Example:
+        >>> import torch
+        >>> from paperlib import cnn
+        >>> network = cnn((1, 28, 28), depth=2, channels=4)
+        >>> network.stem, tuple(network.stages(torch.zeros(1, 1, 28, 28)).shape)
+        (3, (1, 4, 7, 7))
+
     Args:
         image_shape: (channels, height, width), any size from one pixel on.
         depth: number of stages after the stem, at least 1.
@@ -71,6 +78,13 @@ def resnet(
     """Build a residual network of `depth` blocks of two 3×3 convolutions each, and its head.
 
     The stem and the head are those of `cnn`.
+
+    Example:
+        >>> import torch
+        >>> from paperlib import resnet
+        >>> network = resnet((1, 28, 28), depth=2, channels=4)
+        >>> len(network.stages), tuple(network(torch.zeros(1, 1, 28, 28)).shape)
+        (5, (1, 10))
 
     Args:
         image_shape: (channels, height, width), any size from one pixel on.

@@ -33,7 +33,14 @@ def mlp(
     activation: str = "tanh",
     classes: int = 10,
 ) -> Network:
-    """A multilayer perceptron of `depth` stages (Linear, activation), and its head.
+    """Build a multilayer perceptron of `depth` stages (Linear, activation), and its head.
+
+    Example:
+        >>> import torch
+        >>> from paperlib import mlp
+        >>> network = mlp((1, 28, 28), depth=3, width=50)
+        >>> len(network.stages), tuple(network(torch.zeros(2, 1, 28, 28)).shape)
+        (3, (2, 10))
 
     Args:
         image_shape: (channels, height, width); the first stage flattens.
@@ -87,10 +94,16 @@ def residual_mlp(
     activation: str = "tanh",
     classes: int = 10,
 ) -> Network:
-    """A fully connected residual network of `depth` stages φ(x + [Linear, φ, Linear](x)).
+    """Build a fully connected residual network of `depth` stages φ(x + [Linear, φ, Linear](x)).
 
     Before them a stem of one stage, Linear and φ, from the pixels to the width. The head is that of
     the wide `mlp`: Linear to 400, φ, Linear.
+
+    Example:
+        >>> from paperlib import residual_mlp
+        >>> network = residual_mlp((1, 28, 28), depth=3, width=50)
+        >>> len(network.stages), network.stem  # the stem is the first stage
+        (4, 1)
 
     Args:
         image_shape: (channels, height, width); the stem flattens.

@@ -17,7 +17,14 @@ LARGEST_VARIANCE = 1e30  # of which float32 can hold the root times a normal num
 def untrained(
     point: Any, image_shape: Sequence[int], classes: int, *, grey: bool = True
 ) -> Network:
-    """The network that a point of an experiment describes, initialised.
+    """Return the network that a point of an experiment describes, initialised.
+
+    Example:
+        >>> from paperlib import CascadePoint
+        >>> from paperlib.networks import untrained
+        >>> network = untrained(CascadePoint(depth=3, width=50), (1, 28, 28), 10)
+        >>> len(network.stages)
+        3
 
     Args:
         point: its settings; see paperlib.networks.experiment.
@@ -42,9 +49,17 @@ def untrained(
 
 @torch.no_grad()
 def initialise(network: nn.Module, *, sigma_w2: float, sigma_b2: float, seed: int) -> None:
-    """Nothing; draws every weight and bias anew, in place: N(0, sigma_w2/fan_in), N(0, sigma_b2).
+    """Draw every weight and bias anew, in place: N(0, sigma_w2/fan_in), N(0, sigma_b2).
 
     The numbers are drawn on the CPU in float32, so that a network is the same on every device.
+
+    Example:
+        >>> from paperlib import initialise, mlp
+        >>> network = mlp((1, 10, 10), depth=1, width=400)
+        >>> initialise(network, sigma_w2=2.0, sigma_b2=0.0, seed=0)
+        >>> weight = network.stages[0].linear.weight.detach()
+        >>> round(float(weight.var() * weight.shape[1]), 1)  # times fan-in
+        2.0
 
     Args:
         network: any module; its Linear and convolutional layers are drawn, stages and head.

@@ -61,6 +61,15 @@ class ResidualBlock(nn.Module):
 class Network(nn.Module):
     """A classifier as stages and a head: `head(stages(images))` are its logits.
 
+    Example:
+        >>> import torch
+        >>> from paperlib import Network
+        >>> from torch import nn
+        >>> stages = nn.Sequential(nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Tanh()))
+        >>> network = Network(stages, nn.Linear(8, 3), image_shape=(1, 4, 4))
+        >>> tuple(network(torch.zeros(5, 1, 4, 4)).shape)
+        (5, 3)
+
     Attributes:
         stages: what a cascade inverts; level l is the output of the first l stages.
         stem: stages that come before depth 1 (0 for MLPs); depth = level - stem.
@@ -82,7 +91,13 @@ class Network(nn.Module):
 
 
 def activation_module(name: str) -> nn.Module:
-    """The activation called `name`: tanh, erf, relu, gelu or linear.
+    """Return the activation called `name`: tanh, erf, relu, gelu or linear.
+
+    Example:
+        >>> import torch
+        >>> from paperlib.networks import activation_module
+        >>> activation_module("relu")(torch.tensor([-1.0, 2.0])).tolist()
+        [0.0, 2.0]
 
     Raises:
         ValueError: another name.
@@ -110,7 +125,7 @@ def checked_shape(image_shape: Any) -> tuple[int, int, int]:
 
 
 def check_memory(names: str, weights: Iterable[int]) -> None:
-    """Nothing; a ValueError where so many weights, in float32, are more than this machine holds."""
+    """Raise a ValueError where so many weights, in float32, exceed this machine's memory."""
     needed = 4 * sum(weights)
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > memory:

@@ -29,7 +29,7 @@ def vgg16(
     classes: int | None = None,
     seed: int = 0,
 ) -> Network:
-    """torchvision's VGG, with 16 layers or others, as stages; its logits are the last level.
+    """Build torchvision's VGG, of 16 layers or others, as stages; its logits are the last level.
 
     A stage is a convolution with batch norm and ReLU, a max-pooling, the flattening, or a fully
     connected layer with ReLU and dropout. So, of 16 layers, the levels 3, 6, 10, 14 and 18 are the
@@ -40,6 +40,12 @@ def vgg16(
     other sizes it is merged into the first fully connected layer: the network is the same function.
     So are weights that were trained on images of another size, such as 32×32: what their first
     fully connected layer reads is averaged to the size that it was trained at.
+
+    Example:
+        >>> from paperlib import vgg16
+        >>> network = vgg16("random", image_shape=(3, 32, 32), layers=11, classes=10)
+        >>> len(network.stages)
+        17
 
     Args:
         weights: "imagenet" (torchvision's IMAGENET1K_V1, downloaded if need be); "random", weights
@@ -137,7 +143,7 @@ def _classes_of(state: dict[str, Tensor], layers: int) -> int:
 
 
 def _draw_vgg(model: nn.Module, seed: int) -> None:
-    """Nothing; gives a model without numbers those of weights="random", in place."""
+    """Fill a model on the meta device with the numbers of weights="random", in place."""
     model.to_empty(device="cpu")
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):

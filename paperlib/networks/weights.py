@@ -94,7 +94,7 @@ def read_state(path: str | os.PathLike[str]) -> State:
 
 
 def take(model: nn.Module, state: State, source: object) -> None:
-    """Nothing; the model's parameters and buffers become those of the state, in place.
+    """Copy a state into the model's parameters and buffers, in place.
 
     Raises:
         ValueError: a tensor is missing, is not the model's, or has another shape; names the first.

@@ -48,7 +48,7 @@ def identity(notebook: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def note(executed: Path, stem: Path, made_from: Mapping[str, Any]) -> None:
-    """Nothing; writes `<executed>.json`: what a run was made from, and the figures it left."""
+    """Write `<executed>.json`: what a run was made from, and the figures it left."""
     figures = {path.name: _digest(path) for path in sorted(stem.parent.glob(f"{stem.name}*.png"))}
     text = json.dumps({**made_from, "figures": figures}, indent=1, ensure_ascii=False)
     executed.with_suffix(".json").write_text(text, encoding="utf-8")

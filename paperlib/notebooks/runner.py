@@ -55,12 +55,12 @@ class Parameter:
 
 
 def find() -> list[Notebook]:
-    """The checkout's notebooks, in order."""
+    """Return the checkout's notebooks, in order."""
     return [_described(path) for path in sorted(_folder().glob("[0-9][0-9]_*.ipynb"))]
 
 
 def resolve(name: str) -> str:
-    """The full name of the notebook called `name`, or of the only one that begins so ("01", "1").
+    """Return the full name of a notebook: of `name`, or of the only one that begins so ("01", "1").
 
     Raises:
         ValueError: no notebook, or more than one.
@@ -78,7 +78,7 @@ def resolve(name: str) -> str:
 
 
 def parameters(name: str) -> dict[str, Parameter]:
-    """The parameters of a notebook by name, as `papermill --help-notebook` understands them.
+    """Return a notebook's parameters by name, as `papermill --help-notebook` understands them.
 
     Raises:
         FileNotFoundError: no such notebook.
@@ -103,7 +103,7 @@ def group(name: str) -> list[str]:
 
 
 def profile_parameters(name: str, profile: str) -> dict[str, Any]:
-    """The values that a profile gives to a notebook's parameters, as written in its YAML.
+    """Return the values that a profile gives to a notebook's parameters, as written in its YAML.
 
     Notebooks of instruments have them in their metadata instead, as
     `"paperlib": {"profiles": {"smoke": {…}}}`; there the quick profile is the cell's own values.
@@ -130,7 +130,7 @@ def profile_parameters(name: str, profile: str) -> dict[str, Any]:
 
 
 def validated(name: str, profile: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Every parameter of a run: the notebook's defaults, the profile's values, then `overrides`.
+    """Check a run's parameters: the notebook's defaults, the profile's values, then `overrides`.
 
     The notebook's metadata names its configuration (`"paperlib": {"config": "PhaseDiagram"}`), a
     class of paperlib.instruments that checks names, types and ranges here, before a kernel starts.
@@ -148,7 +148,7 @@ def validated(name: str, profile: str, overrides: Mapping[str, Any]) -> dict[str
 
 
 def figure_path(name: str, parameters: Mapping[str, Any]) -> Path:
-    """Where a run with these parameters saves its figure: the path without its ending."""
+    """Return where a run with these parameters saves its figure: the path without its ending."""
     folder = _folder_of_run(name, parameters)
     return paths.figures_folder(None if folder in CANONICAL else folder) / name
 
@@ -162,7 +162,7 @@ def execute(
     force: bool = False,
     save: bool = False,
 ) -> Path:
-    """The executed notebook, in figures/<folder of the run>/; its figure lies where it saved it.
+    """Run a notebook into figures/<folder of the run>/, and return the path of the executed one.
 
     Args:
         name: the notebook.
@@ -198,7 +198,7 @@ def execute(
 
 
 def state(name: str, profile: str) -> State:
-    """Whether the figure of a notebook in a profile is fresh, stale or missing, and why.
+    """Return whether a notebook's figure in a profile is fresh, stale or missing, and why.
 
     Raises:
         ValueError, FileNotFoundError: as `validated`.
@@ -302,7 +302,7 @@ def _made_from(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run(name: str, values: Mapping[str, Any], target: Path) -> None:
-    """Nothing; the executed notebook is `target`, and what it was made from is noted beside it."""
+    """Run a notebook into `target`, and note beside it what it was made from."""
     made_from = _made_from(name, values)
     begin = time.monotonic()
     print(f"{name}: running", flush=True)
@@ -321,7 +321,7 @@ def _run(name: str, values: Mapping[str, Any], target: Path) -> None:
 
 
 def _papermill(name: str, values: Mapping[str, Any], target: Path) -> None:
-    """Nothing; `target` appears when every cell has run, else `<name>.failed.ipynb` beside it."""
+    """Run every cell into `target`; write `<name>.failed.ipynb` beside it if one fails."""
     import papermill
     from nbclient.exceptions import DeadKernelError
 
@@ -379,7 +379,7 @@ def _this_interpreter() -> Any:
 
 
 def _commit(name: str, executed: Path) -> None:
-    """Nothing; the executed notebook replaces the one in notebooks/, less what papermill noted.
+    """Replace the notebook in notebooks/ by the executed one, without papermill's notes.
 
     Raises:
         ValueError: an output names a folder of this machine.

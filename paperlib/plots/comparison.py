@@ -25,7 +25,17 @@ from paperlib.plots.style import (
 
 
 def solver_comparison(ridge: xr.Dataset, adam: xr.Dataset) -> Figure:
-    """A figure of the closed form against Adam: R², information over all depths, cutoff, seconds.
+    """Draw the closed form against Adam: R², information over all depths, cutoff and seconds.
+
+    Example:
+        >>> import matplotlib.pyplot as plt
+        >>> from paperlib import load_result
+        >>> from paperlib.plots import solver_comparison
+        >>> ridge, adam = load_result("mnist_mlp.nc"), load_result("mnist_mlp_adam.nc")
+        >>> figure = solver_comparison(ridge, adam)
+        >>> len(figure.axes)
+        5
+        >>> plt.close(figure)
 
     Args:
         ridge, adam: results on the same data and networks; compared where their grids meet.
@@ -57,7 +67,17 @@ def solver_comparison(ridge: xr.Dataset, adam: xr.Dataset) -> Figure:
 
 
 def resolution_calibration(calibration: xr.Dataset, adam: xr.Dataset) -> Figure:
-    """A figure of the depth at which R² collapses against the resolution λ.
+    """Draw the depth at which R² collapses against the resolution λ.
+
+    Example:
+        >>> import matplotlib.pyplot as plt
+        >>> from paperlib import load_result
+        >>> from paperlib.plots import resolution_calibration
+        >>> calibration = load_result("mnist_mlp_resolution.nc")
+        >>> figure = resolution_calibration(calibration, load_result("mnist_mlp_adam.nc"))
+        >>> len(figure.axes)
+        1
+        >>> plt.close(figure)
 
     Args:
         calibration: ridge results along the dim resolution, from `run_resolutions`.
@@ -96,7 +116,16 @@ def resolution_calibration(calibration: xr.Dataset, adam: xr.Dataset) -> Figure:
 
 
 def check_comparable(result: xr.Dataset, other: xr.Dataset) -> None:
-    """Nothing; the two results are of the same data and the same kind of network.
+    """Check that two results are of the same data and the same kind of network.
+
+    Example:
+        >>> from paperlib import load_result
+        >>> from paperlib.plots import check_comparable
+        >>> ridge, adam = load_result("mnist_mlp_resolution.nc"), load_result("mnist_mlp_adam.nc")
+        >>> check_comparable(ridge, adam)
+        >>> check_comparable(ridge, load_result("mnist_cnn_adam.nc"))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: these results cannot be compared, they differ in architecture (mlp and cnn)...
 
     Raises:
         ValueError: they are not; says in what they differ.
@@ -133,7 +162,7 @@ def _seconds_per_stage(result: xr.Dataset) -> float:
 
 
 def _depths_compared(axis: Axes, compared: Mapping[str, xr.Dataset], measured: list[int]) -> None:
-    """Nothing; draws the depths of two solvers, on the axis of the depth that both have.
+    """Draw the depths of two solvers, over the depth that both have.
 
     Args:
         compared: by solver, cut to the depth of both.

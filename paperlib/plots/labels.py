@@ -7,12 +7,26 @@ from paperlib.core.provenance import provenance
 
 
 def describe(result: xr.Dataset) -> str:
-    """A result's title in words: data really used, network, variance, solver, seeds."""
+    """Return a result's title in words: data really used, network, variance, solver, seeds.
+
+    Example:
+        >>> from paperlib import load_result
+        >>> from paperlib.plots import describe
+        >>> describe(load_result("mnist_mlp_adam.nc"))
+        'mnist  ·  MLP, width 784, tanh, σ_b² = 0.05  ·  Adam, 938 steps of 64  ·  1 seed'
+    """
     return f"{network_of(result)}  ·  {solver_of(result)}  ·  {seeds_of(result)}"
 
 
 def network_of(result: xr.Dataset) -> str:
-    """A result's data and network in words."""
+    """Return a result's data and network in words.
+
+    Example:
+        >>> from paperlib import load_result
+        >>> from paperlib.plots import network_of
+        >>> network_of(load_result("mnist_mlp_adam.nc"))
+        'mnist  ·  MLP, width 784, tanh, σ_b² = 0.05'
+    """
     about = provenance(result)
     config = about["config"]
     width = f"width {config['width'] or about['data']['pixels']}"
@@ -27,12 +41,26 @@ def network_of(result: xr.Dataset) -> str:
 
 
 def solver_name(result: xr.Dataset) -> str:
-    """The solver that fitted a result's cascades: "ridge" or "adam"."""
+    """Return the solver that fitted a result's cascades: "ridge" or "adam".
+
+    Example:
+        >>> from paperlib import load_result
+        >>> from paperlib.plots import solver_name
+        >>> solver_name(load_result("mnist_mlp_adam.nc"))
+        'adam'
+    """
     return provenance(result)["config"]["solver"]
 
 
 def solver_of(result: xr.Dataset) -> str:
-    """What fitted a result's cascades, in words."""
+    """Return what fitted a result's cascades, in words.
+
+    Example:
+        >>> from paperlib import load_result
+        >>> from paperlib.plots import solver_of
+        >>> solver_of(load_result("mnist_mlp_adam.nc"))
+        'Adam, 938 steps of 64'
+    """
     about = provenance(result)
     config, images = about["config"], about["data"]["train_images"]
     if config["solver"] == "ridge":
@@ -42,13 +70,31 @@ def solver_of(result: xr.Dataset) -> str:
 
 
 def seeds_of(result: xr.Dataset) -> str:
-    """How many seeds a result has, in words."""
+    """Return how many seeds a result has, in words.
+
+    Example:
+        >>> from paperlib import load_result
+        >>> from paperlib.plots import seeds_of
+        >>> seeds_of(load_result("mnist_mlp_adam.nc"))
+        '1 seed'
+    """
     count = result.sizes["seed"]
     return f"{count} seed{'s' if count > 1 else ''}"
 
 
 def sign(figure: Figure, title: str, result: xr.Dataset) -> None:
-    """Nothing; a title, and in small print what the result was computed with."""
+    """Draw a title, and below it in small print what the result was computed with.
+
+    Example:
+        >>> import matplotlib.pyplot as plt
+        >>> from paperlib import load_result
+        >>> from paperlib.plots import sign
+        >>> figure = plt.figure()
+        >>> sign(figure, "Closed form and Adam", load_result("mnist_mlp_adam.nc"))
+        >>> figure.get_suptitle()
+        'Closed form and Adam'
+        >>> plt.close(figure)
+    """
     about = provenance(result)
     commits = ", ".join(sorted({way["commit"] for way in about["computed"]}))
     versions = ", ".join(sorted({way["versions"]["torch"] for way in about["computed"]}))
@@ -63,7 +109,14 @@ def sign(figure: Figure, title: str, result: xr.Dataset) -> None:
 
 
 def describe_training(trained: xr.Dataset) -> str:
-    """A result's title in words: data really used, network, optimiser, budget, seeds."""
+    """Return a training's title in words: data really used, network, optimiser, budget, seeds.
+
+    Example:
+        >>> from paperlib import load_result
+        >>> from paperlib.plots import describe_training
+        >>> describe_training(load_result("trainability_mnist.nc")).split("  ·  ")[2]
+        'SGD, rate 0.3/depth, 500 steps of 64'
+    """
     config = provenance(trained)["config"]
     power = config["rate_exponent"]
     rule = "" if not power else "/depth" if power == 1 else f"/depth^{power:g}"

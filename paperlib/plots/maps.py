@@ -48,7 +48,17 @@ _LEAST_ENTROPY = {"mlp": -19.3, "cnn": -10.0, "resnet": -10.0}
 
 
 def phase_diagram(result: xr.Dataset) -> Figure:
-    """A figure of one sweep: four measures over σ_w² × depth, the depths reached, and examples.
+    """Draw one sweep: four measures over σ_w² × depth, the depths reached, and examples.
+
+    Example:
+        >>> import matplotlib.pyplot as plt
+        >>> from paperlib import load_result
+        >>> from paperlib.plots import phase_diagram
+        >>> result = load_result("mnist_mlp_adam.nc").isel(sigma_w2=slice(8, 12))
+        >>> figure = phase_diagram(result)
+        >>> len(figure.axes) > 8
+        True
+        >>> plt.close(figure)
 
     Args:
         result: from `run_sweep`; dims sigma_w2, seed, depth.
@@ -67,7 +77,18 @@ def phase_diagram(result: xr.Dataset) -> Figure:
 
 
 def heat_maps(result: xr.Dataset) -> Figure:
-    """A figure of the four measures over σ_w² × depth alone."""
+    """Draw the four measures over σ_w² × depth alone.
+
+    Example:
+        >>> import matplotlib.pyplot as plt
+        >>> from paperlib import load_result
+        >>> from paperlib.plots import heat_maps
+        >>> result = load_result("mnist_mlp_adam.nc").isel(sigma_w2=slice(8, 12))
+        >>> figure = heat_maps(result)
+        >>> figure.axes[0].get_ylabel()
+        'depth'
+        >>> plt.close(figure)
+    """
     with paper_style():
         figure = plt.figure(figsize=(10.5, 2.9))
         _heat_maps(figure, result)
@@ -84,7 +105,19 @@ def _heat_maps(panel: Figure | SubFigure, result: xr.Dataset) -> None:
 
 
 def heat_map(axis: Axes, result: xr.Dataset, measure: str) -> None:
-    """Nothing; draws one measure over σ_w² × depth, mean over seeds, with mean field over it."""
+    """Draw one measure over σ_w² × depth, averaged over seeds, with mean-field curves over it.
+
+    Example:
+        >>> import matplotlib.pyplot as plt
+        >>> from paperlib import load_result
+        >>> from paperlib.plots import heat_map
+        >>> result = load_result("mnist_mlp_adam.nc").isel(sigma_w2=slice(8, 12))
+        >>> figure, axis = plt.subplots()
+        >>> heat_map(axis, result, "r_squared")
+        >>> axis.get_title()
+        'R²'
+        >>> plt.close(figure)
+    """
     title, unit, colours = _PANELS[measure][:3]
     values = result[measure].mean("seed").values.T
     lowest, highest = _limits(result, measure, values)
@@ -140,14 +173,33 @@ def _depths_reached(axis: Axes, result: xr.Dataset) -> None:
 
 
 def collapse_depths(result: xr.Dataset) -> xr.DataArray:
-    """The collapse depth of every point, dims sigma_w2 and seed; depth + 1 where none was seen."""
+    """Return the collapse depth of every point, dims sigma_w2 and seed; depth + 1 if none was seen.
+
+    Example:
+        >>> from paperlib import load_result
+        >>> from paperlib.plots import collapse_depths
+        >>> depths = collapse_depths(load_result("mnist_mlp_adam.nc"))
+        >>> depths.dims, float(depths.min()) >= 1
+        (('sigma_w2', 'seed'), True)
+    """
     return xr.apply_ufunc(
         collapse_depth, result["r_squared"], input_core_dims=[["depth"]], vectorize=True
     ).where(result["finished"] == 1)
 
 
 def depth_lines(axis: Axes, result: xr.Dataset, label: str, colour: str) -> None:
-    """Nothing; draws the collapse depth of R², triangles where none was seen."""
+    """Draw the collapse depth of R²; triangles mark networks where none was seen.
+
+    Example:
+        >>> import matplotlib.pyplot as plt
+        >>> from paperlib import load_result
+        >>> from paperlib.plots import depth_lines
+        >>> figure, axis = plt.subplots()
+        >>> depth_lines(axis, load_result("mnist_mlp_adam.nc"), "Adam", "tab:blue")
+        >>> axis.get_legend_handles_labels()[1]
+        ['R² ≥ 0.02 down to the last stage', 'Adam']
+        >>> plt.close(figure)
+    """
     depths = collapse_depths(result)
     mean_with_bars(axis, depths, label, colour)
     censored = (depths > result.sizes["depth"]).any("seed")

@@ -11,9 +11,15 @@ ENTROPY_PUBLISHED, ENTROPY = "differential_entropy_published", "differential_ent
 
 
 def published_depths(result: xr.Dataset) -> dict[float, int]:
-    """The published depth by σ_w² where a result is of the published network, else nothing.
+    """Return the published depth by σ_w² for a result of the published network, else nothing.
 
     Read off the figure of arXiv:2406.12916: where the differential entropy crosses -13.
+
+    Example:
+        >>> from paperlib import load_result
+        >>> from paperlib.plots import published_depths
+        >>> published_depths(load_result("mnist_cnn_adam.nc"))  # read off for the MLP on MNIST only
+        {}
     """
     about = provenance(result)
     config = about["config"]
@@ -28,6 +34,12 @@ def published_entropy(result: xr.Dataset) -> str:
 
     The published one where every finished point has it; else this package's, of pictures that are
     not shifted, and figures and tables say so: the two are not mixed.
+
+    Example:
+        >>> from paperlib import load_result
+        >>> from paperlib.plots import published_entropy
+        >>> published_entropy(load_result("mnist_mlp_adam.nc"))
+        'differential_entropy'
     """
     if ENTROPY_PUBLISHED in result:
         known = result[ENTROPY_PUBLISHED].notnull().any("depth")

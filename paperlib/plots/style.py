@@ -35,7 +35,15 @@ COLLAPSE_LABEL, CENSORED = (
 
 @contextmanager
 def paper_style() -> Iterator[None]:
-    """Figures made inside look alike."""
+    """Give the figures made inside the package's look.
+
+    Example:
+        >>> import matplotlib.pyplot as plt
+        >>> from paperlib.plots import paper_style
+        >>> with paper_style():
+        ...     plt.rcParams["pdf.fonttype"]
+        42
+    """
     # Jupyter's backend turns interactive when it is loaded, by the first figure. Inside the context
     # that would be undone at its end, and no later figure of the notebook would be shown.
     plt.draw_if_interactive()  # loads it, and does nothing else
@@ -44,9 +52,21 @@ def paper_style() -> Iterator[None]:
 
 
 def save(figure: Figure, stem: Path, *drawn: xr.Dataset) -> list[Path]:
-    """The files written: `stem`.png and `stem`.pdf, with the provenance of what is drawn inside.
+    """Save a figure as `stem`.png and `stem`.pdf, with the provenance of its results inside.
 
     The same figure of the same result gives the same bytes.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import matplotlib.pyplot as plt
+        >>> from paperlib import load_result
+        >>> from paperlib.plots import save
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     files = save(plt.figure(), Path(folder) / "empty", load_result("mnist_mlp_adam.nc"))
+        >>> [file.name for file in files]
+        ['empty.png', 'empty.pdf']
+        >>> plt.close()
     """
     png, pdf = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.pdf")
     about = write_png(figure, png, *drawn)
@@ -57,7 +77,21 @@ def save(figure: Figure, stem: Path, *drawn: xr.Dataset) -> list[Path]:
 
 
 def write_png(figure: Figure, file: Path, *drawn: xr.Dataset) -> str:
-    """The provenance of what is drawn, in JSON, which is in the PNG's metadata as well."""
+    """Write a PNG with the provenance of its results in its metadata; return that, in JSON.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import matplotlib.pyplot as plt
+        >>> from paperlib import load_result
+        >>> from paperlib.plots import write_png
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "empty.png"
+        ...     about = write_png(plt.figure(), file, load_result("mnist_mlp_adam.nc"))
+        >>> '"solver": "adam"' in about
+        True
+        >>> plt.close()
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     about = json.dumps([provenance(result) for result in drawn], sort_keys=True)
     metadata = {"Title": file.stem, "Description": about, "Software": None}
@@ -79,8 +113,15 @@ def _as_laid_out(figure: Figure) -> Iterator[None]:
 
 
 def edges(centres: np.ndarray) -> np.ndarray:
-    """The borders between grid values, halfway; the outermost as far as their neighbours', not
-    below 0, where neither variances nor depths are."""
+    """Return the borders between grid values, halfway; the outermost ones as far as their
+    neighbours', but not below 0, where neither variances nor depths are.
+
+    Example:
+        >>> import numpy as np
+        >>> from paperlib.plots import edges
+        >>> edges(np.array([1.0, 2.0, 4.0])).tolist()
+        [0.5, 1.5, 3.0, 5.0]
+    """
     if len(centres) == 1:
         return np.array([max(0, centres[0] - 0.05), centres[0] + 0.05])
     middles = (centres[:-1] + centres[1:]) / 2
@@ -89,7 +130,20 @@ def edges(centres: np.ndarray) -> np.ndarray:
 
 
 def legend_below(axis: Axes, *, ncols: int, **look: Any) -> None:
-    """Nothing; a legend below an axis whose limits are set, of what is seen inside them, once."""
+    """Draw a legend below an axis with fixed limits: each label once, and only what is visible.
+
+    Example:
+        >>> import matplotlib.pyplot as plt
+        >>> from paperlib.plots import legend_below
+        >>> figure, axis = plt.subplots()
+        >>> inside = axis.plot([0, 1], [0, 1], label="inside")
+        >>> outside = axis.plot([5, 6], [5, 6], label="outside")
+        >>> limits = axis.set(xlim=(0, 1), ylim=(0, 1))
+        >>> legend_below(axis, ncols=2)
+        >>> [text.get_text() for text in axis.get_legend().get_texts()]
+        ['inside']
+        >>> plt.close(figure)
+    """
     seen: dict[str, Any] = {}
     for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
         line = getattr(handle, "lines", [handle])[0]
@@ -103,7 +157,19 @@ def legend_below(axis: Axes, *, ncols: int, **look: Any) -> None:
 
 
 def mean_with_bars(axis: Axes, values: xr.DataArray, label: str, colour: str) -> None:
-    """Nothing; draws the mean over seeds, with its standard deviation if there are several."""
+    """Draw the mean over seeds, with its standard deviation if there are several.
+
+    Example:
+        >>> import matplotlib.pyplot as plt
+        >>> from paperlib import load_result
+        >>> from paperlib.plots import mean_with_bars
+        >>> accuracy = load_result("trainability_mnist.nc")["accuracy"].isel(depth=0)
+        >>> figure, axis = plt.subplots()
+        >>> mean_with_bars(axis, accuracy, "depth 5", "tab:blue")
+        >>> axis.get_legend_handles_labels()[1]
+        ['depth 5']
+        >>> plt.close(figure)
+    """
     spread = values.std("seed", ddof=1) if values.sizes["seed"] > 1 else None
     axis.errorbar(
         values.sigma_w2,
@@ -120,5 +186,12 @@ def mean_with_bars(axis: Axes, values: xr.DataArray, label: str, colour: str) ->
 
 
 def pixels(image: xr.DataArray) -> np.ndarray:
-    """A picture (channel, row, column) as matplotlib takes it, (height, width, channels)."""
+    """Return a picture (channel, row, column) as matplotlib takes it, (height, width, channels).
+
+    Example:
+        >>> from paperlib import load_result
+        >>> from paperlib.plots import pixels
+        >>> pixels(load_result("mnist_mlp_adam.nc")["original"]).shape
+        (28, 28, 1)
+    """
     return image.transpose("row", "column", "channel").values

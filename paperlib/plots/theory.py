@@ -15,11 +15,22 @@ from paperlib.plots.style import edges
 
 
 def draw_theory(axis: Axes, result: xr.Dataset, *, colour: str) -> None:
-    """Nothing; draws what mean field says of the network.
+    """Draw the mean-field predictions for the network.
 
     ξ_c and 6 ξ_c, and the critical line where it lies inside the grid; of a residual network, which
     has no fixed point, the depth at which two images have become twice as parallel. Of
     convolutional networks also where the closed form loses what is left of the image.
+
+    Example:
+        >>> import matplotlib.pyplot as plt
+        >>> from paperlib import load_result
+        >>> from paperlib.plots import draw_theory
+        >>> result = load_result("mnist_mlp_adam.nc").isel(sigma_w2=slice(8, 12))
+        >>> figure, axis = plt.subplots()
+        >>> draw_theory(axis, result, colour="black")
+        >>> len(axis.lines)  # ξ_c and 6 ξ_c
+        2
+        >>> plt.close(figure)
     """
     config = provenance(result)["config"]
     ends = edges(result.sigma_w2.values)[[0, -1]]
@@ -45,12 +56,21 @@ def draw_theory(axis: Axes, result: xr.Dataset, *, colour: str) -> None:
 
 
 def signal_path(sigma_w2: float, result: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """By mean field, at the end of the stem and after each stage of a convolutional network: 1 − c
-    of two images, and the variance of what they do not share, summed over the channels.
+    """Return, by mean field, how two images differ at the end of the stem and after each stage.
+
+    The first array is 1 − c, with c the correlation of the two; the second is the variance of what
+    they do not share, summed over the channels.
 
     All channels carry the same few patterns, so that their sum is what stands out of the noise. The
     images have nothing in common at first; the stem is three ordinary layers. NaN for activations
     whose path mean field does not follow.
+
+    Example:
+        >>> from paperlib import load_result
+        >>> from paperlib.plots import signal_path
+        >>> apart, variance = signal_path(1.7, load_result("mnist_cnn_adam.nc"))
+        >>> apart.shape, float(apart[0]) > float(apart[-1])
+        ((11,), True)
     """
     config = provenance(result)["config"]
     if config["activation"] not in SMOOTH:

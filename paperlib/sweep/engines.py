@@ -82,7 +82,7 @@ class Engine:
 
 
 def choose(backend: str | None, address: str | None) -> None:
-    """Nothing; sweeps of this process, and of those that it starts, run so unless told otherwise.
+    """Set the default engine for sweeps of this process and of the processes it starts.
 
     Raises:
         ValueError: as `Engine`.
@@ -160,7 +160,7 @@ def _numbered(work: Work, number: int, task: Any, parent: int) -> tuple[int, str
 
 @cache
 def _go_with(parent: int) -> None:
-    """Nothing; this process ends soon after its parent, whose kill -9 it would outlive else."""
+    """End this process soon after its parent, also where the parent died by kill -9."""
 
     def watch() -> None:
         while os.getppid() == parent:

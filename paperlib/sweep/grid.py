@@ -30,7 +30,7 @@ class Sweep(Experiment):
         object.__setattr__(self, "_points", tuple(self._grid()))  # each checks its own values
 
     def points(self) -> Iterator[Any]:
-        """Every point of the grid; the last axis runs fastest."""
+        """Yield every point of the grid; the last axis runs fastest."""
         points: tuple[Any, ...] = self.__dict__["_points"]
         return iter(points)
 
@@ -51,6 +51,13 @@ def column_of(sweep: Sweep, sigma_w2: float, **changes: Any) -> Any:
     """Return one variance of a grid with its first seed, other settings as they are or as given.
 
     A grid with an axis of depths keeps those up to `depth`, at least its shallowest.
+
+    Example:
+        >>> from paperlib import CascadeSweep
+        >>> from paperlib.sweep import column_of
+        >>> column = column_of(CascadeSweep(sigma_w2=(1.0, 1.7), seeds=(3, 4)), 1.7, depth=10)
+        >>> column.sigma_w2, column.seeds, column.depth
+        ((1.7,), (3,), 10)
     """
     if "depth" in sweep.axes:
         depths = getattr(sweep, sweep.axes["depth"])

@@ -47,7 +47,7 @@ class Plan:
         return self.config.identity(code_version=version, checksum=self.checksum)[:16]
 
     def look_up(self, point: Any, file: Path) -> None:
-        """Nothing; the point is in `own` if its file is finished, else in `missing`."""
+        """Put the point into `own` if its file is finished, else into `missing`."""
         found = store.read_point(file)
         if found is None:
             self.missing[point] = file
@@ -141,7 +141,7 @@ def _load(name: str, fallback: bool, limit: int, seed: int, root: str) -> Datase
 
 
 def forget_data() -> None:
-    """Nothing; the next `load_data` reads the files anew."""
+    """Drop the data set in memory, so that the next `load_data` reads the files again."""
     _load.cache_clear()
 
 

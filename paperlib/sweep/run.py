@@ -38,10 +38,19 @@ def run_sweep(
     address: str | None = None,
     start_from: str | os.PathLike[str] | None = None,
 ) -> xr.Dataset:
-    """The numbers of every point of a grid, along its axes (sigma_w2, seed, …) and depth.
+    """Measure every point of a grid, along its axes (sigma_w2, seed, …) and depth.
 
     Points that are finished, in point files or in `start_from`, are taken, not computed. The result
     is also written to `data/results/`, with every parameter, version and seed in its attributes.
+
+    Example:
+        >>> from paperlib import CascadeSweep, run_sweep
+        >>> network = {"dataset": "digits", "depth": 2, "width": 20, "train_images": 100}
+        >>> config = CascadeSweep(sigma_w2=(1.0, 1.7), seeds=(0,), **network)
+        >>> result = run_sweep(config, jobs=1, device="cpu")  # doctest: +ELLIPSIS
+        sweep: 2 points...
+        >>> result["r_squared"].dims
+        ('sigma_w2', 'seed', 'depth')
 
     Args:
         config: the grid.
@@ -74,13 +83,23 @@ def run_sweep(
 
 
 def collect_sweep(config: Sweep, *, start_from: str | os.PathLike[str] | None = None) -> xr.Dataset:
-    """The finished points of a grid, NaN (cutoffs: -1) where a point is missing.
+    """Collect the finished points of a grid, NaN (cutoffs: -1) where a point is missing.
 
     So is a measure that was added later, where a point was computed before; one that no point has
     is left out.
 
     Saved with `results.save_result`, an unfinished collection is what a long sweep goes on from
     (`start_from`) on another machine.
+
+    Example:
+        >>> from paperlib import CascadeSweep, run_sweep
+        >>> from paperlib.sweep import collect_sweep
+        >>> network = {"dataset": "digits", "depth": 2, "width": 20, "train_images": 100}
+        >>> config = CascadeSweep(sigma_w2=(1.0,), seeds=(0,), **network)
+        >>> result = run_sweep(config, jobs=1, device="cpu")  # doctest: +ELLIPSIS
+        sweep: 1 points...
+        >>> collect_sweep(config).equals(result)
+        True
 
     Raises:
         ValueError: no point is finished.
@@ -129,7 +148,7 @@ def _is_empty(field: np.ndarray) -> bool:
 
 
 def compute(plan: Plan, wanted: Iterable[Any], engine: Engine, device: str) -> None:
-    """Nothing; the plan has the numbers of the wanted points that it lacked.
+    """Measure the wanted points that the plan lacks, and add their numbers to it.
 
     Raises:
         OSError: the folder of points cannot be written.

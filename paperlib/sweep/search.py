@@ -22,11 +22,21 @@ def run_search(
     jobs: int | None = None,
     device: str = "auto",
 ) -> xr.Dataset:
-    """The published search for the trainable depth: only as much of a grid as it walks over.
+    """Run the published search for the trainable depth: only as much of a grid as it walks over.
 
     At the variance nearest `start` it trains the deepest network and then ever shallower ones,
     until one reaches the threshold; from there it goes on, at the next variance, to both sides. So
     it finds the deepest network that trains as long as that depth falls away from `start`.
+
+    Example:
+        >>> from paperlib import TrainingSweep, run_search
+        >>> config = TrainingSweep(
+        ...     dataset="digits", sigma_w2=(1.7, 3.0), seeds=(0,), depths=(1, 2), width=20, steps=2
+        ... )
+        >>> found = run_search(config, threshold=0.01, start=1.7, jobs=1)  # doctest: +ELLIPSIS
+        [...
+        >>> found["finished"].sel(seed=0).values.tolist()  # (sigma_w2, depth): the deepest trained
+        [[0, 1], [0, 1]]
 
     Args:
         config: a grid with an axis of depths, whose points have an accuracy.
@@ -77,7 +87,18 @@ def _walk(plan: Plan, variances: Sequence[float], seed: int, threshold: float) -
 def run_resolutions(
     configs: Sequence[Any], *, jobs: int | None = None, device: str = "auto"
 ) -> xr.Dataset:
-    """The measures of ridge sweeps that differ in their resolution, along a dim of that name.
+    """Run ridge sweeps that differ in their resolution, and return them along a dim of that name.
+
+    Example:
+        >>> from paperlib import CascadeSweep
+        >>> from paperlib.sweep import run_resolutions
+        >>> network = {"dataset": "digits", "depth": 2, "width": 20, "train_images": 100}
+        >>> grid = {"sigma_w2": (1.7,), "seeds": (0,)}
+        >>> configs = [CascadeSweep(resolution=value, **grid, **network) for value in (1e-3, 0.1)]
+        >>> results = run_resolutions(configs, jobs=1)  # doctest: +ELLIPSIS
+        sweep: 1 points...
+        >>> results.resolution.values.tolist()
+        [0.001, 0.1]
 
     Raises:
         ValueError: no sweeps, or one whose solver is not ridge.

@@ -26,7 +26,7 @@ ABOUT = "about"  # beside them: settings and stamp, in JSON
 
 
 def save_result(result: xr.Dataset, path: Path) -> None:
-    """Nothing; writes one NetCDF file, complete or not at all, and its digest in SHA256SUMS."""
+    """Write one NetCDF file, complete or not at all, and its digest in SHA256SUMS."""
     packed = {name: {"zlib": True, "complevel": 9} for name, v in result.items() if v.ndim > 2}
     with _without_cluster():
         content = bytes(result.to_netcdf(None, engine="h5netcdf", encoding=packed))
@@ -57,7 +57,13 @@ def _digests(sums: Path) -> dict[str, str]:
 
 
 def load_result(path: str | os.PathLike[str]) -> xr.Dataset:
-    """A result that `save_result` wrote; a bare name is looked up in data/reference/.
+    """Load a result that `save_result` wrote; a bare name is looked up in data/reference/.
+
+    Example:
+        >>> from paperlib import load_result
+        >>> result = load_result("mnist_mlp_adam.nc")
+        >>> result["r_squared"].dims
+        ('sigma_w2', 'seed', 'depth')
 
     Raises:
         FileNotFoundError: no such file.
@@ -94,7 +100,7 @@ def _vouched(file: Path, sums: Path) -> tuple[bytes, bool]:
 
 
 def write_point(file: Path, about: Mapping[str, Any], arrays: Point) -> None:
-    """Nothing; a point file holds its arrays, what is told about them, and the digest of both."""
+    """Write a point's file: its arrays, their description and the digest of both."""
     content = {**arrays, ABOUT: np.array(json.dumps(about, sort_keys=True))}
     stored: dict[str, Any] = {**content, "digest": np.array(_content_digest(content))}
     buffer = io.BytesIO()

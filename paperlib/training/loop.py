@@ -38,10 +38,20 @@ def train(
 ) -> list[Any]:
     """Train a network in place, and return the loss of every step.
 
-        optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
-        losses = train(network, (images, labels), optimiser=optimiser, steps=500)
-
     Training never fails: it ends early where no loss is finite any more.
+
+    Example:
+        >>> import torch
+        >>> from paperlib import initialise, load_dataset, mlp
+        >>> from paperlib.training import train
+        >>> data = load_dataset("digits", limit=200)
+        >>> network = mlp(data.image_shape, depth=2, width=50)
+        >>> initialise(network, sigma_w2=1.7, sigma_b2=0.05, seed=0)
+        >>> optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+        >>> examples = data.floats("train"), data.labels("train")
+        >>> losses = train(network, examples, optimiser=optimiser, steps=30)
+        >>> len(losses), losses[-1] < losses[0]
+        (30, True)
 
     Args:
         network: any module, in the mode in which it is to learn.
@@ -84,20 +94,50 @@ def train(
 
 
 def backpropagation(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Set the gradients of the mean cross-entropy of a batch, and return it."""
+    """Set the gradients of the mean cross-entropy of a batch, and return it.
+
+    Example:
+        >>> import torch
+        >>> from paperlib import mlp
+        >>> from paperlib.training import backpropagation
+        >>> network = mlp((1, 4, 4), depth=1)
+        >>> loss = backpropagation(network, torch.rand(8, 1, 4, 4), torch.arange(8))
+        >>> loss.requires_grad, all(p.grad is not None for p in network.parameters())
+        (False, True)
+    """
     loss = nn.functional.cross_entropy(network(images), labels)
     loss.backward()
     return loss.detach()
 
 
 def every(count: int, observer: Observer) -> Observer:
-    """Return an observer that looks at step 0 and after every `count` steps."""
+    """Return an observer that looks at step 0 and after every `count` steps.
+
+    Example:
+        >>> from paperlib.training import every
+        >>> seen = []
+        >>> observer = every(10, lambda step, network: seen.append(step))
+        >>> for step in range(25):
+        ...     observer(step, None)  # as `train` calls it
+        >>> seen
+        [0, 10, 20]
+    """
     count = checked("count", count, int, low=1)
     return lambda step, network: None if step % count else observer(step, network)
 
 
 def at(steps: Collection[int], observer: Observer) -> Observer:
-    """Return an observer that looks after these numbers of steps only; 0 is before the first."""
+    """Return an observer that looks after these numbers of steps only; 0 is before the first.
+
+    Example:
+        >>> from paperlib.training import at
+        >>> seen = []
+        >>> observer = at([0, 7], lambda step, network: seen.append(step))
+        >>> for step in range(25):
+        ...     observer(step, None)  # as `train` calls it
+        >>> seen
+        [0, 7]
+    """
     chosen = {checked("steps", step, int, low=0) for step in steps}
     return lambda step, network: observer(step, network) if step in chosen else None
 
@@ -107,6 +147,13 @@ def batches(count: int, size: int, seed: int) -> Iterator[Tensor]:
 
     A remainder at an epoch's end is left out. The order depends on the arguments alone, so that it
     can be gone through again after a training.
+
+    Example:
+        >>> from itertools import islice
+        >>> from paperlib.training import batches
+        >>> epoch = list(islice(batches(6, 2, seed=0), 3))
+        >>> sorted(number for batch in epoch for number in batch.tolist())
+        [0, 1, 2, 3, 4, 5]
     """
     generator = random_numbers("batches", seed)
     size = min(size, count)

@@ -46,7 +46,14 @@ class TrainingExperiment(Experiment):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPoint(TrainingExperiment, Point):
-    """One classifier that is trained."""
+    """One classifier that is trained.
+
+    Example:
+        >>> from paperlib import TrainingPoint, measure_point
+        >>> point = TrainingPoint(dataset="digits", depth=2, width=50, steps=20, train_images=200)
+        >>> sorted(measure_point(point))
+        ['accuracy', 'diverged', 'loss', 'seconds', 'steps']
+    """
 
     depth: int = option(30, low=1, high=10_000)
 
@@ -72,14 +79,31 @@ class TrainingPoint(TrainingExperiment, Point):
 def train_point(
     point: TrainingPoint, *, data: Dataset, device: str = "cpu"
 ) -> dict[str, np.ndarray]:
-    """What one classifier has learnt within its budget; see `train_points`."""
+    """Train one classifier and return what it has learnt within its budget; see `train_points`.
+
+    Example:
+        >>> from paperlib import TrainingPoint, load_dataset
+        >>> from paperlib.training import train_point
+        >>> point = TrainingPoint(depth=2, width=50, steps=30, batch_size=32)
+        >>> learnt = train_point(point, data=load_dataset("digits", limit=200))
+        >>> int(learnt["steps"]), bool(learnt["diverged"])
+        (30, False)
+    """
     return train_points([point], data=data, device=device)[0]
 
 
 def train_network(
     point: TrainingPoint, *, data: Dataset, grey: bool = True, device: str = "cpu"
 ) -> tuple[Network, dict[str, np.ndarray]]:
-    """One classifier as its training leaves it, and what it has learnt; see `train_points`.
+    """Train one classifier and return it with what it has learnt; see `train_points`.
+
+    Example:
+        >>> from paperlib import TrainingPoint, load_dataset
+        >>> from paperlib.training import train_network
+        >>> point = TrainingPoint(depth=2, width=50, steps=5)
+        >>> network, learnt = train_network(point, data=load_dataset("digits", limit=100))
+        >>> len(network.stages), int(learnt["steps"])
+        (2, 5)
 
     Args:
         point: its settings.
@@ -94,13 +118,21 @@ def train_network(
 def train_points(
     points: Sequence[TrainingPoint], *, data: Dataset, device: str = "cpu"
 ) -> list[dict[str, np.ndarray]]:
-    """What each of several classifiers of one shape has learnt within the budget.
+    """Train several classifiers of one shape, and return what each has learnt within the budget.
 
     Cross-entropy of the logits on grey images with values in [0, 1], each epoch in an order of its
     own; SGD without momentum, or Adam with its defaults, at the constant rate
     `learning_rate` / depth ** `rate_exponent`. With a `threshold` below 1 the accuracy on the test
     images is looked at after every `steps` // 10 steps, at least one, and a network that has
     reached it stops there. Several points are trained together, each as if it were alone.
+
+    Example:
+        >>> from paperlib import TrainingPoint, load_dataset
+        >>> from paperlib.training import train_points
+        >>> points = [TrainingPoint(depth=2, width=50, steps=5, seed=seed) for seed in range(2)]
+        >>> learnt = train_points(points, data=load_dataset("digits", limit=100))
+        >>> [int(one["steps"]) for one in learnt]
+        [5, 5]
 
     Args:
         points: at least one; they may differ in variance and seed only.
@@ -123,7 +155,14 @@ def train_points(
 
 
 def learning_rate(point: TrainingPoint) -> float:
-    """The constant rate at which a point is trained: it falls with depth by the stated rule."""
+    """Return the constant rate at which a point is trained: it falls with depth by the stated rule.
+
+    Example:
+        >>> from paperlib import TrainingPoint
+        >>> from paperlib.training import learning_rate
+        >>> learning_rate(TrainingPoint(depth=10, learning_rate=0.5))
+        0.05
+    """
     return point.learning_rate / point.depth**point.rate_exponent
 
 

@@ -116,7 +116,7 @@ def _errors(path: Path) -> list[str]:
 
 
 def _run_all_cells(page: Any) -> None:
-    """Nothing; uses the menu, again if need be: it ignores a click while it is still opening."""
+    """Use the menu, again if need be: it ignores a click while it is still opening."""
     prompts = page.locator(".jp-CodeCell .jp-InputPrompt")
     for _ in range(5):
         page.get_by_role("menuitem", name="Run", exact=True).click()

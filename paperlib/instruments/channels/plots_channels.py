@@ -193,7 +193,7 @@ def _weights(result: xr.Dataset) -> str:
 
 
 def _all_channels(axis: Axes, result: xr.Dataset) -> None:
-    """Nothing; draws R² of every cascade by level, triangles where it is below the axis."""
+    """Draw R² of every cascade by level; triangles mark values below the axis."""
     for name in result.cascade.values:
         at = result.sel(cascade=name)
         label = f"{NAMES[name]}, {float(at.seconds):.0f} s"

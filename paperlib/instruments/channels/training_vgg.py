@@ -125,7 +125,7 @@ class _Training:
         self.seconds = 0.0
 
     def advance(self) -> None:
-        """Nothing; one more epoch, each with random numbers of its own."""
+        """Train one more epoch, each with random numbers of its own."""
         begin = time.perf_counter()
         generator = random_numbers("epoch", self.config.seed + 2**32 * self.epoch)
         self.network.train()
@@ -175,7 +175,7 @@ class _Training:
         return {f"weights.{n}": value for n, value in self.weights().items()} | momenta
 
     def restore(self, about: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        """Nothing; goes on where these were written."""
+        """Continue from a saved state."""
         self.network.load_state_dict(
             {n.partition(".")[2]: v for n, v in tensors.items() if n.startswith("weights.")}
         )
@@ -231,7 +231,7 @@ class _Training:
 
 
 def _quieten(network: Network, seed: int) -> None:
-    """Nothing; draws the fully connected weights as torchvision does, so that the logits begin
+    """Draw the fully connected weights as torchvision does, so that the logits begin
     near zero."""
     generator = random_numbers("fully connected", seed)
     for layer in network.modules():

@@ -17,7 +17,7 @@ MISSING = (
 
 
 def explore(study: Study) -> None:
-    """Nothing; shows a panel with three pictures: an image, it from a stage, and outputs by hand.
+    """Show a panel of three: an image, its reconstruction, and the ideal input of set outputs.
 
     The reader picks a test image and a stage, and moves the network's outputs, which begin at those
     of the image. Without ipywidgets it prints one line that says how to get them.

@@ -168,7 +168,7 @@ def _ideal_title(trained: xr.Dataset) -> str:
 def _draw_rows(
     panel: Figure | SubFigure, at: xr.Dataset, levels: Sequence[int], *, judged: bool = True
 ) -> None:
-    """Nothing; draws a row for each shown image, with what the judges see below each picture."""
+    """Draw a row for each shown image, and below each picture what the judges see in it."""
     label = int(at.label)
     axes = panel.subplots(at.sizes["shown"], len(levels), squeeze=False)
     for row, kind in zip(axes, at.shown.values, strict=True):
@@ -190,7 +190,7 @@ def _draw_ideals(
     *,
     judged: bool = True,
 ) -> None:
-    """Nothing; draws the ideal input of each of these classes."""
+    """Draw the ideal input of each of these classes."""
     rows = -(-len(classes) // columns)
     axes = panel.subplots(rows, columns, squeeze=False)
     for axis in axes.flat[len(classes) :]:
@@ -208,7 +208,7 @@ _SMALL: dict[str, Any] = {"fontsize": 7, "loc": "center", "fontweight": "normal"
 
 
 def _write_verdicts(axis: Axes, verdict: xr.DataArray, label: int, at: xr.Dataset) -> None:
-    """Nothing; writes what the network and the class means see below a picture."""
+    """Write below a picture what the network and the class means see in it."""
     names = at["class"].values
     for line, seen in enumerate(verdict.values):
         axis.text(

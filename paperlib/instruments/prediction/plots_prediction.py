@@ -71,7 +71,7 @@ def _solver_legend(axis: Axes) -> None:
 
 
 def _predictors(axis: Axes, table: pd.DataFrame) -> None:
-    """Nothing; draws a dot with its name for each predictor."""
+    """Draw a dot with its name for each predictor."""
     wrong = (1 - table["auc"]).clip(lower=2e-3)
     beside = _apart(wrong, axis)
     for predictor in map(str, table.index):

@@ -32,7 +32,16 @@ class _PredictorExperiment(Experiment):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorPoint(_PredictorExperiment, Point):
-    """What predictors say of one untrained network."""
+    """What predictors say of one untrained network.
+
+    Example:
+        >>> from paperlib import PredictorPoint, measure_point
+        >>> point = PredictorPoint(
+        ...     dataset="digits", depth=4, width=50, train_images=100, predictors=("naswot", "snip")
+        ... )
+        >>> measure_point(point)["scores"].shape  # (predictor, depth)
+        (2, 4)
+    """
 
     fields: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "scores": ("predictor", "depth"),
@@ -64,7 +73,14 @@ class PredictorPoint(_PredictorExperiment, Point):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorSweep(_PredictorExperiment, Sweep):
-    """Predictions: every variance with every seed."""
+    """Predictions: every variance with every seed.
+
+    Example:
+        >>> from paperlib import PredictorSweep
+        >>> sweep = PredictorSweep(sigma_w2=(1.0, 1.7), seeds=(0, 1), predictors=("naswot",))
+        >>> len(list(sweep.points())), sweep.coordinates()["predictor"].tolist()
+        (4, ['naswot'])
+    """
 
     point: ClassVar[type[Point]] = PredictorPoint
 

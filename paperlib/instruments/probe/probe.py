@@ -50,11 +50,23 @@ def probe(
     batch_norm: str = "auto",
     memory: float = 2**30,
 ) -> Report:
-    """A report on how much of its input a model still holds at each of its stages.
+    """Report how much of its input a model still holds at each of its stages.
 
     R² of a stage is the fraction of held-out images that an affine cascade brings back from there:
     a lower bound on what the activation holds, and on large activations of less than all of it: see
     `levels`. The model is run in evaluation mode, without gradients, and is left exactly as it was.
+
+    Example:
+        >>> import torch
+        >>> from paperlib import initialise, probe
+        >>> from torch import nn
+        >>> layers = [layer for _ in range(4) for layer in (nn.Linear(16, 16), nn.Tanh())]
+        >>> model = nn.Sequential(nn.Flatten(), *layers)
+        >>> initialise(model, sigma_w2=0.01, sigma_b2=1.0, seed=0)  # hardly looks at its input
+        >>> images = torch.rand(100, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+        >>> report = probe(model, images)
+        >>> report.phase, report.cutoff
+        ('ordered', '4')
 
     Args:
         model: any module; a compiled one is looked at as it was before.
@@ -142,7 +154,7 @@ class _Work:
         return int(min(BATCH, max(2, self.memory / 2 / (4 * max(1, numbers / 2)))))
 
     def look(self) -> None:
-        """Nothing; finds the stages, and how much of each can be kept."""
+        """Find the stages, and how many numbers of each fit into memory."""
         two, three = (self.inputs.part(0, count) for count in (2, 3))
         source = self.inputs.source_of(two)
         self.stages = stages_of(self.model, self.run, (two, three), source, self.layers)
@@ -275,7 +287,7 @@ class _Work:
         return {number: torch.cat(found) for number, found in parts.items()}
 
     def _visit(self, group: Sequence[int], values: Any, take: Any) -> None:
-        """Nothing; `take` is given the activations (n, *shape) at each of some stages."""
+        """Pass the activations (n, *shape) at each of some stages to `take`."""
         wanted: dict[tuple[str, int], list[int]] = {}
         for number in group:
             stage = self.stages[number]

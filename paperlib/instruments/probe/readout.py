@@ -29,7 +29,7 @@ class CheckedMoments(Moments):
         self._parts = (Moments(dtype), Moments(dtype))
 
     def update(self, features: Tensor, targets: Tensor) -> None:
-        """Nothing; takes in a chunk of samples: features (n, p), targets (n, q)."""
+        """Add a chunk of samples: features (n, p), targets (n, q)."""
         super().update(features, targets)
         first = len(features) - len(features) // 4
         for part, rows in zip(self._parts, (slice(first), slice(first, None)), strict=True):
@@ -61,7 +61,7 @@ class Local:
         )
 
     def fit(self, codes: Tensor, targets: Tensor, resolution: float, dtype: torch.dtype) -> None:
-        """Nothing; takes the ridge regression of targets (n, …) on codes (n, …) as its own."""
+        """Fit the ridge regression of targets (n, …) on codes (n, …)."""
         self.inverse.to(codes.dtype)
         pairs = [(self._resized(codes), targets)]
         samples = Samples(pairs, len(codes), resolution=resolution)
@@ -92,7 +92,7 @@ class Dense:
         self.weight: Tensor | None = None
 
     def fit(self, codes: Tensor, targets: Tensor, resolution: float, dtype: torch.dtype) -> None:
-        """Nothing; takes the ridge regression of targets (n, …) on codes (n, …) as its own."""
+        """Fit the ridge regression of targets (n, …) on codes (n, …)."""
         x, y = codes.flatten(1), targets.flatten(1)
         (n, p), q = x.shape, y.shape[1]
         if n > SCARCE * p and q * p <= n * (p + q):

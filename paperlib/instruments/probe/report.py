@@ -97,18 +97,18 @@ class Report:
         return {name: float(at[name]) for name in ("correlation", "separation", "r_squared")}
 
     def to_dataframe(self) -> "pd.DataFrame":
-        """A table with a row for each stage."""
+        """Return a table with a row for each stage."""
         names = ["layer", "shape", "read", "r_squared", "correlation", "separation"]
         return self.result[names].to_dataframe()[names]
 
     def plot(self) -> "Figure":
-        """A figure: R², correlation and separation along the stages, and an image from each."""
+        """Draw R², correlation and separation along the stages, and an image from each."""
         from paperlib.instruments.probe import plots_probe
 
         return plots_probe.report(self.result)
 
     def suggest(self, *, gains: Sequence[float] = GAINS) -> "Suggestion":
-        """The factor of the weights' variance, of a short grid, with which most is left at the end.
+        """Find the factor of the weights' variance, on a short grid, that leaves most at the end.
 
         Every weight of two axes or more (embeddings aside) is multiplied by the factor's root in a
         copy of the model, and that is probed with the same images; then two factors beside the best
@@ -123,7 +123,7 @@ class Report:
         return suggestion_of(self, self._model, self._again, gains)
 
     def summary(self) -> str:
-        """Three sentences: what was probed, where the input is lost, and the phase."""
+        """Say in three sentences what was probed, where the input is lost, and the phase."""
         about, at = provenance(self.result), self.phase_numbers
         config, data = about["config"], about["data"]
         stages = self.result.sizes["stage"]
@@ -147,7 +147,7 @@ class Report:
         )
 
     def to_html(self) -> str:
-        """The report as a page's body, its figure inside."""
+        """Return the report as a page's body, its figure inside."""
         import html
 
         import matplotlib.pyplot as plt
@@ -197,7 +197,7 @@ class Suggestion:
 
     @torch.no_grad()
     def apply(self, model: nn.Module) -> nn.Module:
-        """The model, whose weights it rescales in place."""
+        """Rescale the model's weights in place, and return it."""
         for weight in weights_of(model):
             weight.mul_(self.factor)
         return model

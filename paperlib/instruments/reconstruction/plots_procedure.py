@@ -52,7 +52,7 @@ def procedure(result: xr.Dataset) -> Figure:
 
 
 def _forward(figure: Figure, result: xr.Dataset) -> None:
-    """Nothing; draws the top row: the image, and its activations."""
+    """Draw the top row: the image and its activations."""
     depth = result.sizes["level"]
     _picture(figure, 0, result.input).set_title("image", fontsize=8, loc="center")
     for level in result.level.values:
@@ -66,7 +66,7 @@ def _forward(figure: Figure, result: xr.Dataset) -> None:
 
 
 def _cascade(figure: Figure, result: xr.Dataset, start: int) -> None:
-    """Nothing; draws the row of the cascade that begins at level `start`."""
+    """Draw the row of the cascade that begins at level `start`."""
     for level in range(start, 0, -1):
         found = result.estimate.sel(cascade=start, level=level)
         _barcode(figure, start, level, found, FORWARD if level == start else BACK)
@@ -80,7 +80,7 @@ def _cascade(figure: Figure, result: xr.Dataset, start: int) -> None:
 
 
 def _explain(figure: Figure, depth: int) -> None:
-    """Nothing; writes the steps beside the rows, those that are left over below the last."""
+    """Write the steps beside the rows, and the remaining ones below the last row."""
     for place, (head, body) in enumerate(STEPS.items()):
         top = TOP + ROW * min(place, depth) + EXTRA * max(0, place - depth)
         _text(figure, 0.15, top, head, va="top", fontsize=8, fontweight="bold")
@@ -120,7 +120,7 @@ def _barcode(figure: Figure, row: int, column: int, values: xr.DataArray, colour
 def _arrow(
     figure: Figure, start: tuple[int, int], end: tuple[int, int], name: str, colour: str
 ) -> None:
-    """Nothing; draws an arrow from box to box, (row, column), of one row, with its name on it."""
+    """Draw a labelled arrow between two boxes, (row, column), of one row."""
     row, first, last = start[0], start[1], end[1]
     height = TOP + ROW * row + BOX / 2
     gap = BOX + 0.08 if last > first else -0.08
@@ -133,7 +133,7 @@ def _arrow(
 
 
 def _drop(figure: Figure, level: int) -> None:
-    """Nothing; draws the way of an activation down to the row of its cascade."""
+    """Draw the path of an activation down to the row of its cascade."""
     x = LEFT + COLUMN * level + BOX / 2
     _line(figure, (x, TOP + BOX + 0.05), (x, TOP + ROW * level - 0.05), FORWARD, "-|>", ls=":")
 
@@ -146,7 +146,7 @@ def _line(
     style: str,
     ls: str = "-",
 ) -> None:
-    """Nothing; draws an arrow between two places, in inches from the top left corner."""
+    """Draw an arrow between two places, in inches from the top left corner."""
     width, height = figure.get_size_inches()
     ends = [(x / width, 1 - y / height) for x, y in (start, end)]
     figure.add_artist(

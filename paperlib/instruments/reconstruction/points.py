@@ -49,7 +49,17 @@ class _CascadeExperiment(Experiment):
 
 @dataclass(frozen=True, kw_only=True)
 class CascadePoint(_CascadeExperiment, Point):
-    """One network: its initialisation and the fit of its cascade."""
+    """One network: its initialisation and the fit of its cascade.
+
+    Example:
+        >>> from paperlib import CascadePoint
+        >>> point = CascadePoint(dataset="digits", sigma_w2=1.7, depth=10)
+        >>> point.solver, point.resolution  # of the architecture where it is not given
+        ('ridge', 0.001)
+        >>> CascadePoint(depth=0)
+        Traceback (most recent call last):
+        ValueError: depth must be >= 1, got 0
+    """
 
     fields: ClassVar[Mapping[str, tuple[str, ...]]] = {
         **dict.fromkeys(CURVES, ("depth",)),
@@ -114,7 +124,14 @@ class CascadePoint(_CascadeExperiment, Point):
 
 @dataclass(frozen=True, kw_only=True)
 class CascadeSweep(_CascadeExperiment, Sweep):
-    """Cascades: every variance with every seed."""
+    """Cascades: every variance with every seed.
+
+    Example:
+        >>> from paperlib import CascadeSweep
+        >>> sweep = CascadeSweep(sigma_w2=(1.0, 1.7), seeds=(0, 1, 2), depth=10)
+        >>> len(list(sweep.points()))
+        6
+    """
 
     point: ClassVar[type[Point]] = CascadePoint
 

@@ -107,7 +107,7 @@ def wall_and_training(result: xr.Dataset, trained: xr.Dataset) -> Figure:
 
 
 def _training_bars(axis: Axes, trained: xr.Dataset) -> None:
-    """Nothing; draws a row for each trained depth, black at chance and white at the best."""
+    """Draw a row for each trained depth, black at chance and white at the best."""
     accuracy = accuracy_of(trained).mean("seed")
     count = trained.sizes["depth"]
     mesh = axis.pcolormesh(
@@ -145,7 +145,7 @@ def _accuracy_map(axis: Axes, trained: xr.Dataset) -> None:
 
 
 def _measured_depths(axis: Axes, trained: xr.Dataset, threshold: float) -> None:
-    """Nothing; draws the depths that train, an arrow up where no depth was too deep."""
+    """Draw the depths that train; an arrow points up where no depth was too deep."""
     depths = xr.apply_ufunc(
         trainable_depth,
         accuracy_of(trained),
