@@ -86,7 +86,7 @@ def server(project: Path, tmp_path: Path) -> Iterator[str]:
 
 
 def _ask_nothing(settings: Path) -> None:
-    """Switch off the question whether JupyterLab may fetch news, whose dialog lies over the menu."""
+    """Switch off the question whether to fetch news, whose dialog lies over the menu."""
     file = settings / "@jupyterlab/apputils-extension/notification.jupyterlab-settings"
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
