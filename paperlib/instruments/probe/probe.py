@@ -19,16 +19,16 @@ import torch
 from torch import Tensor, nn
 
 from paperlib import measures
+from paperlib.activations.fields import Level, shape_of
 from paperlib.activations.flow import tensors_in
 from paperlib.activations.guard import take_statistics, untouched
 from paperlib.activations.inputs import Inputs
-from paperlib.activations.levels import Level, shape_of
 from paperlib.activations.tracing import Layers, ProbeError, Stage, run_once, stages_of
 from paperlib.cascade import Cascade
 from paperlib.cascade.fitting import EXACT_BELOW, OVERFLOW, default_resolution
 from paperlib.core.checks import LARGEST_SEED, checked, quoted
 from paperlib.core.provenance import stamp
-from paperlib.instruments.probe.readout import LevelInverse, inverse_between
+from paperlib.instruments.probe.level_inverses import LevelInverse, inverse_between
 from paperlib.instruments.probe.report import Report, report_of
 from paperlib.networks import Erf, Network
 from paperlib.networks.kinds import RESOLUTION
@@ -54,7 +54,8 @@ def probe(
 
     R² of a stage is the fraction of held-out images that an affine cascade brings back from there:
     a lower bound on what the activation holds, and on large activations of less than all of it: see
-    `levels`. The model is run in evaluation mode, without gradients, and is left exactly as it was.
+    `activations.fields`. The model is run in evaluation mode, without gradients, and is left
+    exactly as it was.
 
     Example:
         >>> import torch
@@ -146,11 +147,11 @@ class _Work:
         two = self.inputs.part(0, 2)
         numbers = 0
 
-        def told(layer: str, call: int, outputs: Any) -> None:
+        def record(layer: str, call: int, outputs: Any) -> None:
             nonlocal numbers
             numbers += sum(tensor.numel() for tensor in tensors_in(outputs))
 
-        run_once(self.model, self.run, two, told)
+        run_once(self.model, self.run, two, record)
         return int(min(BATCH, max(2, self.memory / 2 / (4 * max(1, numbers / 2)))))
 
     def look(self) -> None:
@@ -244,7 +245,7 @@ class _Work:
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "resolution": self.resolution,
             "memory": self.memory,
-            "target": list(target.shape.raw if whole else target.kept),
+            "target": list(target.shape.raw if whole else target.kept_shape),
             "target_is_whole": whole,
         }
 
@@ -266,7 +267,7 @@ class _Work:
         group: list[int] = []
         held = 0.0
         for number, level in enumerate(self.levels[1:]):
-            size = 4.0 * math.prod(level.kept) * len(self.inputs.source)
+            size = 4.0 * math.prod(level.kept_shape) * len(self.inputs.source)
             if group and held + size > self.memory / 2:
                 yield group
                 group, held = [], 0.0
@@ -294,7 +295,7 @@ class _Work:
             wanted.setdefault((stage.layer, stage.call), []).append(number)
         missing = set(group)
 
-        def told(layer: str, call: int, outputs: Any) -> None:
+        def record(layer: str, call: int, outputs: Any) -> None:
             for number in wanted.get((layer, call), ()):
                 stage = self.stages[number]
                 value = list(tensors_in(outputs))[stage.place]
@@ -302,7 +303,7 @@ class _Work:
                 take(number, stage.samples(value))
                 missing.discard(number)
 
-        run_once(self.model, self.run, values, told)
+        run_once(self.model, self.run, values, record)
         if missing:
             name = self.stages[min(missing)].name
             raise ProbeError(f"layer {name!r} was called for some images and not for others")

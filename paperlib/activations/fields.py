@@ -138,7 +138,7 @@ class Level:
         return -(-self.shape.width // self.pool)
 
     @property
-    def kept(self) -> tuple[int, int, int]:
+    def kept_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of what is kept of one sample."""
         return self.channels, self.height, self.width
 
@@ -146,7 +146,7 @@ class Level:
     def whole(self) -> bool:
         """Whether nothing is left out."""
         shape = self.shape
-        return self.kept == (shape.channels, shape.height, shape.width) and not shape.skipped
+        return self.kept_shape == (shape.channels, shape.height, shape.width) and not shape.skipped
 
     @property
     def mean_square(self) -> float:
@@ -154,7 +154,7 @@ class Level:
         return self.square / self.counted if self.counted else 0.0
 
     def take(self, values: Tensor) -> Tensor:
-        """What is kept of activations (n, *raw): (n, *kept), on the CPU in float32.
+        """What is kept of activations (n, *raw): (n, *kept_shape), on the CPU in float32.
 
         The principal channels are those of the first activations that are taken.
         """

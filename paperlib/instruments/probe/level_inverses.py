@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from paperlib.activations.levels import Level
+from paperlib.activations.fields import Level
 from paperlib.cascade.convolutions import SAMPLES, ConvolutionInverse
 from paperlib.cascade.regression import Moments, Samples
 from paperlib.cascade.windows import neighbourhood
@@ -53,7 +53,7 @@ class Local:
     """From a field to a field below it, neighbourhood by neighbourhood."""
 
     def __init__(self, upper: Level, lower: Level) -> None:
-        channels, height, width = lower.kept
+        channels, height, width = lower.kept_shape
         window = neighbourhood(upper.channels, (upper.height, upper.width), (height, width))
         self.size = (-(-height // window.stride[0]), -(-width // window.stride[1]))
         self.inverse = ConvolutionInverse(
@@ -68,7 +68,7 @@ class Local:
         self.inverse.solve(samples, CheckedMoments(dtype))
 
     def __call__(self, codes: Tensor) -> Tensor:
-        """The estimated fields (n, *lower.kept) of codes (n, *upper.kept)."""
+        """The estimated fields (n, *lower.kept_shape) of codes (n, *upper.kept_shape)."""
         return self.inverse(self._resized(codes))
 
     def _resized(self, codes: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class Dense:
     """
 
     def __init__(self, lower: Level) -> None:
-        self.shape = lower.kept
+        self.shape = lower.kept_shape
         self.weight: Tensor | None = None
 
     def fit(self, codes: Tensor, targets: Tensor, resolution: float, dtype: torch.dtype) -> None:
@@ -118,7 +118,7 @@ class Dense:
             del self.read, self.samples
 
     def __call__(self, codes: Tensor) -> Tensor:
-        """The estimated fields (n, *lower.kept) of codes (n, *upper.kept)."""
+        """The estimated fields (n, *lower.kept_shape) of codes (n, *upper.kept_shape)."""
         x = codes.flatten(1)
         if self.weight is not None:
             found = torch.addmm(self.bias, x, self.weight.T)
