@@ -45,10 +45,10 @@ def _commit() -> str:
     return done.stdout.strip()
 
 
-def ways_together(ways: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Entries of `computed`, with the points of those that are the same counted together."""
+def merge_computed(computed: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return entries of `computed`, equal ones merged into one with the sum of their points."""
     points: Counter[str] = Counter()
-    for way in ways:
+    for way in computed:
         same = {name: value for name, value in way.items() if name != "points"}
         points[json.dumps(same, sort_keys=True)] += way["points"]
     return [{**json.loads(way), "points": count} for way, count in points.items()]

@@ -110,9 +110,9 @@ class Measured(Checked):
     added: ClassVar[Collection[str]] = ()
 
     @classmethod
-    def fields_in(cls, kept: Container[Any]) -> list[str]:
-        """Return the fields to take from a point or a result, less those added later it lacks."""
-        return [name for name in cls.fields if name in kept or name not in cls.added]
+    def fields_in(cls, available: Container[Any]) -> list[str]:
+        """Return the fields to read from a point or a result, without later ones that it lacks."""
+        return [name for name in cls.fields if name in available or name not in cls.added]
 
     def measure(self, data: Any, *, device: str = "cpu") -> dict[str, np.ndarray]:
         """Return the numbers: the arrays of `fields` and `shared` by name."""

@@ -390,15 +390,15 @@ def _name_of(point: ChannelsPoint) -> str:
 
 def _about_weights(point: ChannelsPoint, seen: _Seen) -> dict[str, Any]:
     """Whose weights these are; of those that `training_vgg` made, how well they were trained."""
-    told: dict[str, Any] = {}
+    about_weights: dict[str, Any] = {}
     if point.weights not in ("random", "imagenet"):
         with suppress(ValueError):
-            told = archive.read(located(point.weights))[0]
+            about_weights = archive.read(located(point.weights))[0]
     return {
         "name": Path(point.weights).name,
         "digest": archive.digest_of(seen.stages.parameters()),
-        "epochs": told.get("epochs"),
-        "accuracy": told.get("accuracy", [None])[-1],
-        "trained_on": told.get("data"),
-        "seed": told.get("config", {}).get("seed"),
+        "epochs": about_weights.get("epochs"),
+        "accuracy": about_weights.get("accuracy", [None])[-1],
+        "trained_on": about_weights.get("data"),
+        "seed": about_weights.get("config", {}).get("seed"),
     }

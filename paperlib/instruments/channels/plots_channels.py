@@ -32,7 +32,7 @@ def pictures(result: xr.Dataset) -> Figure:
 
     Source: arXiv:2406.12916, the figure of VGG16's channels.
     """
-    shown = _asked_for(result)
+    shown = _shown_channels(result)
     with paper_style():
         figure, axes = plt.subplots(2, 1 + len(shown), figsize=(10.5, 4.0), squeeze=False)
         draw_picture(axes[0, 0], pixels(result.original[0]) / 255)
@@ -212,7 +212,7 @@ def _all_channels(axis: Axes, result: xr.Dataset) -> None:
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=5.5, fontsize=6)
 
 
-def _asked_for(result: xr.Dataset) -> Sequence[str]:
+def _shown_channels(result: xr.Dataset) -> Sequence[str]:
     whole = [name for name in result.shown.values if name.endswith(":all")]
     return [*provenance(result)["config"]["shown"], *whole]
 
