@@ -1,8 +1,8 @@
 """Where a model can be cut: the calls of its layers, and the tensors that every path runs through.
 
-One run of a small batch is recorded operation by operation, whatever makes them: modules, functions
-or methods. A call of a layer is a cut where no path from the input to the output leads past what it
-returned, so that skip connections, concatenations and attention need no rules of their own.
+One run of a small batch is recorded operation by operation, whether modules, functions or methods
+compute them. A layer's output is a cut if every path from the input to the output runs through it.
+So skip connections, concatenations and attention need no rules of their own.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -127,7 +127,7 @@ def run_once(
 def stages_of(
     model: nn.Module, run: Run, examples: tuple[Any, Any], source: Tensor, layers: Layers
 ) -> list[Stage]:
-    """The stages at which a model is looked at, in the order in which they end.
+    """Return the stages at which a model is looked at, in the order in which they end.
 
     Args:
         model: in evaluation mode.
