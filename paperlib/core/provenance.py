@@ -26,7 +26,7 @@ def provenance(result: xr.Dataset) -> dict[str, Any]:
 
 @cache
 def stamp() -> dict[str, Any]:
-    """What this process computes with: commit, versions and hardware."""
+    """Return what this process computes with: commit, versions and hardware."""
     return {
         "commit": _commit(),
         "versions": {"python": platform.python_version()} | {k: version(k) for k in LIBRARIES},
@@ -55,7 +55,7 @@ def merge_computed(computed: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]
 
 
 def about_data(config: Any, data: Any) -> dict[str, Any]:
-    """What a provenance says of the data: what they really are, and how many were used."""
+    """Return what a provenance says of the data: what they really are, and how many were used."""
     return {
         "name": data.name,
         # without the folders of this machine
@@ -70,7 +70,7 @@ def about_data(config: Any, data: Any) -> dict[str, Any]:
 
 
 def about_one(point: Any, data: Any, *, code_version: int) -> dict[str, Any]:
-    """The provenance of a single point that was computed here and now, in the form of a sweep's."""
+    """Return the provenance of one point computed here and now, in the form of a sweep's."""
     return {
         "config": point.as_dict(),
         "data": about_data(point, data),

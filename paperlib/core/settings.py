@@ -146,7 +146,7 @@ class Parameters(Checked):
 
 
 def digest(settings: Mapping[str, Any]) -> str:
-    """The sha256 of settings in their canonical form, in hex."""
+    """Return the sha256 of settings in their canonical form, in hex."""
     canonical = json.dumps(settings, sort_keys=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
