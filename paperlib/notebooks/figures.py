@@ -24,7 +24,7 @@ _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 
 
 def find_figure(name: str) -> Path:
-    """The file of a figure: a path, or a name in figures/ with or without its ending.
+    """Return the file of a figure: a path, or a name in figures/ with or without its ending.
 
     Raises:
         FileNotFoundError: there is none; says which name is close.
@@ -43,7 +43,7 @@ def find_figure(name: str) -> Path:
 
 
 def provenance_of(file: Path) -> list[dict[str, Any]]:
-    """The provenance of each result drawn in a figure that `plots.save` wrote, PNG or PDF.
+    """Return the provenance of each result drawn in a figure that `plots.save` wrote, PNG or PDF.
 
     Raises:
         ValueError: no PNG or PDF, or one without provenance.
