@@ -68,7 +68,7 @@ class Plan:
 
 
 def make_plan(config: Sweep, start_from: str | os.PathLike[str] | None) -> Plan:
-    """What is finished of a sweep, in `start_from` or in point files, and what is missing.
+    """Return what is finished of a sweep, in `start_from` or in point files, and what is missing.
 
     The data set is loaded, for its checksum, unless an earlier result on one of `NAMES` has every
     point; a file or folder of the user's may have changed since.
@@ -146,7 +146,7 @@ def forget_data() -> None:
 
 
 def load_data(point: Any, root: str | None = None) -> Dataset:
-    """The data set of a point, as much of it as the point uses; the last one is kept in memory."""
+    """Load as much of a point's data set as it uses; the last one stays in memory."""
     limit = max(point.train_images, point.test_images)
     root = root or os.fspath(paths.data_root())
     return _load(point.dataset, point.fallback, limit, point.data_seed, root)
