@@ -22,7 +22,7 @@ KEPT_DATA = ("README.md", Path(paths.REFERENCE).name)  # committed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0, 1 after an error that was reported, 2 without a command, 130 after
+    """Return the exit status: 0, 1 after an error that was reported, 2 without a command, 130 after
     Ctrl-C."""
     parser = _parser()
     options = parser.parse_args(arguments)

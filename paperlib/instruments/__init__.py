@@ -1,7 +1,7 @@
 """One question each: its settings, how it is measured and how it is drawn.
 
-An instrument is a folder, whose `parameters` are those of its notebooks, or a single module. They
-are found here by where they lie: to add one, nothing else is edited.
+An instrument is a single module, or a folder whose `parameters` module holds the settings of its
+notebooks. This package finds them by their place: to add one, nothing else is edited.
 """
 
 import pkgutil

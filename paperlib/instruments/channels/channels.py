@@ -44,7 +44,7 @@ ADAM_BATCH = 10  # photographs; a hundred, as published, need ten times the memo
 
 
 def run_channels(point: ChannelsPoint, *, start_from: str = "") -> xr.Dataset:
-    """What the channels of a VGG network carry of photographs.
+    """Measure what the channels of a VGG network carry of photographs.
 
     Args:
         point: the network, the photographs, and what is looked at.
@@ -212,7 +212,7 @@ def stage_names(stages: nn.Sequential) -> list[str]:
 
 @torch.no_grad()
 def carried(cascade: Cascade, stages: nn.Sequential, images: Tensor, train: Tensor) -> xr.Dataset:
-    """How much of the images each channel of the last of these stages carries.
+    """Measure how much of the images each channel of the last of these stages carries.
 
     The channel shows what the images make of it, all others their mean over the training
     photographs, and the cascade makes a picture of that. `gained` (channel): by how much this
@@ -282,7 +282,7 @@ def _ranking(cascade: Cascade, seen: _Seen, point: ChannelsPoint) -> xr.Dataset:
 
 
 def best_channels(result: xr.Dataset, level: int) -> list[int]:
-    """The channels of a ranked level, from the one that gains most R² on."""
+    """Return the channels of a ranked level, from the one that gains most R² on."""
     at = result.isel(entry=result.entry_level.values == level)
     return at.entry_channel.values[np.argsort(-at.gained.values, kind="stable")].tolist()
 
@@ -345,7 +345,7 @@ def _answers(cascade: Cascade, seen: _Seen, point: ChannelsPoint) -> xr.Dataset:
 
 
 def picture(result: xr.Dataset, shown: str) -> xr.DataArray:
-    """A picture of the gallery as the cascade made it, (channel, row, column)."""
+    """Return a picture of the gallery as the cascade made it, (channel, row, column)."""
     at = result.sel(shown=shown)
     empty = result["empty"].sel(empty_level=int(at.shown_level)) / 255
     return empty + at.added * (at.scale / STEP)

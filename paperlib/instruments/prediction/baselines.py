@@ -1,7 +1,8 @@
 """The predictors that ours must beat: their scores for every depth of an untrained network.
 
-A rule takes a `Task` (a network, images and labels) and returns one score per depth, higher: a
-network cut off there would rather train. `predictors.Predictor` puts them behind one signature.
+A rule takes a `Task` (a network, images and labels) and returns one score per depth. A higher score
+says that a network cut off there is more likely to train. `predictors.Predictor` gives all rules
+one signature.
 """
 
 import copy
@@ -92,7 +93,7 @@ class Task:
 
 
 def make_task(network: Network, images: Tensor, labels: Tensor, seed: int) -> Task:
-    """The checked arguments; the weights' memory is shared, gradients, buffers and mode are not."""
+    """Check the arguments; the weights' memory is shared, gradients, buffers and mode are not."""
     seed = checked("seed", seed, int, low=0)
     if images.shape[1:] != network.image_shape or len(images) < 2:
         expected = ", ".join(str(n) for n in network.image_shape)

@@ -1,7 +1,7 @@
 """Predictors of trainability: from an untrained network and some images to one score per depth.
 
     prediction = PREDICTORS["r_squared_ridge"](network, images, labels, seed=0)
-    prediction.scores  # (depth,), higher: a network cut off at this depth would rather train
+    prediction.scores  # (depth,); higher: a network of this depth is more likely to train
     prediction.seconds
 
 The network cut off at a depth is the network's first stages and, where a predictor needs logits or
@@ -45,7 +45,7 @@ class Prediction:
     """What a predictor says, and what it took to say it.
 
     Attributes:
-        scores: (depth,), float64, finite; higher: a network cut off there would rather train.
+        scores: (depth,), float64, finite; higher: more likely to train, if cut off there.
         seconds: CPU time of the call; wall-clock time on a GPU.
     """
 

@@ -1,8 +1,8 @@
-"""Affine inverses between two levels of any model, whatever is between them.
+"""Affine inverses between two levels of any model, whatever layers lie between them.
 
-Between two fields every block of positions is predicted from the 3×3 (in sequences: 3) nearest
-positions above it, the same everywhere, with an offset of its own for each position; from and to
-vectors the regression is on all numbers at once.
+Between two fields, every block of positions is predicted from the 3×3 (in sequences: 3) nearest
+positions above it, with the same weights everywhere and one offset per position. If one of the two
+levels is a vector, the regression uses all numbers at once.
 """
 
 import math
@@ -131,7 +131,7 @@ LevelInverse = Local | Dense
 
 
 def inverse_between(upper: Level, lower: Level, samples: int) -> LevelInverse:
-    """An inverse that is not yet fitted, from the upper level to the lower one.
+    """Return an inverse that is not yet fitted, from the upper level to the lower one.
 
     Args:
         upper, lower: what is read, and what is predicted.

@@ -4,9 +4,10 @@
     report = probe(model, images)  # any nn.Module, untrained or trained
     print(report)  # in Jupyter: report
 
-The paper's method on stages that are found by running the model: where all paths from the input to
-the output meet, an affine inverse leads back to the meeting point before, and the inverses are
-chained. A layer that some path leads past is regressed on directly.
+The paper's method, with stages that are found by running the model. A stage ends where all paths
+from the input to the output meet. An affine inverse leads from there to the end of the stage
+before, and the inverses are chained. From a layer that some path bypasses, the input is predicted
+directly, by one regression.
 """
 
 import math
@@ -71,7 +72,7 @@ def probe(
 
     Args:
         model: any module; a compiled one is looked at as it was before.
-        images: (n, *shape), floating point, n >= 10 (a few hundred are well spent); or a dict or
+        images: (n, *shape), floating point, n >= 10 (a few hundred are better); or a dict or
             tuple of tensors with n samples each, the model's arguments, of which the first in
             floating point is reconstructed.
         layers: "auto", every place where all paths meet; or dotted names (`relu#2` is the second
