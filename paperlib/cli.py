@@ -22,7 +22,7 @@ KEPT_DATA = ("README.md", Path(paths.REFERENCE).name)  # committed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0, 1 after an error that was reported, 2 without a command, 130 after
+    """Return the exit status: 0, 1 after an error that was reported, 2 without a command, 130 after
     Ctrl-C."""
     parser = _parser()
     options = parser.parse_args(arguments)
@@ -95,7 +95,7 @@ def _show(options: argparse.Namespace) -> int:
         print(os.path.relpath(file))
         for number, result in enumerate(about, start=1):
             print(f"result {number} of {len(about)}")
-            print(*figures.told(result), sep="\n")
+            print(*figures.provenance_lines(result), sep="\n")
     return 0
 
 
@@ -130,7 +130,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _probe(options: argparse.Namespace) -> int:
-    from paperlib.instruments.probe.asked import model_of, pictures_of, written
+    from paperlib.instruments.probe.command import model_of, pictures_of, write_report
     from paperlib.instruments.probe.probe import probe
 
     model = model_of(options.model)
@@ -142,7 +142,7 @@ def _probe(options: argparse.Namespace) -> int:
     print(report, flush=True)
     if options.suggest:
         print(f"\n{report.suggest()}", flush=True)
-    for file in written(report, Path(options.output)) if options.output else ():
+    for file in write_report(report, Path(options.output)) if options.output else ():
         print(f"wrote {file}")
     return 0
 

@@ -1,9 +1,9 @@
 """How much of an image is left in a reconstruction: entropies in nats, R², and two depths.
 
-Images come as (batch, *image), and as (levels, batch, *image) where a cascade was read out at
+Images come as (batch, *image), and as (levels, batch, *image) where they were reconstructed from
 several levels; a measure then returns one value (or row) per level. Every measure computes in
 float64, accepts any real tensor or array, and leaves its arguments alone. What cannot be measured
-(NaN or infinite pixels) is NaN in the result, and a RuntimeWarning says so.
+(NaN or infinite pixels) is NaN in the result, with a RuntimeWarning.
 """
 
 import math

@@ -1,1 +1,1 @@
-"""Any model from inside, left as it was."""
+"""Look inside any PyTorch model, and leave it unchanged."""

@@ -1,7 +1,7 @@
 """The flow of numbers through a model: which operation reads what of whose results.
 
-Recorded below autograd, so that modules, functions and methods look alike, views are the numbers
-that they show, and writing in place is a new operation.
+It is recorded below autograd. So modules, functions and methods look alike, a view counts as the
+numbers that it shows, and writing in place counts as a new operation.
 """
 
 from collections.abc import Iterator, Mapping
@@ -33,7 +33,7 @@ class Operation:
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors in tuples, lists, mappings and the fields of dataclasses, in order."""
+    """Return the tensors in tuples, lists, mappings and the fields of dataclasses, in order."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
@@ -125,7 +125,7 @@ def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
 
 
 def cuts_of(operations: list[Operation], sink: int) -> dict[int, int]:
-    """The operations that no path from the input to the result leads past, and their order."""
+    """Return the operations that every path from the input to the result runs through, in order."""
     needed = {sink}
     for node in range(sink, 0, -1):
         if node in needed:
@@ -146,7 +146,7 @@ def cuts_of(operations: list[Operation], sink: int) -> dict[int, int]:
 def between(
     operations: list[Operation], cuts: dict[int, int], begin: int, end: int
 ) -> list[Operation]:
-    """The operations after one cut up to another that its result depends on."""
+    """Return the operations after one cut up to another that its result depends on."""
     needed = {end}
     for node in range(end, begin, -1):
         if node in needed:

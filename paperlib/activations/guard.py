@@ -59,7 +59,7 @@ def untouched(model: nn.Module, seed: int) -> Iterator[None]:
 
 
 def batch_norms(model: nn.Module) -> list[Any]:
-    """The layers that keep running statistics of batches."""
+    """Return the layers that keep running statistics of batches."""
     return [
         module
         for module in model.modules()
@@ -68,7 +68,7 @@ def batch_norms(model: nn.Module) -> list[Any]:
 
 
 def take_statistics(model: nn.Module, run: Run, batches: Iterable[Any], which: str) -> int:
-    """How many batch norms were given the statistics of these batches, to be used from now on.
+    """Give batch norms the statistics of these batches from now on; return how many were given.
 
     Those of a model that was never trained say mean 0 and variance 1, which is not what training
     will see: "auto" replaces the statistics of layers that have not counted a batch yet, "batch"

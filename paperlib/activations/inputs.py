@@ -129,7 +129,7 @@ def _check_count(count: int, given: dict[Any, Tensor], source: Tensor) -> None:
     if count < LEAST_IMAGES:
         raise ProbeError(
             f"a probe needs at least {LEAST_IMAGES} images to fit and hold out, got {count} "
-            f"(images are (n, *shape), here {tuple(source.shape)}); a few hundred are well spent"
+            f"(images are (n, *shape), here {tuple(source.shape)}); a few hundred are better"
         )
     if not source.isfinite().all():
         raise ProbeError("images hold NaN or infinite values; remove them first")

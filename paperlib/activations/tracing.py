@@ -1,8 +1,8 @@
 """Where a model can be cut: the calls of its layers, and the tensors that every path runs through.
 
-One run of a small batch is recorded operation by operation, whatever makes them: modules, functions
-or methods. A call of a layer is a cut where no path from the input to the output leads past what it
-returned, so that skip connections, concatenations and attention need no rules of their own.
+One run of a small batch is recorded operation by operation, whether modules, functions or methods
+compute them. A layer's output is a cut if every path from the input to the output runs through it.
+So skip connections, concatenations and attention need no rules of their own.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -70,9 +70,9 @@ class ProbeError(ValueError):
 
 @contextmanager
 def _listening(
-    model: nn.Module, told: Callable[[str, int, Any], None], begun: Callable[[str, Any], None]
+    model: nn.Module, ended: Callable[[str, int, Any], None], begun: Callable[[str, Any], None]
 ) -> Iterator[None]:
-    """Hooks on every layer: `begun(layer, inputs)` and `told(layer, call, outputs)`."""
+    """Hooks on every layer: `begun(layer, inputs)` and `ended(layer, call, outputs)`."""
     names = {id(module): name for name, module in model.named_modules()}
     calls: dict[str, int] = {}
     handles: list[Any] = []
@@ -83,7 +83,7 @@ def _listening(
     def after(module: nn.Module, inputs: Any, outputs: Any) -> None:
         name = names[id(module)]
         calls[name] = calls.get(name, -1) + 1
-        told(name, calls[name], outputs)
+        ended(name, calls[name], outputs)
 
     try:
         for module in model.modules():
@@ -95,8 +95,10 @@ def _listening(
             handle.remove()
 
 
-def run_once(model: nn.Module, run: Run, inputs: Any, told: Callable[[str, int, Any], None]) -> Any:
-    """What the model returns; `told` hears of every call of every layer, and what it returned.
+def run_once(
+    model: nn.Module, run: Run, inputs: Any, record: Callable[[str, int, Any], None]
+) -> Any:
+    """Run a model and return its result; call `record` with every layer's call and its outputs.
 
     Raises:
         ProbeError: the model stopped; names the innermost layer that was running.
@@ -105,7 +107,7 @@ def run_once(model: nn.Module, run: Run, inputs: Any, told: Callable[[str, int, 
 
     def ended(layer: str, call: int, outputs: Any) -> None:
         inside.pop()
-        told(layer, call, outputs)
+        record(layer, call, outputs)
 
     with _listening(model, ended, lambda layer, given: inside.append((layer, given))):
         try:
@@ -125,7 +127,7 @@ def run_once(model: nn.Module, run: Run, inputs: Any, told: Callable[[str, int, 
 def stages_of(
     model: nn.Module, run: Run, examples: tuple[Any, Any], source: Tensor, layers: Layers
 ) -> list[Stage]:
-    """The stages at which a model is looked at, in the order in which they end.
+    """Return the stages at which a model is looked at, in the order in which they end.
 
     Args:
         model: in evaluation mode.
@@ -142,15 +144,15 @@ def stages_of(
     cuts = cuts_of(flow.operations, sink)
     shapes: dict[tuple[str, int, int], tuple[int, ...]] = {}
 
-    def told(layer: str, call: int, outputs: Any) -> None:
+    def record(layer: str, call: int, outputs: Any) -> None:
         for place, tensor in enumerate(tensors_in(outputs)):
             shapes[layer, call, place] = tuple(tensor.shape)
 
-    run_once(model, run, examples[1], told)
+    run_once(model, run, examples[1], record)
     if layers == "auto":
         chosen = _automatic(calls, flow.operations, cuts) or _last(calls)
     else:
-        chosen = _asked_for(calls, model, layers)
+        chosen = _chosen(calls, model, layers)
     ends = [call.node for call in chosen if call.node in cuts]
     begins = dict(zip(ends, [0, *ends], strict=False))
     stages = []
@@ -182,7 +184,7 @@ def recorded(
     calls: list[_Call] = []
     begins: list[int] = []
 
-    def told(layer: str, call: int, outputs: Any) -> None:
+    def record(layer: str, call: int, outputs: Any) -> None:
         begin = begins.pop()
         for place, tensor in enumerate(tensors_in(outputs)):
             if tensor.is_floating_point():
@@ -194,7 +196,7 @@ def recorded(
             return run(value)
 
     with _listening(model, lambda *_: None, lambda *_: begins.append(len(flow.operations))):
-        result = run_once(model, counted, example, told)
+        result = run_once(model, counted, example, record)
     found = [flow.node(t) for t in tensors_in(result) if t.is_floating_point()]
     sink = next((node for node in found if node > 0), -1)
     if sink < 0:
@@ -237,7 +239,7 @@ def _last(calls: list[_Call]) -> list[_Call]:
     return [call for call in calls if not call.layer and call.node > 0][:1]
 
 
-def _asked_for(calls: list[_Call], model: nn.Module, layers: Layers) -> list[_Call]:
+def _chosen(calls: list[_Call], model: nn.Module, layers: Layers) -> list[_Call]:
     """The calls of layers by name or rule, in the order in which they end; none twice."""
     modules = dict(model.named_modules())
     if isinstance(layers, str):

@@ -19,7 +19,7 @@ FORMAT = 1
 
 
 def digest_of(tensors: Iterable[Tensor]) -> str:
-    """The sha256 of the tensors' bytes, in hex."""
+    """Return the sha256 of the tensors' bytes, in hex."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(
@@ -43,7 +43,7 @@ def write(file: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None
 
 
 def read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What a file says about itself, and its tensors; checked against their digest.
+    """Return what a file says about itself, and its tensors; checked against their digest.
 
     Raises:
         FileNotFoundError: no such file.
@@ -56,7 +56,7 @@ def read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             about = json.loads((opened.metadata() or {}).get("cascade", "{}"))
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{file} is damaged or no cascade: {error}") from error
+        raise ValueError(f"{file} is damaged or is not a saved cascade: {error}") from error
     if about.get("format") != FORMAT:
         raise ValueError(f"{file} is damaged or no cascade of format {FORMAT}; fit a new one")
     if about["inverses"] != digest_of(tensors[name] for name in sorted(tensors)):

@@ -209,14 +209,14 @@ class Cascade:
             if precision != "float32":
                 about["precision"] = options["precision"] = precision
             fit_inverses = fit_adam
-        told = [progress] if progress else []
+        callbacks = [progress] if progress else []
         if checkpoint is not None:
-            kept = self._checkpoint(checkpoint, inverses, images, {**about, **options})
-            options["fitted"] = kept.restore()
-            for tell in told:
-                tell(kept.finished)
-            told.insert(0, kept.advance)
-        options["progress"] = lambda stages: [tell(stages) for tell in told]
+            saved = self._checkpoint(checkpoint, inverses, images, {**about, **options})
+            options["fitted"] = saved.restore()
+            for callback in callbacks:
+                callback(saved.finished)
+            callbacks.insert(0, saved.advance)
+        options["progress"] = lambda stages: [callback(stages) for callback in callbacks]
         if until == "lost":
             judged = images[:COLLAPSED_IMAGES]
             options["stop"] = lambda level: self._is_collapsed(inverses[:level], judged)
@@ -246,8 +246,8 @@ class Cascade:
     ) -> archive.Checkpoint:
         """What keeps this fit's finished inverses; its digest covers all that they depend on."""
         weights = self._weights_digest()
-        told = json.dumps([weights, self._shapes, str(inverses), settings], sort_keys=True)
-        fit = archive.digest_of([images, torch.tensor(list(told.encode()))])
+        depends_on = json.dumps([weights, self._shapes, str(inverses), settings], sort_keys=True)
+        fit = archive.digest_of([images, torch.tensor(list(depends_on.encode()))])
         return archive.Checkpoint(folder, inverses, fit)
 
     @torch.no_grad()

@@ -1,8 +1,7 @@
 """The inverses of stages on images: transposed convolutions, circular ones, and chains of them.
 
-Fitted in closed form, they are affine with one offset per channel *and position*, so that every one
-maps the mean activation to the mean activation, and a cascade without signal returns the mean
-image.
+In closed form they are affine, with one offset per channel *and position*. So each maps the mean
+activation to the mean activation, and a cascade without signal returns the mean image.
 """
 
 import math

@@ -1,10 +1,10 @@
 """Two ways to fit inverses: in closed form ("ridge"), and by Adam as published.
 
-The gradient never crosses stages, so every inverse is a problem of its own. Both solvers walk down
-the network once: they hold the activations of all samples at two levels (Adam on a GPU: at a few
-more) and fit the inverse between them, so memory does not grow with depth and, on a CPU, one
-inverse with its optimiser state stays in the cache for all of its steps. A level that is too large
-to be held, as those of photographs are, is made anew in chunks from the last one that is held.
+The gradient never crosses stages, so every inverse is fitted on its own. Both solvers walk down the
+network once. They hold the activations of all samples at two levels (Adam on a GPU: at a few more)
+and fit the inverse between them, so memory does not grow with depth. On a CPU one inverse and its
+optimiser state stay in the cache for all of its steps. A level too large for memory, as those of
+photographs are, is recomputed in chunks from the last level that is held.
 """
 
 import math
@@ -108,7 +108,7 @@ def default_resolution(stages: Iterable[nn.Module]) -> float:
 
 
 def arithmetic_of(images: Tensor, resolution: float) -> str:
-    """The arithmetic that "auto" stands for: float64 or float32, see `fit_ridge`."""
+    """Return the arithmetic that "auto" stands for: float64 or float32, see `fit_ridge`."""
     fine = images.dtype == torch.float64 or resolution < EXACT_BELOW
     return "float64" if fine else "float32"
 

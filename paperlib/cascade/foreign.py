@@ -46,7 +46,7 @@ class ForeignBlock(nn.Module):
 
 @torch.no_grad()
 def recognised(stage: nn.Module, fixed: nn.Module, example: Tensor) -> nn.Module:
-    """The stage, as a ForeignBlock where that is what it is.
+    """Return the stage, as a ForeignBlock where that is what it is.
 
     Args:
         stage: any; one of Sequentials and our own blocks is returned as it is, and not run.

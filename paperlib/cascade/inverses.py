@@ -33,7 +33,7 @@ SHIFT_TOLERANCE = 1e-3  # of what a stage makes of a shifted input, relative to 
 
 
 def layers_of(stage: nn.Module) -> list[nn.Module]:
-    """The modules without parts of their own, in order."""
+    """Return the modules without parts of their own, in order."""
     return [module for module in stage.modules() if not any(module.children())]
 
 
@@ -58,7 +58,7 @@ def activation_of(stage: nn.Module) -> nn.Module | None:
 
 
 def bounds_of(stages: Sequence[nn.Module]) -> list[nn.Module | None]:
-    """What bounds the values at every level, None where nothing does.
+    """Return what bounds the values at every level, None where nothing does.
 
     A stage's activation bounds its output; a stage that only pools or reshapes passes on what
     bounds its input. The images count as bounded by the first stage's activation, as published.
@@ -122,7 +122,7 @@ def inverse_of(
     activation: nn.Module | None,
     published: bool = False,
 ) -> Inverse:
-    """An untrained inverse of one stage: what the first of RULES makes that knows the stage.
+    """Return an untrained inverse of one stage: what the first of RULES makes that knows the stage.
 
     Args:
         stage: the module to invert.

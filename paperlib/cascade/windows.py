@@ -80,7 +80,7 @@ def _one_to_one(axes: int) -> Window:
 def window_of(
     layers: Sequence[nn.Module], *, output_shape: Sequence[int], input_shape: Sequence[int]
 ) -> Window | None:
-    """The window of convolutions, poolings and paddings, one after the other.
+    """Return the window of convolutions, poolings and paddings, one after the other.
 
     Args:
         layers: those of a stage that are not pointwise.

@@ -66,7 +66,7 @@ def check_limits(name: str, value: Any, limits: Mapping[str, Any]) -> None:
 
 
 def values_of(name: str, given: Any, kind: Any) -> tuple[Any, ...]:
-    """A list setting, `tuple[kind, ...]`, of different values; papermill's -p gives its text."""
+    """Return a list setting, `tuple[kind, ...]`, of different values; papermill's -p gives text."""
     if isinstance(given, str) and given.startswith("["):
         with contextlib.suppress(json.JSONDecodeError, RecursionError):
             given = json.loads(given.replace("'", '"'))
@@ -109,7 +109,7 @@ def is_dense(tensor: Any) -> bool:
 
 
 def device_of(name: str, value: Any) -> Any:
-    """The torch.device that a name such as "cpu" or "cuda:0" stands for, which is there."""
+    """Return the torch.device that a name such as "cpu" or "cuda:0" stands for, which is there."""
     import torch
 
     try:
@@ -117,7 +117,9 @@ def device_of(name: str, value: Any) -> Any:
         torch.empty(0, device=device)
     except (AssertionError, TypeError, RuntimeError, NotImplementedError, ValueError) as error:
         why = str(error).split("\n")[0]
-        raise ValueError(f"{name} must be a device of here, got {quoted(value)}: {why}") from error
+        raise ValueError(
+            f"{name} must be a device of this machine, got {quoted(value)}: {why}"
+        ) from error
     if device.type == "meta":
         raise ValueError(f"{name} must be a device that holds numbers, got 'meta'")
     return device
@@ -132,7 +134,7 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
 
 
 def quoted(value: Any) -> str:
-    """A value as an error shows it: on one line, and shortened."""
+    """Return a value as an error shows it: on one line, and shortened."""
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and shape:  # an array's numbers say less
         return f"an array of shape {tuple(shape)}"

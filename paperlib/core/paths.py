@@ -59,7 +59,7 @@ def check_writable(folder: Path) -> None:
 
 
 def cannot_keep(folder: Path, error: OSError) -> OSError:
-    """The error to raise where a folder does not take what was computed."""
+    """Return the error to raise where a folder does not take what was computed."""
     what = f"{error.strerror or error}: results cannot be written there; what was finished before"
     return OSError(
         error.errno, f"{what} is kept. Make room or give access, and run again", str(folder)
@@ -105,7 +105,7 @@ def style_file() -> Path:
 
 
 def home() -> Path:
-    """The checkout that holds `notebooks/`: $PAPERLIB_HOME, else the one this package lies in.
+    """Return the checkout that holds `notebooks/`: $PAPERLIB_HOME, else the one of this package.
 
     Raises:
         FileNotFoundError: neither is a checkout; the message says how to get one.
@@ -122,7 +122,7 @@ def home() -> Path:
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
-    """The folder data sets are looked up in: `root`, else $PAPERLIB_DATA, else `data/`.
+    """Return the folder data sets are looked up in: `root`, else $PAPERLIB_DATA, else `data/`.
 
     A relative $PAPERLIB_DATA is resolved against the project, not against the caller's folder,
     so that notebooks, tests and commands started anywhere read the same files.
@@ -137,41 +137,41 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
 
 
 def weights_file(name: str) -> Path:
-    """Where the weights in a file of torchvision's are put, e.g. `vgg16-397923af.pth`."""
+    """Return where the weights in a file of torchvision's are put, e.g. `vgg16-397923af.pth`."""
     return data_root() / WEIGHTS / name
 
 
 def notebook_file(name: str) -> Path:
-    """The notebook called `name`, e.g. `01_mnist_phase_diagram`."""
+    """Return the notebook called `name`, e.g. `01_mnist_phase_diagram`."""
     return home() / NOTEBOOKS / f"{name}.ipynb"
 
 
 def profile_file(profile: str, name: str) -> Path:
-    """The parameters of one notebook in one profile, in a form that `papermill -f` takes."""
+    """Return the parameters of one notebook in one profile, in a form that `papermill -f` takes."""
     return home() / PROFILES / profile / f"{name}.yaml"
 
 
 def costs_file() -> Path:
-    """What the notebooks cost, as it was measured."""
+    """Return what the notebooks cost, as it was measured."""
     return home() / COSTS
 
 
 def points_folder() -> Path:
-    """Where finished points of sweeps are kept, one file each."""
+    """Return where finished points of sweeps are kept, one file each."""
     return home() / POINTS
 
 
 def results_folder() -> Path:
-    """Where sweeps write their NetCDF files."""
+    """Return where sweeps write their NetCDF files."""
     return home() / RESULTS
 
 
 def reference_file(name: str) -> Path:
-    """A result that ships with the repository, e.g. `mnist_mlp.nc`."""
+    """Return a result that ships with the repository, e.g. `mnist_mlp.nc`."""
     return home() / REFERENCE / name
 
 
 def figures_folder(profile: str | None = None) -> Path:
-    """Where figures go: `figures/<profile>/`; None: `figures/`, for the canonical ones."""
+    """Return where figures go: `figures/<profile>/`; None: `figures/`, for the canonical ones."""
     folder = home() / FIGURES
     return folder / profile if profile else folder

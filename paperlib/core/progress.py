@@ -10,7 +10,7 @@ LOG_INTERVAL = 30.0  # seconds between lines in a log; bars freeze there
 
 
 def clock_of(device: str) -> Callable[[], float]:
-    """What times a computation: CPU seconds, for the machine may be shared; on a GPU the clock."""
+    """Return what times a computation: CPU seconds, as machines are shared; on a GPU the clock."""
     return time.process_time if device == "cpu" else time.perf_counter
 
 

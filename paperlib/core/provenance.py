@@ -26,7 +26,7 @@ def provenance(result: xr.Dataset) -> dict[str, Any]:
 
 @cache
 def stamp() -> dict[str, Any]:
-    """What this process computes with: commit, versions and hardware."""
+    """Return what this process computes with: commit, versions and hardware."""
     return {
         "commit": _commit(),
         "versions": {"python": platform.python_version()} | {k: version(k) for k in LIBRARIES},
@@ -45,17 +45,17 @@ def _commit() -> str:
     return done.stdout.strip()
 
 
-def ways_together(ways: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Entries of `computed`, with the points of those that are the same counted together."""
+def merge_computed(computed: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return entries of `computed`, equal ones merged into one with the sum of their points."""
     points: Counter[str] = Counter()
-    for way in ways:
+    for way in computed:
         same = {name: value for name, value in way.items() if name != "points"}
         points[json.dumps(same, sort_keys=True)] += way["points"]
     return [{**json.loads(way), "points": count} for way, count in points.items()]
 
 
 def about_data(config: Any, data: Any) -> dict[str, Any]:
-    """What a provenance says of the data: what they really are, and how many were used."""
+    """Return what a provenance says of the data: what they really are, and how many were used."""
     return {
         "name": data.name,
         # without the folders of this machine
@@ -70,7 +70,7 @@ def about_data(config: Any, data: Any) -> dict[str, Any]:
 
 
 def about_one(point: Any, data: Any, *, code_version: int) -> dict[str, Any]:
-    """The provenance of a single point that was computed here and now, in the form of a sweep's."""
+    """Return the provenance of one point computed here and now, in the form of a sweep's."""
     return {
         "config": point.as_dict(),
         "data": about_data(point, data),

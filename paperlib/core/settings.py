@@ -110,9 +110,9 @@ class Measured(Checked):
     added: ClassVar[Collection[str]] = ()
 
     @classmethod
-    def fields_in(cls, kept: Container[Any]) -> list[str]:
-        """Return the fields to take from a point or a result, less those added later it lacks."""
-        return [name for name in cls.fields if name in kept or name not in cls.added]
+    def fields_in(cls, available: Container[Any]) -> list[str]:
+        """Return the fields to read from a point or a result, without later ones that it lacks."""
+        return [name for name in cls.fields if name in available or name not in cls.added]
 
     def measure(self, data: Any, *, device: str = "cpu") -> dict[str, np.ndarray]:
         """Return the numbers: the arrays of `fields` and `shared` by name."""
@@ -146,7 +146,7 @@ class Parameters(Checked):
 
 
 def digest(settings: Mapping[str, Any]) -> str:
-    """The sha256 of settings in their canonical form, in hex."""
+    """Return the sha256 of settings in their canonical form, in hex."""
     canonical = json.dumps(settings, sort_keys=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -99,7 +99,7 @@ def read_torchvision(folder: Path, name: str) -> Found:
 
 
 def download(name: str, root: Path) -> Found:
-    """The data set called `name`, fetched by torchvision into its layout in `root`.
+    """Return the data set called `name`, fetched by torchvision into its layout in `root`.
 
     It is fetched beside its place, so that what breaks off leaves nothing under final names.
 

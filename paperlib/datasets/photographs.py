@@ -89,7 +89,7 @@ def load_photographs(
 
 
 def located(name: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of photographs that a name means: one that is there, else in that of data sets."""
+    """Return the folder that a name means: the path itself, else one in the folder of data sets."""
     folder = Path(name).expanduser()
     return folder if folder.is_dir() else paths.data_root(root) / folder
 

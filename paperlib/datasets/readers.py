@@ -53,7 +53,7 @@ class Found(NamedTuple):
 
 
 def reason(error: BaseException) -> str:
-    """The error on one line."""
+    """Return the error on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
@@ -61,7 +61,7 @@ def reason(error: BaseException) -> str:
 
 
 def checked_split(images: Any, labels: Any, where: str) -> Split:
-    """The split, with channels first, that arrays with channels last make.
+    """Return the split, with channels first, that arrays with channels last make.
 
     Args:
         images: uint8 (N, height, width) or (N, height, width, 1 or 3).
@@ -76,7 +76,7 @@ def checked_split(images: Any, labels: Any, where: str) -> Split:
 
 
 def in_byte_order(split: Split) -> Split:
-    """The split in the order of the images' bytes, equal images in that of their labels."""
+    """Return the split in the order of the images' bytes, equal images in that of their labels."""
     count = len(split.labels)
     pixels = split.images.reshape(count, -1)
     labels = split.labels.astype(">i8").view(np.uint8).reshape(count, -1)
@@ -125,7 +125,7 @@ def _class_numbers(labels: NDArray[Any], count: int, where: str) -> NDArray[np.i
 
 
 def same_shape(found: Found) -> Found:
-    """The data set itself, if its train and test images have one shape; else a ValueError."""
+    """Return the data set if its train and test images have one shape; else raise a ValueError."""
     train, test = found.train.images.shape[1:], found.test.images.shape[1:]
     if train != test:
         raise ValueError(
@@ -139,7 +139,7 @@ def same_shape(found: Found) -> Found:
 
 
 def read_npz(path: Path, name: str) -> Found:
-    """The data set in an .npz file of the Keras layout.
+    """Read the data set in an .npz file of the Keras layout.
 
     Raises:
         ValueError: the file is damaged or has another layout.
@@ -176,7 +176,7 @@ def _npz_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def read_folder(folder: Path) -> Found:
-    """The pictures below a folder, as squares of one size, labelled with their classes' folders.
+    """Read the pictures below a folder, as squares of one size, labelled by their classes' folders.
 
     Raises:
         ValueError: there are too few, or one of them cannot be read.
@@ -237,7 +237,7 @@ def _read_pictures(files: list[Path]) -> Pixels:
 
 @contextmanager
 def opened(file: Path) -> Iterator["Image"]:
-    """The picture in a file; a ValueError names one that cannot be read or has more than 8 bits."""
+    """Open a picture; a ValueError names a file that cannot be read or has more than 8 bits."""
     from PIL import Image
 
     try:

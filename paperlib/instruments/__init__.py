@@ -1,7 +1,8 @@
 """One question each: its settings, how it is measured and how it is drawn.
 
-An instrument is a folder, whose `parameters` are those of its notebooks, or a single module. They
-are found here by where they lie: to add one, nothing else is edited. A single module says
+An instrument is a single module, or a folder whose `parameters` module holds the settings of its
+notebooks. This package finds them by their place: to add one, nothing else is edited. A single
+module holds
 
     CODE_VERSION = 1                          raised when a change to the code changes its numbers
     class Settings(TrainingPoint): …          the notebook's parameters, `profile` among them

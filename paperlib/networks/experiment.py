@@ -1,4 +1,4 @@
-"""What experiments on untrained networks state: the data, the network, one or many of them."""
+"""Settings of experiments on untrained networks: their data, their architecture, their variance."""
 
 import dataclasses
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Networks that are drawn anew, and those that settings describe."""
+"""Draw the weights of a network, and build the network that settings describe."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What there is of networks by name, and what each architecture is given by default."""
+"""The names of architectures, activations and shapes, and each architecture's defaults."""
 
 ACTIVATIONS = ("tanh", "erf", "relu", "gelu", "linear")
 SHAPES = ("wide", "shrinking")
@@ -11,5 +11,5 @@ VGG_LAYERS = (11, 13, 16, 19)  # with weights, as torchvision builds them
 
 
 def stages_of(architecture: str, depth: int) -> int:
-    """How many stages a network of this depth has: convolutional ones begin with a stem."""
+    """Return how many stages a network of this depth has: convolutional ones begin with a stem."""
     return depth if architecture == "mlp" else STEM + depth

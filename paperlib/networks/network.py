@@ -1,4 +1,4 @@
-"""What a network is here, a classifier as stages and a head, and the layers that are our own."""
+"""The Network class, a classifier made of stages and a head, and the package's own layers."""
 
 import os
 from collections.abc import Iterable, Sequence

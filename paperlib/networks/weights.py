@@ -22,7 +22,7 @@ State = dict[str, Tensor]
 
 
 def imagenet_state(name: str) -> State:
-    """The numbers of torchvision's network `name` as trained on ImageNet, e.g. of `vgg16_bn`.
+    """Load the weights of torchvision's network `name`, e.g. `vgg16_bn`, as trained on ImageNet.
 
     Looked up in `weights/` in the folder of data sets, then where torch.hub keeps its downloads;
     downloaded to the former if neither has them.
@@ -65,7 +65,7 @@ def located(path: str | os.PathLike[str]) -> Path:
 
 
 def read_state(path: str | os.PathLike[str]) -> State:
-    """The tensors in a .safetensors file, or in a .pth file as `torch.save(state_dict)` writes it.
+    """Read the tensors of a .safetensors file, or a .pth file that `torch.save(state_dict)` wrote.
 
     No code in a .pth file is run: `weights_only=True`.
 

@@ -1,4 +1,4 @@
-"""The figure notebooks: found, described, run by papermill, and told fresh from stale."""
+"""The figure notebooks: find, describe and run them, and say whether their figures are fresh."""
 
 from paperlib.notebooks.runner import (
     CANONICAL,

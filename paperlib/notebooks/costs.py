@@ -1,4 +1,4 @@
-"""What the notebooks cost: measured by `benchmarks/notebooks.py`, told by `paperlib list`."""
+"""What the notebooks cost: measured by `benchmarks/notebooks.py`, shown by `paperlib list`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Cost:
 
 
 def load_costs() -> dict[str, Cost]:
-    """The measured costs by notebook; empty where nothing has been measured.
+    """Load the measured costs by notebook; empty where nothing has been measured.
 
     Raises:
         ValueError: a file that is damaged.
@@ -69,7 +69,7 @@ def _flat(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def duration(seconds: float) -> str:
-    """A time in the unit that a person would say it in: "40 s", "12 min", "3 h", "6 days"."""
+    """Return a time in the unit that a person would use: "40 s", "12 min", "3 h", "6 days"."""
     for unit, length, limit in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48)):
         if round(seconds / length) < limit:
             return f"{max(1, round(seconds / length))} {unit}"
@@ -77,7 +77,7 @@ def duration(seconds: float) -> str:
 
 
 def markdown(found: Sequence[Notebook], costs: Mapping[str, Cost]) -> str:
-    """The README's table: a row for each notebook, with links to it and to its figures."""
+    """Return the README's table: a row for each notebook, with links to it and to its figures."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     return "\n".join([*lines, *("| " + " | ".join(_row(n, costs)) + " |" for n in found)])
 

@@ -24,7 +24,7 @@ _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 
 
 def find_figure(name: str) -> Path:
-    """The file of a figure: a path, or a name in figures/ with or without its ending.
+    """Return the file of a figure: a path, or a name in figures/ with or without its ending.
 
     Raises:
         FileNotFoundError: there is none; says which name is close.
@@ -43,7 +43,7 @@ def find_figure(name: str) -> Path:
 
 
 def provenance_of(file: Path) -> list[dict[str, Any]]:
-    """The provenance of each result drawn in a figure that `plots.save` wrote, PNG or PDF.
+    """Return the provenance of each result drawn in a figure that `plots.save` wrote, PNG or PDF.
 
     Raises:
         ValueError: no PNG or PDF, or one without provenance.
@@ -63,20 +63,20 @@ def provenance_of(file: Path) -> list[dict[str, Any]]:
     return list(about)
 
 
-def told(about: Mapping[str, Any]) -> list[str]:
-    """The lines that tell a result's provenance: what was computed, from what, when and with what.
+def provenance_lines(about: Mapping[str, Any]) -> list[str]:
+    """Return a result's provenance as lines: what was computed, from what, when and with what.
 
     Args:
         about: one of `provenance_of`.
     """
-    settings, data, ways = _read_settings(about), about["data"], about["computed"]
+    settings, data, computed = _read_settings(about), about["data"], about["computed"]
     seeds = {
         name: settings.pop(name) for name in ("seeds", "seed", "data_seed") if name in settings
     }
     rows = [
         ("computed", about["finished_at"]),
         ("code version", str(about.get("code_version", "none"))),
-        *(("on", _way(way)) for way in ways),
+        *(("on", _way(way)) for way in computed),
         ("data", data["name"]),
         ("data source", data.get("source", "not noted; its checksum says what it was")),
         ("data checksum", f"sha256 {data['checksum']}"),

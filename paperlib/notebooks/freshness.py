@@ -55,7 +55,7 @@ def note(executed: Path, stem: Path, made_from: Mapping[str, Any]) -> None:
 
 
 def state(executed: Path, stem: Path, made_from: Mapping[str, Any]) -> State:
-    """How the figures at `stem` compare with what a run would be made from now."""
+    """Return how the figures at `stem` compare with what a run would be made from now."""
     file = executed.with_suffix(".json")
     if not executed.exists() or not file.exists():
         return State("missing", "not run here yet")

@@ -1,8 +1,9 @@
 """The figure notebooks: found, described, their parameters checked, run by papermill.
 
-A run's parameters alone say where it goes: exactly those of the reference or the paper profile draw
-the canonical figures in figures/, exactly those of smoke or quick go to figures/<profile>/, and any
-other to figures/custom/. So no experiment of a reader's ever replaces a canonical figure.
+A run's parameters alone decide where its figures go. Exactly those of the reference or the paper
+profile draw the canonical figures in figures/. Exactly those of smoke or quick go to
+figures/<profile>/, and any others to figures/custom/. So a reader's experiment never replaces a
+canonical figure.
 """
 
 import ast
@@ -71,7 +72,9 @@ def resolve(name: str) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise ValueError(f"{name!r} begins more than one notebook: {', '.join(found)}")
+        raise ValueError(
+            f"{name!r} is the beginning of more than one notebook's name: {', '.join(found)}"
+        )
     raise ValueError(
         f"no notebook {name!r}{did_you_mean(name, known)}; there are: {', '.join(known) or 'none'}"
     )

@@ -1,7 +1,7 @@
 """Figures from results: a sweep's Dataset goes in, a matplotlib Figure comes out.
 
-Brighter always means more of the image. Nothing is computed here but means over seeds, depths at
-which a curve collapses, and the mean-field curves that are drawn over them.
+Brighter always means more of the image. Only means over seeds, collapse depths and mean-field
+curves are computed here.
 """
 
 from paperlib.plots.comparison import check_comparable, resolution_calibration, solver_comparison

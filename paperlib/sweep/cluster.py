@@ -1,7 +1,7 @@
 """Tasks on a Dask cluster: a running one, or one of this machine that listens on loopback.
 
-Everything that a task finishes it writes itself. So the scheduler, the workers and the process that
-asked may die; what was finished stays.
+Every task writes its own results. So no finished result is lost if the scheduler, a worker or the
+process that started the sweep dies.
 """
 
 from collections.abc import Callable, Iterator, Sequence

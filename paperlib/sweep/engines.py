@@ -1,7 +1,7 @@
 """What runs a sweep's tasks: this process, others beside it, or a Dask cluster.
 
-A task may be run twice: what a worker was at when it was killed is begun again elsewhere. So a task
-has to look first whether its work is done.
+A task may run twice: if its worker is killed, it starts again in another one. So a task has to
+check first whether its work is done already.
 """
 
 import os

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from paperlib.core import paths
-from paperlib.core.provenance import about_data, provenance, ways_together
+from paperlib.core.provenance import about_data, merge_computed, provenance
 from paperlib.datasets import FALLBACKS, NAMES, Dataset, load_dataset, load_with_fallback
 from paperlib.sweep import store
 from paperlib.sweep.grid import Sweep
@@ -59,7 +59,7 @@ class Plan:
         taken = sum(point in self.taken for point in points)
         earlier = self.earlier
         if taken:
-            earlier = {**earlier, "computed": _ways_of_part(earlier["computed"], taken)}
+            earlier = {**earlier, "computed": _computed_of_part(earlier["computed"], taken)}
         if self.data is None:
             return {**earlier, "config": self.config.as_dict()}
         own = [self.own[point] for point in points if point in self.own]
@@ -68,7 +68,7 @@ class Plan:
 
 
 def make_plan(config: Sweep, start_from: str | os.PathLike[str] | None) -> Plan:
-    """What is finished of a sweep, in `start_from` or in point files, and what is missing.
+    """Return what is finished of a sweep, in `start_from` or in point files, and what is missing.
 
     The data set is loaded, for its checksum, unless an earlier result on one of `NAMES` has every
     point; a file or folder of the user's may have changed since.
@@ -146,7 +146,7 @@ def forget_data() -> None:
 
 
 def load_data(point: Any, root: str | None = None) -> Dataset:
-    """The data set of a point, as much of it as the point uses; the last one is kept in memory."""
+    """Load as much of a point's data set as it uses; the last one stays in memory."""
     limit = max(point.train_images, point.test_images)
     root = root or os.fspath(paths.data_root())
     return _load(point.dataset, point.fallback, limit, point.data_seed, root)
@@ -154,28 +154,28 @@ def load_data(point: Any, root: str | None = None) -> Dataset:
 
 def _about(config: Sweep, data: Dataset, own: Sequence[Point]) -> Any:
     """The provenance of these points: one entry in `computed` for each way they were made."""
-    told = [json.loads(str(point[store.ABOUT])) for point in own]
+    notes = [json.loads(str(point[store.ABOUT])) for point in own]
     return {
         "config": config.as_dict(),
         "data": about_data(config, data),
         "code_version": config.point.code_version,
-        "computed": ways_together({**point["computed"], "points": 1} for point in told),
-        "finished_at": max((point["finished_at"] for point in told), default=""),
-        "seconds_per_point": _mean([point["seconds"] for point in told]),
+        "computed": merge_computed({**point["computed"], "points": 1} for point in notes),
+        "finished_at": max((point["finished_at"] for point in notes), default=""),
+        "seconds_per_point": _mean([point["seconds"] for point in notes]),
     }
 
 
-def _ways_of_part(ways: Sequence[dict[str, Any]], points: int) -> list[dict[str, Any]]:
-    """The ways in which so many points of an earlier result were made.
+def _computed_of_part(computed: Sequence[dict[str, Any]], points: int) -> list[dict[str, Any]]:
+    """Return how so many points of an earlier result were computed: entries of `computed`.
 
-    Which point was made in which way is not kept, so that of a part of several ways only the most
-    that each can have is known.
+    A result does not say which of its points belong to which entry. So for a part of a result with
+    several entries only an upper limit of each one's points is known.
     """
-    if len(ways) == 1:
-        return [{**ways[0], "points": points}]
-    if sum(way["points"] for way in ways) == points:
-        return list(ways)
-    return [{**way, "points": min(way["points"], points), "at_most": True} for way in ways]
+    if len(computed) == 1:
+        return [{**computed[0], "points": points}]
+    if sum(way["points"] for way in computed) == points:
+        return list(computed)
+    return [{**way, "points": min(way["points"], points), "at_most": True} for way in computed]
 
 
 def _with_earlier(about: dict[str, Any], earlier: Mapping[str, Any], taken: int) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def _with_earlier(about: dict[str, Any], earlier: Mapping[str, Any], taken: int)
     seconds = [earlier["seconds_per_point"]] * taken + [about["seconds_per_point"]] * new
     return {
         **about,
-        "computed": ways_together([*earlier["computed"], *about["computed"]]),
+        "computed": merge_computed([*earlier["computed"], *about["computed"]]),
         "finished_at": max(about["finished_at"], earlier["finished_at"]),
         "seconds_per_point": _mean(seconds),
     }

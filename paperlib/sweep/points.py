@@ -44,7 +44,7 @@ def measure_point(
 
 
 def measure_together(points: Sequence[Any], *, device: str, data: Dataset) -> list[Any]:
-    """The numbers of several points, as one program where they can be."""
+    """Return the numbers of several points, as one program where they can be."""
     if len(points) == 1:
         return [measure_point(points[0], device=device, data=data)]
     return list(type(points[0]).measure_together(points, data, device=device))

@@ -111,7 +111,7 @@ def collect_sweep(config: Sweep, *, start_from: str | os.PathLike[str] | None = 
 
 
 def collect(plan: Plan, points: Iterable[Any] | None = None) -> xr.Dataset:
-    """The finished points as one Dataset; of these points only, where they are named."""
+    """Return the finished points as one Dataset; of these points only, where they are named."""
     config, kind = plan.config, plan.config.point
     finished = plan.finished if points is None else {p: plan.finished[p] for p in points}
     first = next(iter(finished.values()))

@@ -7,7 +7,7 @@ from typing import Any
 import xarray as xr
 
 from paperlib.core.checks import checked, instance_of
-from paperlib.core.provenance import provenance, ways_together
+from paperlib.core.provenance import merge_computed, provenance
 from paperlib.sweep.engines import Engine
 from paperlib.sweep.grid import Sweep
 from paperlib.sweep.plan import Plan, make_plan
@@ -115,9 +115,9 @@ def run_resolutions(
         dim=xr.DataArray(values, dims="resolution", name="resolution"),
         combine_attrs="override",
     )
-    told = [provenance(result) for result in finished]
-    about = dict(told[0])
+    sources = [provenance(result) for result in finished]
+    about = dict(sources[0])
     about["config"] = {**about["config"], "resolution": values}
-    about["computed"] = ways_together(way for one in told for way in one["computed"])
-    about["finished_at"] = max(one["finished_at"] for one in told)
+    about["computed"] = merge_computed(way for one in sources for way in one["computed"])
+    about["finished_at"] = max(one["finished_at"] for one in sources)
     return together.assign_attrs(provenance=json.dumps(about, sort_keys=True))

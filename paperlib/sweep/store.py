@@ -109,7 +109,7 @@ def write_point(file: Path, about: Mapping[str, Any], arrays: Point) -> None:
 
 
 def read_point(file: Path, *, tell: bool = True) -> Point | None:
-    """The arrays of a finished point; None where there is none, or only a damaged one.
+    """Return the arrays of a finished point; None where there is none, or only a damaged one.
 
     Args:
         file: of the point.

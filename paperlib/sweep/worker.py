@@ -18,7 +18,7 @@ _ALONE = threading.Lock()
 
 
 class Terms(NamedTuple):
-    """What every worker of a sweep is told."""
+    """What every worker of a sweep has to know."""
 
     device: str
     root: str  # where the data lie

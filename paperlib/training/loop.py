@@ -1,7 +1,7 @@
 """The one loop in which networks learn.
 
-What is looked at meanwhile (observers), how the rate changes (a schedule) and how errors become
-gradients (a rule) are arguments: an experiment adds one of these and never edits the loop.
+Observers look at the network while it learns, a schedule changes the rate, and a rule sets the
+gradients. All three are arguments: an experiment adds one of them and never edits the loop.
 """
 
 import itertools
@@ -172,7 +172,9 @@ def _feed(
         yield from itertools.islice(data, steps)
         return
     if steps is None:
-        raise ValueError("steps must say how many batches to take of images and labels, got None")
+        raise ValueError(
+            "steps must say how many batches of images and labels to train on, got None"
+        )
     images, labels = data
     batch_size = checked("batch_size", batch_size, int, low=1)
     for chosen in itertools.islice(batches(len(labels), batch_size, seed), steps):

@@ -1,4 +1,4 @@
-"""What trainings came to: which networks trained, and down to which depth."""
+"""The outcome of trainings: which networks trained, and down to which depth."""
 
 import numpy as np
 import xarray as xr
@@ -10,7 +10,7 @@ LEARNT = 0.1  # of the way from chance to perfection: less may be luck, or a fre
 
 
 def trained_threshold(accuracy: ArrayLike, *, classes: int) -> float:
-    """The accuracy from which a network counts as trained: halfway from chance to the best.
+    """Return the accuracy from which a network counts as trained: halfway from chance to the best.
 
     Args:
         accuracy: of every network of a grid, any shape; NaN where it is not known.
@@ -35,18 +35,18 @@ def trained_threshold(accuracy: ArrayLike, *, classes: int) -> float:
 
 
 def accuracy_of(trained: xr.Dataset) -> xr.DataArray:
-    """The accuracy of the networks that were trained, NaN elsewhere."""
+    """Return the accuracy of the networks that were trained, NaN elsewhere."""
     return trained["accuracy"].where(trained["finished"] == 1)
 
 
 def threshold_of(trained: xr.Dataset) -> float:
-    """The accuracy from which a network of this result counts as trained."""
+    """Return the accuracy from which a network of this result counts as trained."""
     classes = provenance(trained)["data"]["classes"]
     return trained_threshold(accuracy_of(trained), classes=classes)
 
 
 def trainable_depth(accuracy: ArrayLike, depths: ArrayLike, threshold: float) -> np.ndarray:
-    """The deepest depth of the grid that trains; 0 if none does, NaN if none is known.
+    """Return the deepest depth of the grid that trains; 0 if none does, NaN if none is known.
 
     Shallower networks may have failed: a training fails by chance, in its rate or its order, but
     none reaches the threshold by chance, so one that does shows that its depth can be trained.
@@ -75,7 +75,7 @@ def trainable_depth(accuracy: ArrayLike, depths: ArrayLike, threshold: float) ->
 
 
 def wall(values: ArrayLike, sigma_w2: ArrayLike, threshold: float) -> float:
-    """The σ_w² at which values along a grid first rise to a threshold, between two grid values.
+    """Return the σ_w² at which values along a grid first reach a threshold, between grid values.
 
     NaN where the first value is there already (the wall is below the grid, if it is at all), and
     where none ever is.

@@ -62,7 +62,7 @@ def test_png_and_pdf_give_back_what_was_drawn_in_them(name: str, tmp_path: Path)
 
 
 def test_a_provenance_is_told_with_every_setting_seed_version_and_time() -> None:
-    lines = figures.told(ABOUT)
+    lines = figures.provenance_lines(ABOUT)
     said = dict(line.split(maxsplit=1) for line in lines)
     assert said["depth"] == "3"
     assert said["sigma_w2"] == "0.5, 1.75"
@@ -77,7 +77,7 @@ def test_a_provenance_is_told_with_every_setting_seed_version_and_time() -> None
 
 
 def told_of(config: dict[str, Any], **data: Any) -> dict[str, str]:
-    lines = figures.told({**ABOUT, "config": config, "data": {**ABOUT["data"], **data}})
+    lines = figures.provenance_lines({**ABOUT, "config": config, "data": {**ABOUT["data"], **data}})
     return {line[:18].strip(): line[18:].strip() for line in lines}
 
 
@@ -110,7 +110,7 @@ def test_as_many_images_as_were_asked_for_are_told_once() -> None:
 
 def test_a_way_of_which_only_a_bound_is_known_is_told_so() -> None:
     way = {**ABOUT["computed"][0], "at_most": True}
-    text = "\n".join(figures.told({**ABOUT, "computed": [way]}))
+    text = "\n".join(figures.provenance_lines({**ABOUT, "computed": [way]}))
     assert "at most 1,200 points, commit abc" in text
     assert "at_most" not in text
 

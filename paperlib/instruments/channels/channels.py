@@ -45,7 +45,7 @@ ADAM_BATCH = 10  # photographs; a hundred, as published, need ten times the memo
 
 
 def run_channels(point: ChannelsPoint, *, start_from: str = "") -> xr.Dataset:
-    """What the channels of a VGG network carry of photographs.
+    """Measure what the channels of a VGG network carry of photographs.
 
     Args:
         point: the network, the photographs, and what is looked at.
@@ -213,7 +213,7 @@ def stage_names(stages: nn.Sequential) -> list[str]:
 
 @torch.no_grad()
 def carried(cascade: Cascade, stages: nn.Sequential, images: Tensor, train: Tensor) -> xr.Dataset:
-    """How much of the images each channel of the last of these stages carries.
+    """Measure how much of the images each channel of the last of these stages carries.
 
     The channel shows what the images make of it, all others their mean over the training
     photographs, and the cascade makes a picture of that. `gained` (channel): by how much this
@@ -283,7 +283,7 @@ def _ranking(cascade: Cascade, seen: _Seen, point: ChannelsPoint) -> xr.Dataset:
 
 
 def best_channels(result: xr.Dataset, level: int) -> list[int]:
-    """The channels of a ranked level, from the one that gains most R² on."""
+    """Return the channels of a ranked level, from the one that gains most R² on."""
     at = result.isel(entry=result.entry_level.values == level)
     return at.entry_channel.values[np.argsort(-at.gained.values, kind="stable")].tolist()
 
@@ -346,7 +346,7 @@ def _answers(cascade: Cascade, seen: _Seen, point: ChannelsPoint) -> xr.Dataset:
 
 
 def picture(result: xr.Dataset, shown: str) -> xr.DataArray:
-    """A picture of the gallery as the cascade made it, (channel, row, column)."""
+    """Return a picture of the gallery as the cascade made it, (channel, row, column)."""
     at = result.sel(shown=shown)
     empty = result["empty"].sel(empty_level=int(at.shown_level)) / 255
     return empty + at.added * (at.scale / STEP)
@@ -391,15 +391,15 @@ def _name_of(point: ChannelsPoint) -> str:
 
 def _about_weights(point: ChannelsPoint, seen: _Seen) -> dict[str, Any]:
     """Whose weights these are; of those that `training_vgg` made, how well they were trained."""
-    told: dict[str, Any] = {}
+    about_weights: dict[str, Any] = {}
     if point.weights not in ("random", "imagenet"):
         with suppress(ValueError):
-            told = archive.read(located(point.weights))[0]
+            about_weights = archive.read(located(point.weights))[0]
     return {
         "name": Path(point.weights).name,
         "digest": archive.digest_of(seen.stages.parameters()),
-        "epochs": told.get("epochs"),
-        "accuracy": told.get("accuracy", [None])[-1],
-        "trained_on": told.get("data"),
-        "seed": told.get("config", {}).get("seed"),
+        "epochs": about_weights.get("epochs"),
+        "accuracy": about_weights.get("accuracy", [None])[-1],
+        "trained_on": about_weights.get("data"),
+        "seed": about_weights.get("config", {}).get("seed"),
     }

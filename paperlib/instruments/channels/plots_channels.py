@@ -1,7 +1,7 @@
 """Figures of VGG's channels: the picture that each carries alone, and how much of the image.
 
-What a channel adds to the picture is often faint; drawn stretched, grey is nothing, and the largest
-change is black or white in its colour.
+What a channel adds to the picture is often faint. Where it is drawn stretched, grey means no
+change, and the largest change is black or white in its colour.
 """
 
 from collections.abc import Sequence
@@ -25,14 +25,14 @@ COLOURS = {**SOLVER_COLOURS, "random weights": "0.5"}
 
 
 def pictures(result: xr.Dataset) -> Figure:
-    """A figure of the photograph and of what single channels and whole levels make of it.
+    """Draw the photograph and of what single channels and whole levels make of it.
 
     Args:
         result: of `channels.run_channels`.
 
     Source: arXiv:2406.12916, the figure of VGG16's channels.
     """
-    shown = _asked_for(result)
+    shown = _shown_channels(result)
     with paper_style():
         figure, axes = plt.subplots(2, 1 + len(shown), figsize=(10.5, 4.0), squeeze=False)
         draw_picture(axes[0, 0], pixels(result.original[0]) / 255)
@@ -50,7 +50,7 @@ def pictures(result: xr.Dataset) -> Figure:
 
 
 def best(result: xr.Dataset) -> Figure:
-    """A figure of the channels of each ranked level that carry most of the image.
+    """Draw the channels of each ranked level that carry most of the image.
 
     Args:
         result: of `channels.run_channels`.
@@ -75,7 +75,7 @@ def best(result: xr.Dataset) -> Figure:
 
 
 def answers(result: xr.Dataset) -> Figure:
-    """A figure of what one channel makes of several photographs, all on one scale.
+    """Draw what one channel makes of several photographs, all on one scale.
 
     Args:
         result: of `channels.run_channels`.
@@ -101,7 +101,7 @@ def answers(result: xr.Dataset) -> Figure:
 
 
 def curves(result: xr.Dataset) -> Figure:
-    """A figure of R² by level, and of how the image is spread over the channels of a level.
+    """Draw R² by level, and of how the image is spread over the channels of a level.
 
     Args:
         result: of `channels.run_channels`.
@@ -129,7 +129,7 @@ def curves(result: xr.Dataset) -> Figure:
 
 
 def ranking(result: xr.Dataset, level: int, *, count: int = 8) -> pd.DataFrame:
-    """A table of the channels of a ranked level that carry most of the image, best first.
+    """Return a table of the channels of a ranked level that carry most of the image, best first.
 
     Raises:
         ValueError: a level that was not ranked.
@@ -145,7 +145,7 @@ def ranking(result: xr.Dataset, level: int, *, count: int = 8) -> pd.DataFrame:
 
 
 def save_gallery(result: xr.Dataset, folder: Path) -> list[Path]:
-    """The files written, <level>_<channel>.png: a channel's picture, and what it adds, stretched.
+    """Write <level>_<channel>.png for each channel: its picture, and what it adds, stretched.
 
     Args:
         result: of `channels.run_channels`.
@@ -167,7 +167,7 @@ def save_gallery(result: xr.Dataset, folder: Path) -> list[Path]:
 
 
 def describe(result: xr.Dataset) -> str:
-    """The title in words: weights, photographs really used, and the cascade's fit."""
+    """Return the title in words: weights, photographs really used, and the cascade's fit."""
     about = provenance(result)
     config, data = about["config"], about["data"]
     solver = "Adam" if config["solver"] == "adam" else f"ridge, λ = {config['resolution']:g}"
@@ -212,7 +212,7 @@ def _all_channels(axis: Axes, result: xr.Dataset) -> None:
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=5.5, fontsize=6)
 
 
-def _asked_for(result: xr.Dataset) -> Sequence[str]:
+def _shown_channels(result: xr.Dataset) -> Sequence[str]:
     whole = [name for name in result.shown.values if name.endswith(":all")]
     return [*provenance(result)["config"]["shown"], *whole]
 

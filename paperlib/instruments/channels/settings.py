@@ -67,7 +67,7 @@ class ChannelsPoint(Checked):
 
 
 def level_and_channel(text: str, *, name: str = "a channel") -> tuple[int, int]:
-    """The level (from 1) and the channel (from 0) that a text such as 10:112 names.
+    """Return the level (from 1) and the channel (from 0) that a text such as 10:112 names.
 
     Raises:
         ValueError: another text.

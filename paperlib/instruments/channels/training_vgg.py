@@ -41,7 +41,7 @@ def train_vgg(
     data: Dataset | None = None,
     device: str = "cpu",
 ) -> tuple[Path, dict[str, Any]]:
-    """The file with the trained weights, and what it says of itself.
+    """Return the file with the trained weights, and what it says of itself.
 
     SGD with Nesterov momentum and weight decay on the cross-entropy of the logits; the rate rises
     and falls along a cosine. Each training image is mirrored or not, and shifted by up to four
@@ -88,7 +88,7 @@ def train_vgg(
 
 
 def default_file(config: VggTraining, data: Dataset) -> Path:
-    """Where the weights of such a training are put, e.g. `vgg16_bn_cifar10.safetensors`."""
+    """Return where the weights of such a training are put, e.g. `vgg16_bn_cifar10.safetensors`."""
     norm = "_bn" if config.batch_norm else ""
     return paths.weights_file(f"vgg{config.layers}{norm}_{data.name}.safetensors")
 

@@ -37,7 +37,7 @@ def explore(study: Study) -> None:
 
 
 def views(study: Study, image: int, level: int, outputs: Tensor) -> dict[str, Tensor]:
-    """The three pictures of the panel by title, (channels, height, width) each.
+    """Return the three pictures of the panel by title, (channels, height, width) each.
 
     Args:
         study: of `study.run_study`.
@@ -61,7 +61,7 @@ def views(study: Study, image: int, level: int, outputs: Tensor) -> dict[str, Te
 
 
 def outputs_of(study: Study, image: int) -> Tensor:
-    """The outputs of the last stage for a test image, (classes,)."""
+    """Return the outputs of the last stage for a test image, (classes,)."""
     return output_of(study.judges.network.stages, study.images[image][None])[0]
 
 

@@ -1,6 +1,6 @@
 """Figures of a study: digits as they come back from every stage, and the one each class wants.
 
-The colours of a picture run from 0 to 1, as the images' do, so that lost contrast is seen.
+The colours of every picture run from 0 to 1, as those of the images do: lost contrast is visible.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ RIGHT, WRONG = "0.25", "#D55E00"  # verdicts
 
 
 def reconstructions(result: xr.Dataset) -> Figure:
-    """A figure of the shown images as they come back from every stage, and the ideal inputs.
+    """Draw the shown images as they come back from every stage, and the ideal inputs.
 
     Args:
         result: of `study.run_study`.
@@ -47,7 +47,7 @@ def reconstructions(result: xr.Dataset) -> Figure:
 
 
 def before_and_after(result: xr.Dataset) -> Figure:
-    """A figure of the same pictures through the untrained (left) and the trained network (right).
+    """Draw the same pictures through the untrained (left) and the trained network (right).
 
     Args:
         result: of `study.run_study`.
@@ -70,7 +70,7 @@ def before_and_after(result: xr.Dataset) -> Figure:
 
 
 def curves(result: xr.Dataset) -> Figure:
-    """A figure of what is left at every stage: R², relative entropy, and who still knows the class.
+    """Draw what is left at every stage: R², relative entropy, and who still knows the class.
 
     Args:
         result: of `study.run_study`.
@@ -105,7 +105,7 @@ def curves(result: xr.Dataset) -> Figure:
 
 
 def verdicts(result: xr.Dataset) -> pd.DataFrame:
-    """A table: what each judge sees in the shown images and their reconstructions, by stage."""
+    """Return a table of what each judge sees in the shown images and in their reconstructions."""
     names = result["class"].values
     seen = result.verdict.sel(state="trained").transpose("shown", "judge", "level")
     rows = [(kind, judge) for kind in result.shown.values for judge in result.judge.values]
@@ -117,7 +117,7 @@ def verdicts(result: xr.Dataset) -> pd.DataFrame:
 
 
 def describe(result: xr.Dataset) -> str:
-    """A study's title in words: data really used, network, its training and the cascade's fit."""
+    """Return a study's title in words: data really used, network, training and fit."""
     about = provenance(result)
     config, data = about["config"], about["data"]
     channels, height, width = data["image_shape"]

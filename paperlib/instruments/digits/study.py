@@ -59,7 +59,7 @@ class Study(NamedTuple):
 
 
 def run_study(point: StudyPoint, *, data: Dataset | None = None) -> Study:
-    """A trained network's cascade, and what it and two judges say of test images and of classes.
+    """Train a network, fit its cascade, and ask two judges about test images and ideal inputs.
 
     The cascade is fitted twice, to the network as it was initialised and as training left it.
 
@@ -113,7 +113,7 @@ def run_study(point: StudyPoint, *, data: Dataset | None = None) -> Study:
 
 
 def as_seen(data: Dataset, *, grey: bool, numbers: int) -> Dataset:
-    """The data set with its images as a network takes them: grey or not, and not too large.
+    """Return the data set with its images as a network takes them: grey or not, and not too large.
 
     Args:
         data: any data set.
@@ -149,27 +149,27 @@ def ideal_outputs(classes: int, *, off: float = -1.0) -> Tensor:
 
 
 def class_means(images: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """The mean image of each class, (classes, *image_shape); NaN for a class without images."""
+    """Return each class's mean image, (classes, *image_shape); NaN for a class without images."""
     sums = torch.zeros(classes, *images.shape[1:]).index_add_(0, labels, images)
     counts = labels.bincount(minlength=classes)
     return sums / counts.view(-1, 1, 1, 1)
 
 
 def nearest(images: Tensor, means: Tensor) -> Tensor:
-    """The number of the class whose mean is the nearest to each image, (n,)."""
+    """Return the number of the class whose mean is the nearest to each image, (n,)."""
     distances = torch.cdist(images.flatten(1), means.flatten(1))
     return distances.nan_to_num(nan=math.inf).argmin(1)
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:
-    """How far the logit of each image's own class is above the largest of the others, (n,)."""
+    """Return how far the logit of each image's class is above the largest of the others, (n,)."""
     own = logits.gather(1, labels[:, None])
     others = logits.scatter(1, labels[:, None], -math.inf)
     return (own - others.amax(1, keepdim=True)).squeeze(1)
 
 
 def most_misjudged(images: Tensor, labels: Tensor, judges: Judges) -> int:
-    """The number of the class of whose images the network gets the largest part wrong."""
+    """Return the number of the class of whose images the network gets the largest part wrong."""
     wrong = (judges.verdicts(images)[0] != labels).double()
     count = len(judges.means)
     rates = labels.bincount(wrong, minlength=count) / labels.bincount(minlength=count)
@@ -180,7 +180,7 @@ def most_misjudged(images: Tensor, labels: Tensor, judges: Judges) -> int:
 def chosen_images(
     images: Tensor, labels: Tensor, judges: Judges, shown_class: int
 ) -> dict[str, int]:
-    """The numbers of the images of one class that are shown, by kind, as far as there are any.
+    """Return the numbers of the images of one class that are shown, by kind, where there are any.
 
     `typical`: of those that the network classifies as their class, the nearest to the class mean.
     `ambiguous`: of the same, the one with the smallest margin; see `margins`.

@@ -1,1 +1,1 @@
-"""Which predictor knows which networks train."""
+"""Which predictor tells best which networks will train."""

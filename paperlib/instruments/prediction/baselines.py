@@ -1,7 +1,8 @@
 """The predictors that ours must beat: their scores for every depth of an untrained network.
 
-A rule takes a `Task` (a network, images and labels) and returns one score per depth, higher: a
-network cut off there would rather train. `predictors.Predictor` puts them behind one signature.
+A rule takes a `Task` (a network, images and labels) and returns one score per depth. A higher score
+says that a network cut off there is more likely to train. `predictors.Predictor` gives all rules
+one signature.
 """
 
 import copy
@@ -48,8 +49,8 @@ class Task:
         chosen = chosen.to(self.images.device)
         return replace(self, images=self.images[chosen], labels=self.labels[chosen])
 
-    def readout(self, features: Tensor) -> Tensor:
-        """The weights (classes, features) of a fresh readout for features (n, features)."""
+    def linear_head(self, features: Tensor) -> Tensor:
+        """The weights (classes, features) of a new linear head for features (n, features)."""
         shape = (self.classes, features.shape[1])
         weight = torch.randn(shape, generator=self.generator("readout")) / shape[1] ** 0.5
         return weight.to(features).requires_grad_()
@@ -59,10 +60,10 @@ class Task:
         return (outputs.flatten(1) for outputs in walk(self.stages, self.images))
 
     def losses(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each level the loss of the network cut off there, and the readout behind it."""
+        """For each level the loss of the network cut off there, and the linear head behind it."""
         for features in self.features():
-            readout = self.readout(features)
-            yield nn.functional.cross_entropy(features @ readout.T, self.labels), readout
+            linear_head = self.linear_head(features)
+            yield nn.functional.cross_entropy(features @ linear_head.T, self.labels), linear_head
 
     def weights(self) -> list[list[Tensor]]:
         """Each stage's weights, without biases."""
@@ -90,7 +91,7 @@ class Task:
 
 
 def make_task(network: Network, images: Tensor, labels: Tensor, seed: int) -> Task:
-    """The checked arguments; the weights' memory is shared, gradients, buffers and mode are not."""
+    """Check the arguments; the weights' memory is shared, gradients, buffers and mode are not."""
     seed = checked("seed", seed, int, low=0)
     if images.shape[1:] != network.image_shape or len(images) < 2:
         expected = ", ".join(str(n) for n in network.image_shape)
@@ -185,16 +186,16 @@ def naswot(task: Task, *, batch_size: int = 128) -> Tensor:
 
 
 def snip(task: Task, *, batch_size: int = 128) -> Tensor:
-    """Σ |w ∂L/∂w| over all weights, the readout's included.
+    """Σ |w ∂L/∂w| over all weights, the linear head's included.
 
     Source: Lee et al. 2019, arXiv:1810.02340: the connection sensitivity before it is normalised.
     """
     scores, weights = [], []
     task = task.batch(batch_size)
-    for stage, (loss, readout) in zip(task.weights(), task.losses(), strict=True):
+    for stage, (loss, linear_head) in zip(task.weights(), task.losses(), strict=True):
         weights += stage
-        gradients = torch.autograd.grad(loss, [*weights, readout], retain_graph=True)
-        pairs = zip([*weights, readout], gradients, strict=True)
+        gradients = torch.autograd.grad(loss, [*weights, linear_head], retain_graph=True)
+        pairs = zip([*weights, linear_head], gradients, strict=True)
         sums = [(w.detach() * g).abs().sum(dtype=torch.float64) for w, g in pairs]
         scores.append(torch.stack(sums).sum())
     return torch.stack(scores)
@@ -202,9 +203,10 @@ def snip(task: Task, *, batch_size: int = 128) -> Tensor:
 
 @torch.no_grad()
 def synflow(task: Task) -> Tensor:
-    """ln Σ θ ∂R/∂θ with R = 1ᵀ |V| |W_l| … |W_1| 1, V the readout; images and labels are not read.
+    """Return ln Σ θ ∂R/∂θ with R = 1ᵀ |V| |W_l| … |W_1| 1 and V the linear head.
 
-    As in the paper's formula activations and biases are left out. R is linear in each of its l + 1
+    Images and labels are not read. As in the paper's formula, activations and biases are left
+    out. R is linear in each of its l + 1
     factors, so that each adds R to the sum (Euler), and no gradient is needed. R is carried as its
     logarithm: it grows beyond every float.
 
@@ -217,7 +219,7 @@ def synflow(task: Task) -> Tensor:
         total = float(flow.sum())
         logarithm += math.log(total) if total else -math.inf
         flow = flow / total
-        last = float((flow @ task.readout(flow).abs().T).sum())
+        last = float((flow @ task.linear_head(flow).abs().T).sum())
         scores.append(logarithm + math.log((level + 1) * last) if total else -math.inf)
     return torch.tensor(scores, dtype=torch.float64)
 
@@ -225,10 +227,10 @@ def synflow(task: Task) -> Tensor:
 def ntk_condition(task: Task, *, batch_size: int = 32) -> Tensor:
     """-ln κ, κ = λ_max/λ_min of the neural tangent kernel Θ = J Jᵀ (n, n) of the sum of the logits.
 
-    J holds the gradient with respect to all parameters, the readout's included, image by image. One
-    output stands for all, as in a wide network, where each has the same kernel. A Linear layer adds
-    (inputs · inputs′ + 1) (slopes · slopes′) to Θ, with slopes by its pre-activations, so that no
-    Jacobian is written down. λ_min counts as no smaller than its rounding error.
+    J holds the gradient with respect to all parameters, the linear head's included, image by image.
+    One output stands for all, as in a wide network, where each has the same kernel. A Linear layer
+    adds (inputs · inputs′ + 1) (slopes · slopes′) to Θ, with slopes by its pre-activations, so that
+    no Jacobian is written down. λ_min counts as no smaller than its rounding error.
 
     Source: Chen et al. 2021, arXiv:2102.11535.
     """
@@ -245,7 +247,7 @@ def ntk_condition(task: Task, *, batch_size: int = 32) -> Tensor:
         for layer in task.layers():
             hooks.enter_context(layer.register_forward_hook(record))
         for features in task.features():
-            total = (features @ task.readout(features).T).sum()
+            total = (features @ task.linear_head(features).T).sum()
             slopes = torch.autograd.grad(total, outputs, retain_graph=True)
             kernel = task.classes * _gram(features)
             for gram, slope in zip(grams, slopes, strict=True):

@@ -27,7 +27,7 @@ NAMED_LEFT = ("_ridge", "correlation_depth", "ntk_condition")  # on the right th
 
 
 def cost_against_auc(tables: Mapping[str, pd.DataFrame], *trained: xr.Dataset) -> Figure:
-    """A figure of how well predictors do against what they cost, a panel for each data set.
+    """Draw how well predictors do against what they cost, a panel for each data set.
 
     Upwards, 1 - AUC falls on a logarithmic scale, so that the best can be told apart.
 
@@ -115,7 +115,7 @@ def _apart(wrong: pd.Series, axis: Axes) -> dict[str, float]:
 
 
 def mistakes_maps(trained: xr.Dataset, wrong: xr.DataArray) -> Figure:
-    """A figure of where predictors err, a small map of σ_w² × depth for each.
+    """Draw where predictors err, a small map of σ_w² × depth for each.
 
     Args:
         trained: the trainings, whose grid it is.

@@ -1,11 +1,11 @@
 """Predictors of trainability: from an untrained network and some images to one score per depth.
 
     prediction = PREDICTORS["r_squared_ridge"](network, images, labels, seed=0)
-    prediction.scores  # (depth,), higher: a network cut off at this depth would rather train
+    prediction.scores  # (depth,); higher: a network of this depth is more likely to train
     prediction.seconds
 
 The network cut off at a depth is the network's first stages and, where a predictor needs logits or
-a loss, a readout of its own in place of the head: one linear layer without bias, N(0, 1/features),
+a loss, a new linear head in place of the network's: one layer without bias, N(0, 1/features),
 drawn from `seed` alone, so that it is the same at all depths of equal width. Options go by keyword
 (`steps`, `rtol`, `batch_size`, `sigma_w2`, …; see each rule) and are bound with functools.partial.
 
@@ -45,7 +45,7 @@ class Prediction:
     """What a predictor says, and what it took to say it.
 
     Attributes:
-        scores: (depth,), float64, finite; higher: a network cut off there would rather train.
+        scores: (depth,), float64, finite; higher: more likely to train, if cut off there.
         seconds: CPU time of the call; wall-clock time on a GPU.
     """
 
@@ -74,7 +74,7 @@ class Predictor:
             network: initialised, not trained.
             images: (n, *image_shape), n >= 2, floating point, values in [0, 1].
             labels: (n,), whole numbers from 0 to the network's classes - 1.
-            seed: of the readout and of every choice among the images.
+            seed: of the linear head and of every choice among the images.
             options: of the rule, or of the fit.
 
         Raises:

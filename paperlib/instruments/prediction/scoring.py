@@ -4,16 +4,16 @@
     wrong = mistakes(predictions, trained)  # where each one errs
 
 `predictions` holds `scores` (sigma_w2, seed, predictor, depth) of untrained networks, finite and
-higher where a network would rather train, with depth = 1 … the deepest, and `seconds` (sigma_w2,
-seed, predictor). `trained` holds `accuracy`, `seconds` and `finished` (sigma_w2, seed, depth), as a
-sweep of trainings returns them; points that are not finished are left out of everything.
+higher where a network is more likely to train, with depth = 1 … the deepest, and `seconds`
+(sigma_w2, seed, predictor). `trained` holds `accuracy`, `seconds` and `finished` (sigma_w2, seed,
+depth), as a sweep of trainings returns them. Points that are not finished are left out.
 
-A network trains if its accuracy reaches `trained_threshold`. A predictor says so of each network
-whose score reaches a threshold of the predictor's own: one number for all variances and depths, the
-one that is wrong least often on the other seeds (on the same seed where there is one only). The
-scores of two predictors have no unit in common, so every predictor is given this one number, also
-those whose score is 1 - depth/end: they are right if networks train down to a fixed multiple of
-their end. Only `unfitted_error` takes such predictors at their word, the 6 in 6 ξ_c included.
+A network trains if its accuracy reaches `trained_threshold`. A predictor says that it does if its
+score reaches a threshold. Scores of different predictors have no common unit, so each predictor has
+a threshold of its own, the same for all variances and depths: the one that is wrong least often on
+the other seeds (on the same seed if there is only one). Predictors with the score 1 - depth/end get
+one, too: they are right if networks train down to a fixed multiple of their end. Only
+`unfitted_error` uses such a score without a fitted threshold, including the 6 in 6 ξ_c.
 """
 
 from collections.abc import Iterator, Sequence
@@ -50,7 +50,7 @@ _COLUMN = ("sigma_w2", "seed")  # one untrained network predicts all depths
 
 
 def predictor_label(name: str) -> str:
-    """A predictor's name in figures and tables, e.g. "R², closed form" of r_squared_ridge."""
+    """Return a predictor's name in figures, e.g. "R², closed form" of r_squared_ridge."""
     measure, _, solver = name.rpartition("_")
     if solver in _FITTED:
         return f"{predictor_label(measure)}, {_FITTED[solver]}"
@@ -58,7 +58,7 @@ def predictor_label(name: str) -> str:
 
 
 def roc_auc(scores: ArrayLike, trains: ArrayLike) -> float:
-    """The chance that a network that trains has the higher score of two; ties count one half.
+    """Return the chance that, of two networks, the one that trains scores higher; ties count half.
 
     NaN where all networks train, or none: there is nothing to tell apart.
 
@@ -74,7 +74,7 @@ def roc_auc(scores: ArrayLike, trains: ArrayLike) -> float:
 
 
 def best_threshold(scores: ArrayLike, trains: ArrayLike) -> float:
-    """The threshold at which "it trains if its score reaches it" is wrong least often.
+    """Return the threshold at which "it trains if its score reaches it" is wrong least often.
 
     It lies halfway between two neighbouring scores, or is infinite if all networks train or none
     does; of several that are as good it is the middle one, and the higher of two.
@@ -142,7 +142,7 @@ def scoreboard(predictions: xr.Dataset, trained: xr.Dataset) -> pd.DataFrame:
 
 
 def mistakes(predictions: xr.Dataset, trained: xr.Dataset) -> xr.DataArray:
-    """The share of seeds in which a predictor is wrong, with a sign, (predictor, sigma_w2, depth).
+    """Return the signed share of seeds in which a predictor errs, (predictor, sigma_w2, depth).
 
     Above 0 where it says that networks train that do not, below 0 where it misses ones that do;
     one of each cancel. NaN where no training is finished; a variance without any is left out.

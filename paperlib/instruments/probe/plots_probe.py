@@ -16,7 +16,7 @@ NAMED = 36  # stages whose names have room on the axis
 
 
 def report(result: xr.Dataset, *, title: str | None = None) -> Figure:
-    """A figure of one model: R², correlation and separation along its stages, and pictures.
+    """Draw one model: R², correlation and separation along its stages, and pictures.
 
     Args:
         result: of `probe`.
@@ -38,7 +38,7 @@ def report(result: xr.Dataset, *, title: str | None = None) -> Figure:
 
 
 def compare(results: dict[str, xr.Dataset]) -> Figure:
-    """A figure of several models: R² along their stages, from the input (0) to the output (1)."""
+    """Draw several models: R² along their stages, from the input (0) to the output (1)."""
     with paper_style():
         figure, axis = plt.subplots(figsize=(6.4, 3.4))
         for name, result in results.items():
@@ -58,7 +58,7 @@ def compare(results: dict[str, xr.Dataset]) -> Figure:
 
 
 def describe(result: xr.Dataset) -> str:
-    """A report's title in words: the model, what is left of the input at its end, and of which."""
+    """Return a report's title in words: the model, its input, and how much is left at the end."""
     config = provenance(result)["config"]
     left = float(result["r_squared"][-1])
     model = (
@@ -68,7 +68,7 @@ def describe(result: xr.Dataset) -> str:
 
 
 def samples_of(result: xr.Dataset) -> str:
-    """The samples and the resolution of a report in words."""
+    """Return the samples and the resolution of a report in words."""
     about = provenance(result)
     data = about["data"]
     shape = "×".join(map(str, data["shape"]))

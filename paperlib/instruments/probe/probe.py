@@ -4,9 +4,10 @@
     report = probe(model, images)  # any nn.Module, untrained or trained
     print(report)  # in Jupyter: report
 
-The paper's method on stages that are found by running the model: where all paths from the input to
-the output meet, an affine inverse leads back to the meeting point before, and the inverses are
-chained. A layer that some path leads past is regressed on directly.
+The paper's method, with stages that are found by running the model. A stage ends where all paths
+from the input to the output meet. An affine inverse leads from there to the end of the stage
+before, and the inverses are chained. From a layer that some path bypasses, the input is predicted
+directly, by one regression.
 """
 
 import math
@@ -19,16 +20,16 @@ import torch
 from torch import Tensor, nn
 
 from paperlib import measures
+from paperlib.activations.fields import Level, shape_of
 from paperlib.activations.flow import tensors_in
 from paperlib.activations.guard import take_statistics, untouched
 from paperlib.activations.inputs import Inputs
-from paperlib.activations.levels import Level, shape_of
 from paperlib.activations.tracing import Layers, ProbeError, Stage, run_once, stages_of
 from paperlib.cascade import Cascade
 from paperlib.cascade.fitting import EXACT_BELOW, OVERFLOW, default_resolution
 from paperlib.core.checks import LARGEST_SEED, checked, quoted
 from paperlib.core.provenance import stamp
-from paperlib.instruments.probe.readout import LevelInverse, inverse_between
+from paperlib.instruments.probe.level_inverses import LevelInverse, inverse_between
 from paperlib.instruments.probe.report import Report, report_of
 from paperlib.networks import Erf, Network
 from paperlib.networks.kinds import RESOLUTION
@@ -54,7 +55,8 @@ def probe(
 
     R² of a stage is the fraction of held-out images that an affine cascade brings back from there:
     a lower bound on what the activation holds, and on large activations of less than all of it: see
-    `levels`. The model is run in evaluation mode, without gradients, and is left exactly as it was.
+    `activations.fields`. The model is run in evaluation mode, without gradients, and is left
+    exactly as it was.
 
     Example:
         >>> import torch
@@ -70,7 +72,7 @@ def probe(
 
     Args:
         model: any module; a compiled one is looked at as it was before.
-        images: (n, *shape), floating point, n >= 10 (a few hundred are well spent); or a dict or
+        images: (n, *shape), floating point, n >= 10 (a few hundred are better); or a dict or
             tuple of tensors with n samples each, the model's arguments, of which the first in
             floating point is reconstructed.
         layers: "auto", every place where all paths meet; or dotted names (`relu#2` is the second
@@ -146,11 +148,11 @@ class _Work:
         two = self.inputs.part(0, 2)
         numbers = 0
 
-        def told(layer: str, call: int, outputs: Any) -> None:
+        def record(layer: str, call: int, outputs: Any) -> None:
             nonlocal numbers
             numbers += sum(tensor.numel() for tensor in tensors_in(outputs))
 
-        run_once(self.model, self.run, two, told)
+        run_once(self.model, self.run, two, record)
         return int(min(BATCH, max(2, self.memory / 2 / (4 * max(1, numbers / 2)))))
 
     def look(self) -> None:
@@ -244,7 +246,7 @@ class _Work:
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "resolution": self.resolution,
             "memory": self.memory,
-            "target": list(target.shape.raw if whole else target.kept),
+            "target": list(target.shape.raw if whole else target.kept_shape),
             "target_is_whole": whole,
         }
 
@@ -266,7 +268,7 @@ class _Work:
         group: list[int] = []
         held = 0.0
         for number, level in enumerate(self.levels[1:]):
-            size = 4.0 * math.prod(level.kept) * len(self.inputs.source)
+            size = 4.0 * math.prod(level.kept_shape) * len(self.inputs.source)
             if group and held + size > self.memory / 2:
                 yield group
                 group, held = [], 0.0
@@ -294,7 +296,7 @@ class _Work:
             wanted.setdefault((stage.layer, stage.call), []).append(number)
         missing = set(group)
 
-        def told(layer: str, call: int, outputs: Any) -> None:
+        def record(layer: str, call: int, outputs: Any) -> None:
             for number in wanted.get((layer, call), ()):
                 stage = self.stages[number]
                 value = list(tensors_in(outputs))[stage.place]
@@ -302,7 +304,7 @@ class _Work:
                 take(number, stage.samples(value))
                 missing.discard(number)
 
-        run_once(self.model, self.run, values, told)
+        run_once(self.model, self.run, values, record)
         if missing:
             name = self.stages[min(missing)].name
             raise ProbeError(f"layer {name!r} was called for some images and not for others")

@@ -219,7 +219,7 @@ class Suggestion:
 def report_of(
     table: Mapping[str, Any], pictures: Tensor | None, about: Mapping[str, Any]
 ) -> xr.Dataset:
-    """The Dataset of a report.
+    """Return the Dataset of a report.
 
     Args:
         table: columns with a value for each stage.
@@ -246,7 +246,7 @@ def report_of(
 
 
 def weights_of(model: nn.Module) -> list[nn.Parameter]:
-    """The weights that an initialisation draws with a variance: two axes or more, no embeddings."""
+    """Return the weights that are drawn with a variance: two axes or more, no embeddings."""
     found: dict[int, nn.Parameter] = {}
     for module in model.modules():
         if not isinstance(module, nn.Embedding | nn.EmbeddingBag):

@@ -29,7 +29,7 @@ STEPS = {
 
 
 def procedure(result: xr.Dataset) -> Figure:
-    """A schematic figure of the method: an image goes through the stages, and back from each.
+    """Draw a schematic figure of the method: an image goes through the stages, and back from each.
 
     Args:
         result: of `procedure.run_procedure`.

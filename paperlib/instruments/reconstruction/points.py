@@ -140,7 +140,7 @@ class CascadeSweep(_CascadeExperiment, Sweep):
 
 
 def fitted(point: CascadePoint, network: Network, train: torch.Tensor) -> Cascade:
-    """The network's cascade, fitted to these images as the point says."""
+    """Return the network's cascade, fitted to these images as the point says."""
     return Cascade.for_network(network, train[:1]).fit(
         train,
         solver=point.solver,
@@ -182,7 +182,7 @@ def _curves(
 
 
 def shown_depths(depth: int) -> list[int]:
-    """The depths, 1-based and at most six, at which an example is kept for the figures."""
+    """Return the depths, 1-based and at most six, at which an example is kept for the figures."""
     return sorted({1, *(max(1, round(depth * part)) for part in (0.1, 0.25, 0.5, 0.75, 1.0))})
 
 

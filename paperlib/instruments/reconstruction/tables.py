@@ -19,7 +19,7 @@ from paperlib.training.outcome import accuracy_of, threshold_of, wall
 
 
 def against_published(result: xr.Dataset) -> pd.DataFrame:
-    """A table: by σ_w² of the grid, the published depth and where this result's curves fall.
+    """Return a table: by σ_w² of the grid, the published depth and where this result's curves fall.
 
     Of the mean over seeds, the first depth from which R² stays below 0.02, and from which the
     differential entropy stays below -13, the published one where the result has it; without the
@@ -42,7 +42,7 @@ def against_published(result: xr.Dataset) -> pd.DataFrame:
 
 
 def best_variances(result: xr.Dataset) -> pd.DataFrame:
-    """A table: the σ_w² that keeps most at the last depth, and how much it and the ends keep."""
+    """Return a table of the σ_w² that keeps most at the last depth, and of how much is kept."""
     measures = result[["r_squared", "gram_entropy"]].isel(depth=-1, drop=True).mean("seed")
     last = measures.to_dataframe().astype(float)
     return pd.DataFrame(
@@ -56,7 +56,7 @@ def best_variances(result: xr.Dataset) -> pd.DataFrame:
 
 
 def walls(result: xr.Dataset) -> pd.DataFrame:
-    """A table: by depth, the published σ_w² below which nothing comes back, and this result's.
+    """Return a table: by depth, the published σ_w² below which nothing returns, and this result's.
 
     Of the mean over seeds, where R² rises to 0.02 and the differential entropy to -13, the
     published one where the result has it; by mean field, where the signal rises to the resolution
@@ -91,7 +91,7 @@ def _at_published_wall(entropy: str) -> str:
 
 
 def trained_walls(trained: xr.Dataset) -> pd.DataFrame:
-    """A table: by trained depth, between which σ_w² networks train, and how well at best.
+    """Return a table: by trained depth, between which σ_w² networks train, and how well at best.
 
     Trained is what comes halfway from chance to the best accuracy of the grid, mean over seeds;
     `none` where the grid's first or last variance trains still, or no network of that depth does.
@@ -114,7 +114,7 @@ def _by_depth(rows: dict[int, list[float]], columns: list[str]) -> pd.DataFrame:
 
 
 def same_points(result: xr.Dataset, other: xr.Dataset) -> pd.DataFrame:
-    """A table: R² of two solvers for the networks that both have, at a few depths of both.
+    """Return a table: R² of two solvers for the networks that both have, at a few depths of both.
 
     Raises:
         ValueError: different data or networks.
@@ -130,7 +130,7 @@ def same_points(result: xr.Dataset, other: xr.Dataset) -> pd.DataFrame:
 
 
 def against_shipped(fresh: xr.Dataset, shipped: xr.Dataset, variable: str) -> pd.DataFrame:
-    """A table of the points of a fresh result beside a shipped one, where that has them.
+    """Return a table of the points of a fresh result beside a shipped one, where that has them.
 
     The columns name the data; with other data they cannot agree, and `difference` stays empty.
     """

@@ -1,1 +1,1 @@
-"""Which networks train, and whether the cascade knew."""
+"""Which networks train, and whether the cascade predicts it."""

@@ -32,7 +32,7 @@ from paperlib.training.outcome import accuracy_of, threshold_of, trainable_depth
 
 
 def trainability(trained: xr.Dataset, predicted: xr.Dataset) -> Figure:
-    """A figure of the measured accuracy over σ_w² × depth, and of what predicts its border.
+    """Draw the measured accuracy over σ_w² × depth, and of what predicts its border.
 
     Args:
         trained: from `run_sweep` or `run_search` of trainings; networks that were not trained
@@ -65,7 +65,7 @@ def trainability(trained: xr.Dataset, predicted: xr.Dataset) -> Figure:
 
 
 def wall_and_training(result: xr.Dataset, trained: xr.Dataset) -> Figure:
-    """A figure of where images are lost in a phase diagram, and above it which networks train.
+    """Draw where images are lost in a phase diagram, and above it which networks train.
 
     The published measure, as `plots.published_entropy` chooses it, and R², each with the depth from
     which the image is lost and the published wall; above each, a bar for each trained depth: the

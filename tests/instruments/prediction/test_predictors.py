@@ -46,15 +46,15 @@ def predict(name: str, net: Network, count: int = 12, seed: int = 0, **options: 
     return PREDICTORS[name](net, images(count), labels(count), seed=seed, **options).scores
 
 
-def readout(net: Network, level: int, seed: int = 0) -> Tensor:
-    """The weights of the readout at a level, as the predictors draw them."""
+def linear_head(net: Network, level: int, seed: int = 0) -> Tensor:
+    """The weights of the linear head at a level, as the predictors draw them."""
     task = baselines.make_task(net, images(), labels(), seed)
-    return task.readout(list(task.features())[level - 1]).detach()
+    return task.linear_head(list(task.features())[level - 1]).detach()
 
 
 def cut(net: Network, level: int) -> nn.Sequential:
-    """The first stages of a network and the readout, as a network that one could train."""
-    weight = readout(net, level)
+    """The first stages of a network and the linear head, as a network that one could train."""
+    weight = linear_head(net, level)
     last = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=weight.dtype)
     last.weight.data = weight
     return nn.Sequential(*net.stages[:level], last)
@@ -131,8 +131,8 @@ def test_synflow_of_equal_weights_is_their_power_however_deep() -> None:
         nn.init.constant_(stage.linear.weight, -3.0)
     scores = predict("synflow", net)
     # 6 pixels of 1 give 3·6 in every unit, and every further layer of 5 units 3·5 times as much
-    readout_sum = float(readout(net, 400).double().abs().sum())
-    expected = math.log(18) + 399 * math.log(15) + math.log(401 * readout_sum)
+    head_sum = float(linear_head(net, 400).double().abs().sum())
+    expected = math.log(18) + 399 * math.log(15) + math.log(401 * head_sum)
     assert float(scores[-1]) == pytest.approx(expected, rel=1e-12)
 
 
@@ -553,14 +553,14 @@ def test_both_shapes_and_precisions_agree_with_each_other(shape: str, dtype: tor
     torch.testing.assert_close(scores, predict("snip", net.double()), rtol=1e-4, atol=0)
 
 
-def test_the_readout_is_scaled_by_its_features_and_is_not_the_networks_first_layer() -> None:
+def test_the_linear_head_is_scaled_by_its_features_and_is_not_the_networks_first_layer() -> None:
     net = network(1, width=4000)
-    drawn = readout(net, 1)
+    drawn = linear_head(net, 1)
     assert drawn.shape == (CLASSES, 4000)
     assert float(drawn.var()) == pytest.approx(1 / 4000, rel=0.05)
     first = net.stages[0].linear.weight.detach().flatten()[: drawn.numel()]
     assert abs(float(torch.corrcoef(torch.stack([drawn.flatten(), first]))[0, 1])) < 0.05
-    assert not torch.equal(drawn, readout(net, 1, seed=1))
+    assert not torch.equal(drawn, linear_head(net, 1, seed=1))
 
 
 @pytest.mark.parametrize("name", ["gradient_ratio", "naswot", "snip", "ntk_condition"])

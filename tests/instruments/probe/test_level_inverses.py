@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from paperlib.activations.levels import Level, shape_of
-from paperlib.instruments.probe.readout import CheckedMoments, Dense, Local, inverse_between
+from paperlib.activations.fields import Level, shape_of
+from paperlib.instruments.probe.level_inverses import CheckedMoments, Dense, Local, inverse_between
 
 
 def level(*raw: int) -> Level:

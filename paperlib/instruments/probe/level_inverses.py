@@ -1,8 +1,8 @@
-"""Affine inverses between two levels of any model, whatever is between them.
+"""Affine inverses between two levels of any model, whatever layers lie between them.
 
-Between two fields every block of positions is predicted from the 3×3 (in sequences: 3) nearest
-positions above it, the same everywhere, with an offset of its own for each position; from and to
-vectors the regression is on all numbers at once.
+Between two fields, every block of positions is predicted from the 3×3 (in sequences: 3) nearest
+positions above it, with the same weights everywhere and one offset per position. If one of the two
+levels is a vector, the regression uses all numbers at once.
 """
 
 import math
@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from paperlib.activations.levels import Level
+from paperlib.activations.fields import Level
 from paperlib.cascade.convolutions import SAMPLES, ConvolutionInverse
 from paperlib.cascade.regression import Moments, Samples
 from paperlib.cascade.windows import neighbourhood
@@ -53,7 +53,7 @@ class Local:
     """From a field to a field below it, neighbourhood by neighbourhood."""
 
     def __init__(self, upper: Level, lower: Level) -> None:
-        channels, height, width = lower.kept
+        channels, height, width = lower.kept_shape
         window = neighbourhood(upper.channels, (upper.height, upper.width), (height, width))
         self.size = (-(-height // window.stride[0]), -(-width // window.stride[1]))
         self.inverse = ConvolutionInverse(
@@ -68,7 +68,7 @@ class Local:
         self.inverse.solve(samples, CheckedMoments(dtype))
 
     def __call__(self, codes: Tensor) -> Tensor:
-        """The estimated fields (n, *lower.kept) of codes (n, *upper.kept)."""
+        """The estimated fields (n, *lower.kept_shape) of codes (n, *upper.kept_shape)."""
         return self.inverse(self._resized(codes))
 
     def _resized(self, codes: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class Dense:
     """
 
     def __init__(self, lower: Level) -> None:
-        self.shape = lower.kept
+        self.shape = lower.kept_shape
         self.weight: Tensor | None = None
 
     def fit(self, codes: Tensor, targets: Tensor, resolution: float, dtype: torch.dtype) -> None:
@@ -118,7 +118,7 @@ class Dense:
             del self.read, self.samples
 
     def __call__(self, codes: Tensor) -> Tensor:
-        """The estimated fields (n, *lower.kept) of codes (n, *upper.kept)."""
+        """The estimated fields (n, *lower.kept_shape) of codes (n, *upper.kept_shape)."""
         x = codes.flatten(1)
         if self.weight is not None:
             found = torch.addmm(self.bias, x, self.weight.T)
@@ -131,7 +131,7 @@ LevelInverse = Local | Dense
 
 
 def inverse_between(upper: Level, lower: Level, samples: int) -> LevelInverse:
-    """An inverse that is not yet fitted, from the upper level to the lower one.
+    """Return an inverse that is not yet fitted, from the upper level to the lower one.
 
     Args:
         upper, lower: what is read, and what is predicted.

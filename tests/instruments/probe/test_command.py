@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from paperlib.instruments.probe.asked import model_of, pictures_of
+from paperlib.instruments.probe.command import model_of, pictures_of
 
 
 def test_a_model_of_an_installed_package_is_found() -> None:

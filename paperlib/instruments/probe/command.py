@@ -1,4 +1,4 @@
-"""What `paperlib probe` is asked for: a model by its name, pictures, and where the report goes."""
+"""What `paperlib probe` reads and writes: a model by its name, pictures, and the report's files."""
 
 import importlib
 import os
@@ -25,7 +25,7 @@ PAGE = """<!doctype html>
 
 
 def model_of(name: str) -> nn.Module:
-    """The model that MODULE:FACTORY names: an nn.Module, or what the factory returns.
+    """Return the model that MODULE:FACTORY names: an nn.Module, or what the factory returns.
 
     The module is looked up in the current folder, too.
 
@@ -72,7 +72,7 @@ def _imported(module: str) -> Any:
 def pictures_of(
     dataset: str, *, count: int, channels: int | None = None, size: int | None = None
 ) -> Tensor:
-    """Training pictures (n, channels, height, width) of a data set, in [0, 1].
+    """Return training pictures (n, channels, height, width) of a data set, in [0, 1].
 
     Args:
         dataset: a name, a .npz file or a folder.
@@ -97,8 +97,8 @@ def pictures_of(
     return pictures.to(torch.float32).contiguous()
 
 
-def written(report: Report, folder: Path) -> list[Path]:
-    """The files of a report: probe.html, probe.png, probe.csv; each appears complete."""
+def write_report(report: Report, folder: Path) -> list[Path]:
+    """Write probe.html, probe.png and probe.csv, each complete or not at all."""
     import io
 
     import matplotlib.pyplot as plt

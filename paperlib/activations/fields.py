@@ -1,7 +1,7 @@
 """Activations of any model as fields (channels, height, width) of a bounded size.
 
-What is larger is averaged over squares of 2, 4, 8 … positions and turned to its principal channels,
-so that whatever is read from it is a lower bound on what the activation holds.
+Larger activations are averaged over squares of 2, 4, 8 … positions and projected on their principal
+channels. So what can be read from a field is a lower bound on what the activation holds.
 """
 
 import math
@@ -55,7 +55,7 @@ class Shape:
 def shape_of(
     raw: Sequence[int], *, image: Sequence[int] | None = None, channels_first: bool = False
 ) -> Shape:
-    """The field that numbers of one sample make.
+    """Return the field that numbers of one sample make.
 
     Three axes are channels, height and width, or height, width and channels where the first two are
     equal and the third is not. Two axes are tokens or times and their features (the other way round
@@ -138,7 +138,7 @@ class Level:
         return -(-self.shape.width // self.pool)
 
     @property
-    def kept(self) -> tuple[int, int, int]:
+    def kept_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of what is kept of one sample."""
         return self.channels, self.height, self.width
 
@@ -146,7 +146,7 @@ class Level:
     def whole(self) -> bool:
         """Whether nothing is left out."""
         shape = self.shape
-        return self.kept == (shape.channels, shape.height, shape.width) and not shape.skipped
+        return self.kept_shape == (shape.channels, shape.height, shape.width) and not shape.skipped
 
     @property
     def mean_square(self) -> float:
@@ -154,7 +154,7 @@ class Level:
         return self.square / self.counted if self.counted else 0.0
 
     def take(self, values: Tensor) -> Tensor:
-        """What is kept of activations (n, *raw): (n, *kept), on the CPU in float32.
+        """What is kept of activations (n, *raw): (n, *kept_shape), on the CPU in float32.
 
         The principal channels are those of the first activations that are taken.
         """
@@ -173,7 +173,7 @@ class Level:
 
 
 def principal(rows: Tensor, count: int) -> Tensor:
-    """The `count` directions (features, count) in which rows (n, features) vary most.
+    """Return the `count` directions (features, count) in which rows (n, features) vary most.
 
     Where there are fewer rows than that, further directions are zero.
     """

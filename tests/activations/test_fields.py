@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from paperlib.activations.levels import Level, Shape, principal, shape_of
+from paperlib.activations.fields import Level, Shape, principal, shape_of
 
 
 @pytest.mark.parametrize(
@@ -54,9 +54,9 @@ def test_a_small_level_is_kept_as_it_is() -> None:
 
 def test_a_large_level_is_averaged_and_turned_to_its_principal_channels() -> None:
     level = Level(shape_of((300, 64, 64)), 10**9)
-    assert level.kept == (128, 32, 32)
+    assert level.kept_shape == (128, 32, 32)
     assert not level.whole
-    assert Level(shape_of((300, 64, 64)), 5000).kept == (16, 16, 16)
+    assert Level(shape_of((300, 64, 64)), 5000).kept_shape == (16, 16, 16)
 
 
 def test_averages_are_over_squares_of_positions() -> None:
