@@ -20,28 +20,3 @@ from paperlib.networks.vgg import (
     VGG_POOLINGS,
     vgg16,
 )
-
-__all__ = [
-    "DEEPEST",
-    "HEAD_WIDTH",
-    "IMAGENET_DEVIATION",
-    "IMAGENET_MEAN",
-    "LARGEST_VARIANCE",
-    "LOGIT_SCALE",
-    "VGG_CHANNELS",
-    "VGG_POOLINGS",
-    "WIDEST",
-    "Erf",
-    "Network",
-    "Normalise",
-    "ResidualBlock",
-    "Scale",
-    "activation_module",
-    "cnn",
-    "initialise",
-    "mlp",
-    "residual_mlp",
-    "resnet",
-    "untrained",
-    "vgg16",
-]

@@ -17,21 +17,3 @@ from paperlib.notebooks.runner import (
     state,
     validated,
 )
-
-__all__ = [
-    "CANONICAL",
-    "CUSTOM",
-    "FOLDERS",
-    "Notebook",
-    "NotebookError",
-    "Parameter",
-    "execute",
-    "figure_of_run",
-    "figure_path",
-    "find",
-    "parameters",
-    "profile_parameters",
-    "resolve",
-    "state",
-    "validated",
-]
