@@ -21,7 +21,7 @@ import matplotlib.pyplot as plt
 from paperlib import notebooks
 
 print("a line of progress", flush=True)
-stem = notebooks.figure_path("{NAME}", config.as_dict())
+stem = notebooks.figure_path("{NAME}")
 stem.parent.mkdir(parents=True, exist_ok=True)
 figure, axis = plt.subplots()
 axis.plot([0, config.depth])

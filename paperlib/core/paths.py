@@ -16,6 +16,8 @@ STYLE = "paper.mplstyle"  # of every figure; in that folder of the package
 # Where the caches and the data look-up can be pointed elsewhere.
 HOME_VARIABLE = "PAPERLIB_HOME"
 DATA_VARIABLE = "PAPERLIB_DATA"
+# Where the runner has a notebook save its figure: the path without its ending.
+FIGURE_VARIABLE = "PAPERLIB_FIGURE"
 
 # Where packages of Debian and Ubuntu put data sets; they are only read there.
 SYSTEM_DATA = Path("/usr/share/datasets")

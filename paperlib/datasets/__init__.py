@@ -14,18 +14,3 @@ from paperlib.datasets.load import (
     load_with_fallback,
     located,
 )
-
-__all__ = [
-    "FALLBACKS",
-    "KNOWN",
-    "NAMES",
-    "OFFLINE_NAMES",
-    "PICTURE",
-    "UNRECOGNISED",
-    "Dataset",
-    "DownloadError",
-    "availability",
-    "load_dataset",
-    "load_with_fallback",
-    "located",
-]

@@ -9,6 +9,7 @@ from paperlib.notebooks.runner import (
     NotebookError,
     Parameter,
     execute,
+    figure_of_run,
     figure_path,
     find,
     group,
@@ -18,22 +19,3 @@ from paperlib.notebooks.runner import (
     state,
     validated,
 )
-
-__all__ = [
-    "CANONICAL",
-    "CUSTOM",
-    "FOLDERS",
-    "GROUPS",
-    "Notebook",
-    "NotebookError",
-    "Parameter",
-    "execute",
-    "figure_path",
-    "find",
-    "group",
-    "parameters",
-    "profile_parameters",
-    "resolve",
-    "state",
-    "validated",
-]

@@ -150,8 +150,15 @@ def validated(name: str, profile: str, overrides: Mapping[str, Any]) -> dict[str
     return dict(_config_class(name).from_dict(values).as_dict())
 
 
-def figure_path(name: str, parameters: Mapping[str, Any]) -> Path:
-    """Return where a run with these parameters saves its figure: the path without its ending."""
+def figure_path(name: str) -> Path:
+    """Return where a running notebook saves its figure, the path without its ending: as the runner
+    says, else in figures/custom/."""
+    told = os.environ.get(paths.FIGURE_VARIABLE)
+    return Path(told) if told else paths.figures_folder(CUSTOM) / name
+
+
+def figure_of_run(name: str, parameters: Mapping[str, Any]) -> Path:
+    """Return where `execute` has a run with these parameters save its figure, as `figure_path`."""
     folder = _folder_of_run(name, parameters)
     return paths.figures_folder(None if folder in CANONICAL else folder) / name
 
@@ -297,7 +304,7 @@ def _shown(path: Path) -> str:
 
 def _state(name: str, values: Mapping[str, Any]) -> State:
     target = paths.figures_folder(_folder_of_run(name, values)) / f"{name}.ipynb"
-    return freshness.state(target, figure_path(name, values), _made_from(name, values))
+    return freshness.state(target, figure_of_run(name, values), _made_from(name, values))
 
 
 def _made_from(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -310,8 +317,8 @@ def _run(name: str, values: Mapping[str, Any], target: Path) -> None:
     begin = time.monotonic()
     print(f"{name}: running", flush=True)
     target.parent.mkdir(parents=True, exist_ok=True)
-    _papermill(name, values, target)
-    stem = figure_path(name, values)
+    stem = figure_of_run(name, values)
+    _papermill(name, values, target, stem)
     if not stem.with_name(f"{name}.png").exists():
         raise NotebookError(
             f"{name} ran to its end but saved no figure: expected {_shown(stem)}.png; "
@@ -323,7 +330,7 @@ def _run(name: str, values: Mapping[str, Any], target: Path) -> None:
     print(f"{name}: {_shown(stem)}.png, {time.monotonic() - begin:.0f} s", flush=True)
 
 
-def _papermill(name: str, values: Mapping[str, Any], target: Path) -> None:
+def _papermill(name: str, values: Mapping[str, Any], target: Path, stem: Path) -> None:
     """Run every cell into `target`; write `<name>.failed.ipynb` beside it if one fails."""
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -337,7 +344,7 @@ def _papermill(name: str, values: Mapping[str, Any], target: Path) -> None:
             _injected(name, values),
             kernel_name="python3",
             language="python",
-            kernel_manager_class=_this_interpreter(),
+            kernel_manager_class=_this_interpreter({paths.FIGURE_VARIABLE: str(stem)}),
             extra_arguments=["--log-level=ERROR"],  # else each kernel warns of its loopback ports
             progress_bar=False,
             stdout_file=sys.stdout,  # the sweep's plain lines, as they come
@@ -368,8 +375,9 @@ def _injected(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in changed.items()}
 
 
-def _this_interpreter() -> Any:
-    """A kernel manager that starts the running Python, whatever kernel "python3" is elsewhere."""
+def _this_interpreter(told: Mapping[str, str]) -> Any:
+    """A kernel manager that starts the running Python, whatever kernel "python3" is elsewhere, with
+    these environment variables added."""
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
 
@@ -377,6 +385,8 @@ def _this_interpreter() -> Any:
         def __init__(self, **options: Any) -> None:
             # without folders to look in, Jupyter takes ipykernel's own, for sys.executable
             super().__init__(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), **options)
+            spec: Any = self.kernel_spec
+            spec.env |= told
 
     return ThisInterpreter
 

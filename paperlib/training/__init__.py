@@ -19,21 +19,3 @@ from paperlib.training.training import (
     train_point,
     train_points,
 )
-
-__all__ = [
-    "OPTIMISERS",
-    "Observer",
-    "Rule",
-    "StopTraining",
-    "TrainingExperiment",
-    "TrainingPoint",
-    "at",
-    "backpropagation",
-    "batches",
-    "every",
-    "learning_rate",
-    "train",
-    "train_network",
-    "train_point",
-    "train_points",
-]

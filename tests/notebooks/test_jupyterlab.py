@@ -173,4 +173,5 @@ def test_all_cells_of_notebook_01_run_in_jupyterlab(project: Path, server: str) 
         assert page.locator(".jp-OutputArea-output img").count() >= 1
         assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
         browser.close()
-    assert (project / "figures/smoke" / f"{NAME}.png").is_file()
+    # opened by hand, with whatever parameters: no profile's figure is overwritten
+    assert (project / "figures/custom" / f"{NAME}.png").is_file()

@@ -191,7 +191,17 @@ def test_only_a_profiles_exact_values_lead_to_its_folder(
     project: Path, profile: str, overrides: dict[str, Any], folder: str
 ) -> None:
     values = notebooks.validated(NAME, profile, overrides)
-    assert notebooks.figure_path(NAME, values) == project.resolve() / folder / NAME
+    assert notebooks.figure_of_run(NAME, values) == project.resolve() / folder / NAME
+
+
+def test_a_running_notebook_saves_where_the_runner_says(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PAPERLIB_FIGURE", raising=False)
+    opened_by_hand = project.resolve() / "figures/custom" / NAME
+    assert notebooks.figure_path(NAME) == opened_by_hand
+    monkeypatch.setenv("PAPERLIB_FIGURE", str(project / "elsewhere/figure"))
+    assert notebooks.figure_path(NAME) == project / "elsewhere/figure"
 
 
 # -- running
