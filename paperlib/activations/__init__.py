@@ -1,1 +1,5 @@
-"""Any model from inside, left as it was."""
+"""Any model from inside, left as it was: the one way to read activations and gradients."""
+
+from paperlib.activations.looking import look
+
+__all__ = ["look"]
