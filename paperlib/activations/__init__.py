@@ -1,5 +1,6 @@
 """Any model from inside, left as it was: the one way to read activations and gradients."""
 
+from paperlib.activations.gradients import SampleGradients, per_sample_gradients
 from paperlib.activations.looking import look
 
-__all__ = ["look"]
+__all__ = ["SampleGradients", "look", "per_sample_gradients"]
