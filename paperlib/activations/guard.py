@@ -58,6 +58,23 @@ def untouched(model: nn.Module, seed: int) -> Iterator[None]:
             module.training = mode
 
 
+def plain_module(model: Any) -> nn.Module:
+    """Return the module itself, of a compiled one the original.
+
+    Raises:
+        ProbeError: no module, or one whose weights do not exist yet.
+    """
+    model = getattr(model, "_orig_mod", model)
+    if not isinstance(model, nn.Module):
+        raise ProbeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ProbeError(f"{name} is not initialised yet; run the model once on some images")
+        if parameter.is_meta:
+            raise ProbeError(f"{name} is on the device meta; give it numbers first")
+    return model
+
+
 def batch_norms(model: nn.Module) -> list[Any]:
     """Return the layers that keep running statistics of batches."""
     return [

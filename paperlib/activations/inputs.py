@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from paperlib.activations.tracing import ProbeError
+from paperlib.activations.tracing import ProbeError, Run
 from paperlib.core.checks import is_dense
 from paperlib.core.seeds import random_numbers
 
@@ -25,14 +25,15 @@ class Inputs:
 
     Attributes:
         values: the arguments: a tensor, a dict or a tuple.
+        device: the model's.
         place: of the tensor among them that is reconstructed.
         train: how many samples are fitted.
     """
 
     values: Any
+    device: torch.device
     place: Any
     train: int
-    device: torch.device
 
     @classmethod
     def of(cls, images: Any, model: nn.Module, seed: int) -> "Inputs":
@@ -49,14 +50,26 @@ class Inputs:
         count = len(given[place])
         _check_count(count, given, given[place])
         order = torch.randperm(count, generator=random_numbers("held out", seed))
-        weights = next((p for p in model.parameters() if p.is_floating_point()), given[place])
-        for name, value in given.items():
-            value = value[order.to(value.device)].to(weights.device)
-            given[name] = value.to(weights.dtype) if value.is_floating_point() else value
-        values = given if isinstance(images, dict) else tuple(given.values())
-        whole: Any = values[0] if isinstance(images, Tensor) else values
+        given = {name: value[order.to(value.device)] for name, value in given.items()}
         held_out = min(HELD_OUT, max(2, count // 5))
-        return cls(whole, place, count - held_out, weights.device)
+        return cls(*_for_model(images, given, model), place, count - held_out)
+
+    @classmethod
+    def in_order(cls, images: Any, model: nn.Module) -> "Inputs":
+        """Return the arguments in their own order, as the model takes them, with none held out.
+
+        Raises:
+            ProbeError: no samples, or arguments with several numbers of them.
+        """
+        given = _named(images)
+        place = next(
+            (k for k, v in given.items() if v.is_floating_point()), next(iter(given), None)
+        )
+        count = 0 if place is None else len(given[place])
+        if not count:
+            raise ProbeError("images must hold at least one sample, got none")
+        _check_lengths(count, given)
+        return cls(*_for_model(images, given, model), place, count)
 
     @property
     def source(self) -> Tensor:
@@ -68,8 +81,12 @@ class Inputs:
         return values if isinstance(values, Tensor) else values[self.place]
 
     def part(self, first: int, end: int) -> Any:
-        """The arguments of some samples."""
-        return _mapped(self.values, lambda value: value[first:end])
+        """Return the arguments of some samples, copied: a model may write into them."""
+        return _mapped(self.values, lambda value: value[first:end].clone())
+
+    def few(self, count: int) -> Any:
+        """Return the arguments of the first samples, from the start again where they are fewer."""
+        return _mapped(self.values, lambda value: value[torch.arange(count) % len(value)])
 
     def batches(self, size: int) -> Iterator[Any]:
         """The arguments of the samples that are fitted, `size` at a time."""
@@ -97,6 +114,17 @@ class Inputs:
         }
 
 
+def runner(model: nn.Module) -> Run:
+    """Return the function that calls a model with such arguments: a tensor, a dict or a tuple."""
+
+    def run(values: Any) -> Any:
+        if isinstance(values, dict):
+            return model(**values)
+        return model(values) if isinstance(values, Tensor) else model(*values)
+
+    return run
+
+
 def _named(images: Any) -> dict[Any, Tensor]:
     """The tensors among a model's arguments by name or place."""
     if isinstance(images, Tensor):
@@ -119,13 +147,29 @@ def _named(images: Any) -> dict[Any, Tensor]:
     return given
 
 
-def _check_count(count: int, given: dict[Any, Tensor], source: Tensor) -> None:
+def _for_model(images: Any, given: dict[Any, Tensor], model: nn.Module) -> tuple[Any, torch.device]:
+    """The arguments in the form in which they came, on the model's device, in its precision."""
+    floating = (v for v in (*model.parameters(), *given.values()) if v.is_floating_point())
+    like = next(floating, next(iter(given.values())))
+    moved = {
+        name: value.to(like.device, like.dtype if value.is_floating_point() else value.dtype)
+        for name, value in given.items()
+    }
+    values: Any = moved if isinstance(images, dict) else tuple(moved.values())
+    return values[0] if isinstance(images, Tensor) else values, like.device
+
+
+def _check_lengths(count: int, given: dict[Any, Tensor]) -> None:
     for name, value in given.items():
         if len(value) != count:
             raise ProbeError(
                 f"all arguments must have as many samples; images[{name!r}] has {len(value)}, the "
                 f"first in floating point {count}"
             )
+
+
+def _check_count(count: int, given: dict[Any, Tensor], source: Tensor) -> None:
+    _check_lengths(count, given)
     if count < LEAST_IMAGES:
         raise ProbeError(
             f"a probe needs at least {LEAST_IMAGES} images to fit and hold out, got {count} "

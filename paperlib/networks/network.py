@@ -86,6 +86,11 @@ class Network(nn.Module):
         self.stem = checked("stem", stem, int, low=0, high=len(stages))
         self.image_shape = checked_shape(image_shape)
 
+    @property
+    def stage_names(self) -> list[str]:
+        """The dotted names of the stages, where `paperlib.activations` looks at a network."""
+        return [f"stages.{number}" for number in range(len(self.stages))]
+
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.stages(images))
 

@@ -9,8 +9,8 @@ import copy
 import math
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from statistics import fmean
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from paperlib import meanfield
+from paperlib.activations.factors import gram, linear_grams, recorded_calls
 from paperlib.activations.stages import walk
 from paperlib.cascade.inverses import activation_of
 from paperlib.core.checks import checked
@@ -235,30 +236,14 @@ def ntk_condition(task: Task, *, batch_size: int = 32) -> Tensor:
     Source: Chen et al. 2021, arXiv:2102.11535.
     """
     task = task.batch(batch_size)
-    grams: list[Tensor] = []
-    outputs: list[Tensor] = []
-
-    def record(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        grams.append(_gram(inputs[0]) + (layer.bias is not None))
-        outputs.append(output)
-
     scores = []
-    with ExitStack() as hooks:  # the layers are shared by all predictors of the task
-        for layer in task.layers():
-            hooks.enter_context(layer.register_forward_hook(record))
+    with recorded_calls(task.layers()) as calls:  # shared by all predictors of the task
         for features in task.features():
             total = (features @ task.linear_head(features).T).sum()
-            slopes = torch.autograd.grad(total, outputs, retain_graph=True)
-            kernel = task.classes * _gram(features)
-            for gram, slope in zip(grams, slopes, strict=True):
-                kernel += gram * _gram(slope)
+            kernel = task.classes * gram(features)
+            kernel = reduce(torch.add, linear_grams(total, calls), kernel)
             scores.append(-_log_condition(kernel))
     return torch.stack(scores)
-
-
-def _gram(rows: Tensor) -> Tensor:
-    rows = rows.detach().double()
-    return rows @ rows.T
 
 
 def _log_condition(kernel: Tensor) -> Tensor:

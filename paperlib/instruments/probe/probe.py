@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from paperlib import measures
 from paperlib.activations.fields import Level, shape_of
 from paperlib.activations.flow import tensors_in
-from paperlib.activations.guard import take_statistics, untouched
-from paperlib.activations.inputs import Inputs
+from paperlib.activations.guard import plain_module, take_statistics, untouched
+from paperlib.activations.inputs import Inputs, runner
+from paperlib.activations.looking import places, visit
 from paperlib.activations.tracing import Layers, ProbeError, Stage, run_once, stages_of
 from paperlib.cascade import Cascade
 from paperlib.cascade.fitting import EXACT_BELOW, OVERFLOW, default_resolution
@@ -93,7 +94,7 @@ def probe(
     """
     options: dict[str, Any] = {"layers": layers, "seed": seed, "resolution": resolution}
     options |= {"batch_norm": batch_norm, "memory": memory}
-    model = _plain(model)
+    model = plain_module(model)
     _check_options(layers, seed, resolution, memory)
     inputs = Inputs.of(images, model, seed)
     resolution = _default_resolution(model) if resolution is None else float(resolution)
@@ -128,20 +129,12 @@ class _Work:
     def __init__(
         self, model: nn.Module, inputs: Inputs, layers: Layers, resolution: float, memory: float
     ) -> None:
-        self.model, self.inputs, self.layers = model, inputs, layers
-        self.has_cascade = False
-        if isinstance(model, Network) and layers == "auto":
-            self.has_cascade = True
-            self.layers = [f"stages.{number}" for number in range(len(model.stages))]
+        self.model, self.inputs, self.run = model, inputs, runner(model)
+        self.has_cascade = isinstance(model, Network) and layers == "auto"
+        self.layers = places(model, layers)
         self.resolution, self.memory = resolution, memory
         self.stages: list[Stage] = []
         self.levels: list[Level] = []
-
-    def run(self, values: Any) -> Any:
-        """What the model makes of some samples' arguments."""
-        if isinstance(values, dict):
-            return self.model(**values)
-        return self.model(values) if isinstance(values, Tensor) else self.model(*values)
 
     def batch_size(self) -> int:
         """How many samples run through the model at a time: half the memory, as two of them say."""
@@ -289,25 +282,13 @@ class _Work:
         return {number: torch.cat(found) for number, found in parts.items()}
 
     def _visit(self, group: Sequence[int], values: Any, take: Any) -> None:
-        """Pass the activations (n, *shape) at each of some stages to `take`."""
-        wanted: dict[tuple[str, int], list[int]] = {}
-        for number in group:
-            stage = self.stages[number]
-            wanted.setdefault((stage.layer, stage.call), []).append(number)
-        missing = set(group)
+        """Give `take` the activations (n, *shape) at each of some stages, none of them NaN."""
 
-        def record(layer: str, call: int, outputs: Any) -> None:
-            for number in wanted.get((layer, call), ()):
-                stage = self.stages[number]
-                value = list(tensors_in(outputs))[stage.place]
-                _check_finite(stage, value)
-                take(number, stage.samples(value))
-                missing.discard(number)
+        def taken(number: int, value: Tensor) -> None:
+            _check_finite(self.stages[number], value)
+            take(number, value)
 
-        run_once(self.model, self.run, values, record)
-        if missing:
-            name = self.stages[min(missing)].name
-            raise ProbeError(f"layer {name!r} was called for some images and not for others")
+        visit(self.model, values, {number: self.stages[number] for number in group}, taken)
 
 
 def _geometry(values: Tensor) -> tuple[float, float]:
@@ -331,23 +312,6 @@ def _channels_first(model: nn.Module, shape: Sequence[int]) -> bool:
     layers = [module for module in model.modules() if isinstance(module, nn.Conv1d)]
     widths = {width for layer in layers for width in (layer.in_channels, layer.out_channels)}
     return len(shape) == 2 and shape[0] in widths
-
-
-def _plain(model: Any) -> nn.Module:
-    """The module itself, of a compiled one the original.
-
-    Raises:
-        ProbeError: no module, or one whose weights do not exist yet.
-    """
-    model = getattr(model, "_orig_mod", model)
-    if not isinstance(model, nn.Module):
-        raise ProbeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    for name, parameter in model.named_parameters():
-        if isinstance(parameter, nn.parameter.UninitializedParameter):
-            raise ProbeError(f"{name} is not initialised yet; run the model once on some images")
-        if parameter.is_meta:
-            raise ProbeError(f"{name} is on the device meta; give it numbers first")
-    return model
 
 
 def _check_options(layers: Any, seed: Any, resolution: Any, memory: Any) -> None:

@@ -1,0 +1,113 @@
+"""The activations of any model by stage: `look`, and what a probe of many images is made of."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paperlib.activations.flow import tensors_in
+from paperlib.activations.guard import plain_module, untouched
+from paperlib.activations.inputs import Inputs, runner
+from paperlib.activations.tracing import Layers, ProbeError, Stage, run_once, stages_of
+from paperlib.core.checks import LARGEST_SEED, checked
+
+BATCH = 64  # images that run through the model at a time
+
+
+def look(
+    model: nn.Module,
+    images: Any,
+    layers: Layers = "auto",
+    *,
+    seed: int = 0,
+    batch_size: int = BATCH,
+) -> list[tuple[Stage, Tensor]]:
+    """Return what every stage of a model makes of images, in the order in which stages end.
+
+        for stage, activation in look(model, images):
+            print(stage.name, activation.shape)
+
+    All is computed before the first pair is returned, and nothing of the model changes: it runs in
+    evaluation mode, without gradients, and gets its modes, buffers, hooks and random numbers back.
+
+    Args:
+        model: any module; a compiled one is looked at as it was before.
+        images: (n, *shape); or a dict or tuple of tensors with n samples each, the model's
+            arguments. They go to the model's device and take its precision.
+        layers: "auto", the stages of a network of this package and otherwise every place where all
+            paths from the input to the output meet; dotted names (`relu#2` is the second call of
+            `relu`); or a function of name and module that picks layers. Fewer take less memory.
+        seed: of the model's random numbers meanwhile.
+        batch_size: images that run through the model at a time.
+
+    Returns:
+        pairs of a stage, with its `name` and `shape`, and its activations (n, *shape), detached, on
+        the model's device.
+
+    Raises:
+        ProbeError: no such layer, or images that the model does not take; names the layer.
+    """
+    model = plain_module(model)
+    seed = checked("seed", seed, int, low=0, high=LARGEST_SEED)
+    batch_size = checked("batch_size", batch_size, int, low=1)
+    inputs = Inputs.in_order(images, model)
+    count, found = inputs.train, dict[int, Tensor]()
+    with untouched(model, seed):
+        two, three = inputs.few(2), inputs.few(3)
+        chosen = places(model, layers)
+        stages = stages_of(model, runner(model), (two, three), inputs.source_of(two), chosen)
+        for first in range(0, count, batch_size):
+            end = min(first + batch_size, count)
+
+            def take(number: int, value: Tensor, first: int = first, end: int = end) -> None:
+                if number not in found:
+                    found[number] = value.new_empty(count, *value.shape[1:])
+                found[number][first:end] = value  # a copy: later layers may write into it
+
+            visit(model, inputs.part(first, end), dict(enumerate(stages)), take)
+    return [(stage, found[number]) for number, stage in enumerate(stages)]
+
+
+def places(model: nn.Module, layers: Layers) -> Layers:
+    """Return where to look: for "auto", a model's own `stage_names` if it has them."""
+    return (
+        getattr(model, "stage_names", layers)
+        if isinstance(layers, str) and layers == "auto"
+        else layers
+    )
+
+
+@torch.no_grad()
+def visit(
+    model: nn.Module,
+    values: Any,
+    stages: Mapping[int, Stage],
+    take: Callable[[int, Tensor], None],
+) -> None:
+    """Run a model once, and call `take(number, activation)` whenever one of the stages ends.
+
+    Args:
+        model: in the mode in which it is to run, see `guard.untouched`.
+        values: its arguments for n samples.
+        stages: by number.
+        take: is given (n, *shape) as the layer returned it; what it wants to have later it copies.
+
+    Raises:
+        ProbeError: the model stopped, or did not come by all stages; names the layer.
+    """
+    wanted: dict[tuple[str, int], list[int]] = {}
+    for number, stage in stages.items():
+        wanted.setdefault((stage.layer, stage.call), []).append(number)
+    missing = set(stages)
+
+    def told(layer: str, call: int, outputs: Any) -> None:
+        for number in wanted.get((layer, call), ()):
+            stage = stages[number]
+            take(number, stage.samples(list(tensors_in(outputs))[stage.place]))
+            missing.discard(number)
+
+    run_once(model, runner(model), values, told)
+    if missing:
+        name = stages[min(missing)].name
+        raise ProbeError(f"layer {name!r} was called for some images and not for others")
