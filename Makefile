@@ -15,22 +15,25 @@ BOOK := .venv/.installed-book
 CACHES := .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 .DEFAULT_GOAL := help
-.PHONY: help figures paper reference test test-fast lint check book lab clean
+.PHONY: help figures instruments paper reference test test-fast lint check book lab clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
 
-figures: $(INSTALLED) ## every figure with quick settings, always computed, into figures/quick/
-	$(BIN)/paperlib run --profile quick --force $(ARGS)
+figures: $(INSTALLED) ## every figure of 00 to 09 with quick settings, always computed, into figures/quick/
+	$(BIN)/paperlib run --profile quick --force figures $(ARGS)
+
+instruments: $(INSTALLED) ## the figures of the instruments' notebooks, 10 and on, with quick settings
+	$(BIN)/paperlib run --profile quick --force instruments $(ARGS)
 
 paper: $(INSTALLED) ## every figure with the published settings (months on two cores); finished points are reused
-	$(BIN)/paperlib run --profile paper $(ARGS)
+	$(BIN)/paperlib run --profile paper figures $(ARGS)
 
 reference: $(INSTALLED) ## canonical figures and committed notebooks, drawn anew from data/reference/
 	$(BIN)/paperlib run --profile reference --force --save $(ARGS)
 
 test: $(INSTALLED) ## all tests but those that need a GPU or download data
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(ARGS)
 
 test-fast: $(INSTALLED) ## the tests that take no more than a few seconds each and kill nothing
 	$(BIN)/python -m pytest -m "not gpu and not network and not slow and not faults" \

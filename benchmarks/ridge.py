@@ -32,7 +32,7 @@ def main() -> None:
     steps = once(lambda: train(made.stages, inverses, images, steps=options.steps))
     published_fit = steps * EPOCH / options.steps
     published_pictures = seconds(lambda: reconstruct(made.stages, inverses, test))
-    for arithmetic in ("float32", "auto"):
+    for arithmetic in ("float32", "float64"):
         fit = seconds(lambda: cascade.fit(images[:2000], arithmetic=arithmetic))  # noqa: B023
         pictures = seconds(lambda: cascade.reconstruct(test))
         print(f"arithmetic={arithmetic}, 2,000 images, depth {options.depth}")

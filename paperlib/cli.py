@@ -60,7 +60,7 @@ def _list(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from paperlib.sweep import engines
 
-    names = [runner.resolve(name) for name in options.names]
+    names = list(dict.fromkeys(n for name in options.names for n in runner.group(name)))
     engines.choose(options.backend, options.address)
     parameters = {key: parsed(text) for key, text in options.parameters}
     status = 0
@@ -205,7 +205,12 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="run notebooks; their figures go to figures/")
     *others, last = PROFILES
-    run.add_argument("names", nargs="*", metavar="NAME", help='"01" or "1" will do (default: all)')
+    run.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help='"01" or "1" will do; "figures": 00 to 09, "instruments": the others (default: all)',
+    )
     run.add_argument(
         "--profile", default="quick", help=f"{', '.join(others)} or {last} (default: quick)"
     )

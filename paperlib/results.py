@@ -1,6 +1,16 @@
-"""Results on disk: NetCDF files with their digests, and what they say of themselves."""
+"""Results on disk: a file per finished point, NetCDF with its digest, and what they are made of."""
 
-from paperlib.core.provenance import provenance
-from paperlib.sweep.store import load_result, save_result
+from paperlib.core.provenance import LIBRARIES, provenance, stamp
+from paperlib.sweep.store import ABOUT, Point, load_result, read_point, save_result, write_point
 
-__all__ = ["load_result", "provenance", "save_result"]
+__all__ = [
+    "ABOUT",
+    "LIBRARIES",
+    "Point",
+    "load_result",
+    "provenance",
+    "read_point",
+    "save_result",
+    "stamp",
+    "write_point",
+]

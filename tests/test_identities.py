@@ -3,6 +3,7 @@
 `tests/frozen/` holds them as they were; `python tests/freeze.py` writes it anew.
 """
 
+import importlib
 from typing import Any
 
 import freeze
@@ -73,6 +74,13 @@ def test_a_sweep_finds_those_points_in_the_shipped_result(
 
 def test_the_public_names_are_those_that_were_promised() -> None:
     assert freeze.names() == frozen("names.json"), AGAIN
+
+
+@pytest.mark.parametrize("module", frozen("modules.json"))
+def test_a_module_that_users_import_keeps_its_names(module: str) -> None:
+    """Wherever they are defined; `tests/freeze.py` does not write this list, which only grows."""
+    there = vars(importlib.import_module(module))
+    assert [name for name in frozen("modules.json")[module] if name not in there] == []
 
 
 def test_every_command_has_its_help_frozen() -> None:

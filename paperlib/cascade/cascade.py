@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from paperlib.activations.stages import FixedStage, of_stages
 from paperlib.cascade import archive
 from paperlib.cascade.fitting import (
     ARITHMETICS,
@@ -101,7 +102,7 @@ class Cascade:
         shapes = [activations.shape[1:]]
         for level, stage in enumerate(stages, start=1):
             try:
-                inputs, activations = activations, _Stage(stage)(activations)
+                inputs, activations = activations, FixedStage(stage)(activations)
             except (RuntimeError, IndexError, TypeError, ValueError) as error:
                 raise ValueError(
                     f"stage {level} ({type(stage).__name__}) does not take an input of shape "
@@ -109,7 +110,7 @@ class Cascade:
                     f"{tuple(example_images.shape)}"
                 ) from error
             shapes.append(activations.shape[1:])
-            stages[level - 1] = recognised(stage, _Stage(stage), inputs[:1])
+            stages[level - 1] = recognised(stage, FixedStage(stage), inputs[:1])
         return cls(stages, shapes)
 
     @property
@@ -197,7 +198,7 @@ class Cascade:
         inverses = self._new_inverses(solver, affine=affine, seed=seed)
         for inverse in inverses:
             inverse.to(images.device, images.dtype)
-        walkers = [_Stage(stage) for stage in self._stages]
+        walkers = [FixedStage(stage) for stage in self._stages]
         if solver == "ridge":
             about = {"solver": solver, "resolution": resolution, "affine": affine}
             options: dict[str, Any] = {"resolution": resolution, "arithmetic": arithmetic}
@@ -399,7 +400,7 @@ class Cascade:
             torch.default_generator.manual_seed(seed or 0)
             inverses = [
                 inverse_of(
-                    _Stage(stage),
+                    FixedStage(stage),
                     f"stage {level}",
                     output_shape=outputs,
                     input_shape=inputs,
@@ -427,13 +428,8 @@ class Cascade:
 
     def _activations(self, images: Tensor, levels: set[int]) -> dict[int, Tensor]:
         """The activations at the wanted levels, in the inverses' precision."""
-        kept: dict[int, list[Tensor]] = {level: [] for level in levels}
-        for activations in images.split(self._fitting(max(levels))):
-            for level, stage in enumerate(self._stages[: max(levels)], start=1):
-                activations = _Stage(stage)(activations)
-                if level in levels:
-                    kept[level].append(activations.to(self._inverse_weight))
-        return {level: torch.cat(parts) for level, parts in kept.items()}
+        found = of_stages(self._stages, images, levels, batch_size=self._fitting(max(levels)))
+        return {level: values.to(self._inverse_weight) for level, values in found.items()}
 
     @property
     def _inverse_weight(self) -> Tensor:
@@ -550,27 +546,6 @@ class Cascade:
         if not tensor.isfinite().all():
             raise ValueError(f"the {name} holds NaN or infinite values")
         return tensor.detach().to(self._inverse_weight)
-
-
-class _Stage(nn.Module):
-    """A stage as a fixed function: in evaluation mode, its input untouched, float32 at least."""
-
-    def __init__(self, stage: nn.Module) -> None:
-        super().__init__()
-        self.stage = stage
-        self.dtype = next((p.dtype for p in stage.parameters()), None)
-        self.in_place = any(getattr(module, "inplace", False) for module in stage.modules())
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x if self.dtype is None else x.to(self.dtype)
-        modes = [(module, module.training) for module in self.stage.modules()]
-        try:
-            self.stage.eval()
-            outputs = self.stage(x.clone() if self.in_place else x)
-        finally:
-            for module, mode in modes:
-                module.training = mode
-        return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
 
 
 def _channels_last(values: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from paperlib.networks.kinds import RESOLUTION
 SOLVERS = ("ridge", "adam")
 ENDS = ("deepest", "lost")  # where a cascade stops, see `Cascade.fit`
 PRECISIONS = ("float32", "bfloat16")  # of the products of a training
-ARITHMETICS = ("auto", "float64", "float32", "int8")  # of second moments
+ARITHMETICS = ("auto", "float64", "float32")  # of second moments
 EXACT_BELOW = 1e-4  # a finer resolution than this needs float64 moments
 HELD = 2**29  # numbers at a level that are held at once: 2 GiB in float32
 AT_ONCE = 2**26  # numbers at a level that is made anew, of the samples of one chunk: 256 MiB
@@ -65,11 +65,8 @@ def fit_ridge(
         inverses: one per stage; see `linear.Inverse.solve`.
         images: (n, *image_shape), floating point; float64 images are solved in float64.
         resolution: λ > 0.
-        arithmetic: of the second moments: "float32", "float64", "int8" (activations rounded to
-            1/127 of their range where that adds less than a twentieth of the resolution, products
-            exact; float32 otherwise), or "auto": float64 for fine resolutions, int8 on CPUs with
-            instructions for it, float32 elsewhere. On MNIST, R² by int8 and by float32 differ by
-            less than 0.0005.
+        arithmetic: of the second moments: "float32", "float64", or "auto": float64 for fine
+            resolutions, float32 elsewhere.
         progress: called after each stage.
         fitted: inverses of so many first stages stay as they are.
         stop: called with the level of each inverse that is fitted; true ends the fit there.
@@ -80,6 +77,9 @@ def fit_ridge(
     Raises:
         ValueError: activations that overflow, with the stage's number; an unknown arithmetic.
     """
+    arithmetic = checked("arithmetic", arithmetic, str, choices=ARITHMETICS)
+    if arithmetic == "auto":
+        arithmetic = arithmetic_of(images, resolution)
     losses: list[float] = []
     unit = True  # of the images, whose values lie in [0, 1]
     for stage, problem in zip(stages, _walk(stages, inverses, images), strict=True):
@@ -88,8 +88,7 @@ def fit_ridge(
         if problem.level <= fitted:
             _make(samples)
         else:
-            moments = _moments_for(images, resolution, arithmetic, bounded=unit)
-            problem.inverse.solve(samples, moments)
+            problem.inverse.solve(samples, Moments(getattr(torch, arithmetic)))
             if progress:
                 progress(1)
         losses.append(_loss(problem))
@@ -109,21 +108,9 @@ def default_resolution(stages: Iterable[nn.Module]) -> float:
 
 
 def arithmetic_of(images: Tensor, resolution: float) -> str:
-    """Return the arithmetic that "auto" stands for: float64, int8 or float32, see `fit_ridge`."""
-    if images.dtype == torch.float64 or resolution < EXACT_BELOW:
-        return "float64"
-    fast = images.device.type == "cpu" and torch.cpu._is_vnni_supported()
-    return "int8" if fast else "float32"
-
-
-def _moments_for(images: Tensor, resolution: float, arithmetic: str, *, bounded: bool) -> Moments:
-    """Empty moments in the arithmetic asked for; only bounded activations are ever rounded."""
-    if arithmetic == "auto":
-        arithmetic = arithmetic_of(images, resolution)
-    checked("arithmetic", arithmetic, str, choices=ARITHMETICS)
-    rounding = resolution / 20 if arithmetic == "int8" and bounded else 0.0
-    dtype = torch.float64 if arithmetic == "float64" else torch.float32
-    return Moments(dtype, rounding=rounding)
+    """Return the arithmetic that "auto" stands for: float64 or float32, see `fit_ridge`."""
+    fine = images.dtype == torch.float64 or resolution < EXACT_BELOW
+    return "float64" if fine else "float32"
 
 
 def fit_adam(

@@ -59,9 +59,8 @@ class Moments:
     same solution then follows from their n × n products.
     """
 
-    def __init__(self, dtype: torch.dtype = torch.float32, *, rounding: float = 0.0) -> None:
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         self.dtype = dtype
-        self.rounding = rounding  # the variance that rounding to int8 may add, 0: no rounding
         self.count = 0
         self._kept: list[tuple[Tensor, Tensor]] = []  # chunks that are not yet multiplied
 
@@ -77,11 +76,7 @@ class Moments:
     def _multiply(self, x: Tensor, y: Tensor) -> None:
         n, mean_x, mean_y = len(x), x.mean(0), y.mean(0)
         x, y = x - mean_x, y - mean_y
-        units = [_unit(values) for values in (x, y)] if self.rounding else []
-        if units and float(torch.cat(units).max()) ** 2 / 12 < self.rounding:
-            scatter, cross = _rounded_products(x, y, *units)
-        else:
-            scatter, cross = _gram(x), y.T @ x
+        scatter, cross = _gram(x), y.T @ x
         if self.count == 0:
             self.scatter, self.cross, self.mean_x, self.mean_y = scatter, cross, mean_x, mean_y
         else:
@@ -166,20 +161,6 @@ def _eigen_solve(covariance: Tensor, cross: Tensor) -> Tensor:
     floor = values[..., -1:] * values.shape[-1] * torch.finfo(torch.float32).eps
     reciprocal = torch.where(values > floor, 1 / values, 0)
     return (cross @ vectors) * reciprocal[..., None, :] @ vectors.mH
-
-
-def _unit(values: Tensor) -> Tensor:
-    """1/127 of each column's range, by which it is rounded to int8."""
-    return values.abs().amax(0).clamp_min_(torch.finfo(values.dtype).tiny) / 127
-
-
-def _rounded_products(x: Tensor, y: Tensor, unit_x: Tensor, unit_y: Tensor) -> tuple[Tensor, ...]:
-    """x.T @ x and y.T @ x of columns rounded to whole units, summed in whole numbers."""
-    coded_x, coded_y = ((v / u).round_().to(torch.int8) for v, u in ((x, unit_x), (y, unit_y)))
-    # in one product: torch 2.13 reads a single row at the wrong stride
-    both = torch.cat([coded_x, coded_y], 1).T.contiguous()
-    scatter, cross = torch._int_mm(both, coded_x).to(x.dtype).split([x.shape[1], y.shape[1]])
-    return scatter.mul_(unit_x).mul_(unit_x[:, None]), cross.mul_(unit_x).mul_(unit_y[:, None])
 
 
 def _gram(x: Tensor, levels: int = 2) -> Tensor:

@@ -2,11 +2,12 @@
 
 import os
 import secrets
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
+
+from filelock import FileLock
 
 PACKAGE = __name__.partition(".")[0]
 PLOTS = "plots"
@@ -71,30 +72,13 @@ def alone(file: Path) -> Iterator[None]:
 
     The lock is a file beside it, which goes with its last holder and frees itself if one is killed.
     """
-    if sys.platform == "win32":  # has no such locks
-        yield
-        return
-    import fcntl
-
     lock = file.with_name(f".{file.name}.lock")
-    while True:
-        with lock.open("w") as held:
-            fcntl.flock(held, fcntl.LOCK_EX)
-            if not _is_still(lock, held.fileno()):  # its holder before removed it
-                continue
-            try:
-                yield
-            finally:
+    with FileLock(lock):
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows removes no open file
                 lock.unlink()
-            return
-
-
-def _is_still(path: Path, descriptor: int) -> bool:
-    """Whether the open file is the one of that name."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def package_folder() -> Path:

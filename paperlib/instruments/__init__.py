@@ -1,15 +1,127 @@
 """One question each: its settings, how it is measured and how it is drawn.
 
 An instrument is a single module, or a folder whose `parameters` module holds the settings of its
-notebooks. This package finds them by their place: to add one, nothing else is edited.
+notebooks. This package finds them by their place: to add one, nothing else is edited. A single
+module says
+
+    CODE_VERSION = 1                          raised when a change to the code changes its numbers
+    class Settings(TrainingPoint): …          the notebook's parameters, `profile` among them
+    def measure(settings, data) -> Dataset    named dims, units in attrs
+    def figure(result) -> Figure              from the Dataset alone
+    def scores(result) -> dict                optional: "will it train", higher is better
+
+and `run(Settings(…))` does what is the same for all.
 """
 
+import itertools
+import json
 import pkgutil
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
+from typing import Any, cast
 
-from paperlib.core.settings import Checked
+import xarray as xr
+
+from paperlib.core import paths
+from paperlib.core.provenance import about_one
+from paperlib.core.settings import Checked, digest
+from paperlib.core.threads import one_thread
+from paperlib.datasets import Dataset
+from paperlib.sweep.plan import load_data
+from paperlib.sweep.store import load_result, save_result
+
+
+def run(settings: Any, *, data: Dataset | None = None) -> xr.Dataset:
+    """Measure an instrument once for the same settings, code and data, and return its result.
+
+        from paperlib import instruments
+        from paperlib.instruments import forgetting
+
+        result = instruments.run(forgetting.Settings(dataset="digits", epochs=3))
+
+    The result is kept in data/results/, under a name made of all that determines its numbers, and
+    taken from there the next time, or from data/reference/ if it ships; a damaged file is reported
+    and measured again.
+
+    Args:
+        settings: of one of the instruments that are a single module.
+        data: the data set, where it is loaded already; else the settings say which.
+
+    Returns:
+        what the instrument's `measure` says, with `provenance` (settings, data and its checksum,
+        versions, commit, time, seconds of the processor) in its attributes.
+
+    Raises:
+        ValueError: settings that are not an instrument's.
+    """
+    module: Any = sys.modules[type(settings).__module__]
+    if not hasattr(module, "measure") or type(settings) is not getattr(module, "Settings", None):
+        raise ValueError(
+            "settings must be the Settings of an instrument, such as "
+            f"paperlib.instruments.forgetting.Settings(); got {type(settings).__name__}"
+        )
+    data = load_data(settings) if data is None else data
+    name, version = module.__name__.rpartition(".")[2], module.CODE_VERSION
+    what = {**settings.identifying(), "instrument": name, "code": version, "data": data.checksum}
+    identity = digest(what)
+    file = paths.results_folder() / f"{name}_{identity[:16]}.nc"
+    for finished in (file, paths.reference_file(f"{name}.nc")):
+        found = _finished(finished, identity)
+        if found is not None:
+            return found
+    paths.check_writable(file.parent)
+    begin = time.process_time()
+    with one_thread():
+        result = module.measure(settings, data)
+    seconds = round(time.process_time() - begin, 3)
+    about = about_one(settings, data, code_version=version)
+    about |= {"identity": identity, "seconds": seconds}
+    result = result.assign_attrs(provenance=json.dumps(about, sort_keys=True))
+    save_result(result, file)
+    return result
+
+
+def _finished(file: Path, identity: str) -> xr.Dataset | None:
+    """The result in a file, if it is there, undamaged and of this identity."""
+    if not file.exists():
+        return None
+    try:
+        found = load_result(file)
+    except ValueError as error:
+        print(f"{error}; it is measured again", flush=True)
+        return None
+    return found if json.loads(found.attrs["provenance"]).get("identity") == identity else None
+
+
+def run_grid(settings: Any, **axes: Sequence[Any]) -> xr.Dataset:
+    """Measure an instrument at every combination of values, and return all along these axes.
+
+        run_grid(forgetting.Settings(), sigma_w2=(1.0, 1.7), depth=(3, 10))
+
+    Args:
+        settings: what is the same everywhere.
+        axes: values of further settings, by name.
+
+    Raises:
+        ValueError: as `run`, or a value that the settings refuse.
+    """
+    grid = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    points = [(replace(settings, **point), point) for point in grid]  # all are checked first
+    results = [run(one).expand_dims({k: [v] for k, v in at.items()}) for one, at in points]
+    together: Any = xr.combine_by_coords(results, combine_attrs="drop")
+    about = json.loads(results[0].attrs["provenance"])
+    about["config"] = {**about["config"], **{name: list(values) for name, values in axes.items()}}
+    return cast(xr.Dataset, together.assign_attrs(provenance=json.dumps(about, sort_keys=True)))
+
+
+def modules() -> dict[str, ModuleType]:
+    """Return the instruments that are a single module, by name."""
+    return {m.__name__.rpartition(".")[2]: m for m in _modules() if hasattr(m, "measure")}
 
 
 def settings() -> dict[str, type[Checked]]:

@@ -1,5 +1,6 @@
 """The paper's networks, cut into the stages that a cascade inverts, and their initialisation."""
 
+from paperlib.core.seeds import random_numbers
 from paperlib.networks.convolutional import cnn, resnet
 from paperlib.networks.fully_connected import HEAD_WIDTH, LOGIT_SCALE, mlp, residual_mlp
 from paperlib.networks.initialisation import LARGEST_VARIANCE, initialise, untrained
@@ -40,6 +41,7 @@ __all__ = [
     "cnn",
     "initialise",
     "mlp",
+    "random_numbers",
     "residual_mlp",
     "resnet",
     "untrained",

@@ -27,6 +27,8 @@ from paperlib.notebooks.freshness import INJECTED, State
 CANONICAL = ("reference", "paper")  # the profiles whose figures and notebooks are committed
 CUSTOM = "custom"  # the folder of all runs that are no profile's
 FOLDERS = (*PROFILES, CUSTOM)
+GROUPS = ("figures", "instruments")
+FIRST_INSTRUMENT = 10  # the notebooks before are the paper's, and the prediction's
 
 
 class NotebookError(RuntimeError):
@@ -91,8 +93,23 @@ def parameters(name: str) -> dict[str, Parameter]:
     return {p["name"]: _parameter(path, p) for p in inspect_notebook(str(path)).values()}
 
 
+def group(name: str) -> list[str]:
+    """Return the notebooks of a group: "figures" (the paper's and the prediction's, 00 to 09) or
+    "instruments" (10 and on); of any other name, the one that it resolves to.
+
+    Raises:
+        ValueError: no notebook, or more than one.
+    """
+    if name not in GROUPS:
+        return [resolve(name)]
+    return [n.name for n in find() if (int(n.name[:2]) < FIRST_INSTRUMENT) == (name == "figures")]
+
+
 def profile_parameters(name: str, profile: str) -> dict[str, Any]:
     """Return the values that a profile gives to a notebook's parameters, as written in its YAML.
+
+    Notebooks of instruments have them in their metadata instead, as
+    `"paperlib": {"profiles": {"smoke": {…}}}`; there the quick profile is the cell's own values.
 
     Raises:
         ValueError: an unknown profile, or a file that is no flat mapping.
@@ -105,7 +122,10 @@ def profile_parameters(name: str, profile: str) -> dict[str, Any]:
         )
     file = paths.profile_file(profile, name)
     if not file.is_file():
-        raise FileNotFoundError(f"{name} has no profile {profile}: expected {file}")
+        noted = _noted_profiles(name)
+        if profile not in noted:
+            raise FileNotFoundError(f"{name} has no profile {profile}: expected {file}")
+        return {"profile": profile, **noted[profile]}
     values = yaml.safe_load(file.read_text(encoding="utf-8"))
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ValueError(f"{file} must be a mapping of parameter names to values, got {values!r}")
@@ -244,6 +264,12 @@ def _config_class(name: str) -> Any:
     return found
 
 
+def _noted_profiles(name: str) -> dict[str, dict[str, Any]]:
+    """The profiles in a notebook's own metadata."""
+    noted = _read(_existing(name)).metadata.get("paperlib", {}).get("profiles")
+    return {"quick": {}, **noted} if noted is not None else {}
+
+
 def _absolute(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_absolute(each) for each in value]
@@ -258,7 +284,7 @@ def _without_jobs(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _folder_of_run(name: str, values: Mapping[str, Any]) -> str:
     for profile in PROFILES:
-        if not paths.profile_file(profile, name).is_file():
+        if not (paths.profile_file(profile, name).is_file() or profile in _noted_profiles(name)):
             continue
         if _without_jobs(validated(name, profile, {})) == _without_jobs(values):
             return profile

@@ -71,7 +71,7 @@ def save(figure: Figure, stem: Path, *drawn: xr.Dataset) -> list[Path]:
     png, pdf = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.pdf")
     about = write_png(figure, png, *drawn)
     metadata = {"Title": stem.name, "Keywords": about, "CreationDate": None, "Producer": None}
-    with paper_style():
+    with _as_laid_out(figure):
         figure.savefig(pdf, metadata=metadata)
     return [png, pdf]
 
@@ -95,9 +95,21 @@ def write_png(figure: Figure, file: Path, *drawn: xr.Dataset) -> str:
     file.parent.mkdir(parents=True, exist_ok=True)
     about = json.dumps([provenance(result) for result in drawn], sort_keys=True)
     metadata = {"Title": file.stem, "Description": about, "Software": None}
-    with paper_style():
+    with _as_laid_out(figure):
         figure.savefig(file, metadata=metadata)
     return about
+
+
+@contextmanager
+def _as_laid_out(figure: Figure) -> Iterator[None]:
+    """The style, which lays out no figure that has been made without a layout.
+
+    Matplotlib puts the style's layout in the place of none when it has saved a figure.
+    """
+    with paper_style(), plt.rc_context():
+        if figure.get_layout_engine() is None:
+            plt.rcParams["figure.constrained_layout.use"] = False
+        yield
 
 
 def edges(centres: np.ndarray) -> np.ndarray:

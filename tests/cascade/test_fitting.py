@@ -7,7 +7,7 @@ from torch import nn
 
 from paperlib import Cascade, load_dataset, r_squared
 from paperlib.cascade import fitting
-from paperlib.cascade.fitting import fit_adam, fit_ridge
+from paperlib.cascade.fitting import arithmetic_of, fit_adam, fit_ridge
 from paperlib.cascade.inverses import inverse_of
 from paperlib.cascade.linear import LinearInverse
 from paperlib.networks import ResidualBlock, cnn, initialise, mlp
@@ -159,10 +159,12 @@ def fitted_r_squared(arithmetic: str, activation: str = "tanh") -> torch.Tensor:
     return r_squared(test, cascade.reconstruct(test))
 
 
-def test_moments_of_rounded_activations_do_not_change_the_curve() -> None:
-    rounded, single = fitted_r_squared("int8"), fitted_r_squared("float32")
-    assert not torch.equal(rounded, single)  # so the rounding did take place
-    torch.testing.assert_close(rounded, single, rtol=0, atol=1e-3)
+def test_the_precision_of_the_moments_depends_on_the_resolution_and_on_no_processor() -> None:
+    images = torch.zeros(1)
+    assert arithmetic_of(images, 1e-3) == "float32"
+    assert arithmetic_of(images, 3e-6) == "float64"
+    assert arithmetic_of(images.double(), 1e-3) == "float64"
+    assert torch.equal(fitted_r_squared("auto"), fitted_r_squared("float32"))
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from paperlib.cascade.cascade import _Stage
+from paperlib.activations.stages import FixedStage
 from paperlib.cascade.convolutions import Chain, ConvolutionInverse
 from paperlib.cascade.foreign import ForeignBlock, recognised
 from paperlib.cascade.inverses import activation_of, bounds_of, has_unit, inverse_of
@@ -71,7 +71,7 @@ def downsampled(inner: type[nn.Module] = BasicBlock) -> nn.Module:
 
 def found(stage: nn.Module, shape: tuple[int, ...] = SHAPE) -> nn.Module:
     torch.manual_seed(0)
-    return recognised(stage, _Stage(stage), torch.rand(1, *shape))
+    return recognised(stage, FixedStage(stage), torch.rand(1, *shape))
 
 
 def inverse(
@@ -80,9 +80,9 @@ def inverse(
     block = found(stage, shape)
     assert isinstance(block, ForeignBlock)
     with torch.no_grad():
-        after = _Stage(block)(torch.rand(2, *shape)).shape[1:]
+        after = FixedStage(block)(torch.rand(2, *shape)).shape[1:]
         made = inverse_of(
-            _Stage(block), "stage 4", output_shape=after, input_shape=shape, activation=bound,
+            FixedStage(block), "stage 4", output_shape=after, input_shape=shape, activation=bound,
             published=published,
         )  # fmt: skip
         assert made(torch.rand(3, *after)).shape == (3, *shape)
@@ -103,9 +103,9 @@ def test_a_recognised_block_is_the_same_function_and_left_as_it_was() -> None:
     before = {name: value.clone() for name, value in block.state_dict().items()}
     images = torch.rand(5, *SHAPE)
     kept = images.clone()
-    made = recognised(block, _Stage(block), images[:1])
+    made = recognised(block, FixedStage(block), images[:1])
     assert isinstance(made, ForeignBlock)
-    assert recognised(made, _Stage(made), images[:1]) is made
+    assert recognised(made, FixedStage(made), images[:1]) is made
     assert torch.equal(images, kept)
     assert block.training
     assert all(torch.equal(before[name], value) for name, value in block.state_dict().items())
@@ -246,5 +246,5 @@ def test_a_block_whose_path_is_not_known_and_that_is_wider_one_way_only_is_named
     assert isinstance(block, ForeignBlock)
     with pytest.raises(ValueError, match=r"which holds Conv2d, LocalResponseNorm and maps"):
         inverse_of(
-            _Stage(block), "stage 4", output_shape=(4, 6, 8), input_shape=SHAPE, activation=None
+            FixedStage(block), "stage 4", output_shape=(4, 6, 8), input_shape=SHAPE, activation=None
         )

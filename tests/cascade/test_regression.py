@@ -79,35 +79,6 @@ def test_a_component_at_the_resolution_comes_back_by_half() -> None:
     torch.testing.assert_close(weight.diagonal(), expected, rtol=0, atol=0.01)
 
 
-def test_activations_of_a_wide_range_are_not_rounded() -> None:
-    x = normal(300, 20, dtype=torch.float32) * 50
-    rounded, single = Moments(rounding=1e-3 / 20), Moments()
-    for moments in (rounded, single):
-        moments.update(x, x)
-    assert torch.equal(rounded.scatter, single.scatter)
-
-
-def test_rounding_adds_the_variance_of_its_unit() -> None:
-    x = normal(20_000, 200, dtype=torch.float32)
-    unit = regression._unit(x)
-    scatter, cross = regression._rounded_products(x, x, unit, unit)
-    assert torch.equal(scatter, cross)
-    added = (scatter.double() - x.double().T @ x.double()).diagonal() / 20_000
-    expected = (x.abs().amax(0).double() / 127).square() / 12
-    assert float(added.mean()) == pytest.approx(float(expected.mean()), abs=3e-5)
-
-
-@pytest.mark.parametrize(("features", "targets"), [(1, 1), (1, 5), (40, 1), (300, 1), (17, 33)])
-def test_rounded_products_of_any_width_are_the_products(features: int, targets: int) -> None:
-    x = normal(500, features, dtype=torch.float32)
-    y = normal(500, targets, seed=1, dtype=torch.float32)
-    units = regression._unit(x), regression._unit(y)
-    for found, exact in zip(
-        regression._rounded_products(x, y, *units), (x.T @ x, y.T @ x), strict=True
-    ):
-        torch.testing.assert_close(found, exact, rtol=0, atol=3)  # of numbers of about 500
-
-
 def shifts(fields: torch.Tensor) -> torch.Tensor:
     """Every field seen from every position: (n · h · w, channels · h · w)."""
     n, channels, h, w = fields.shape

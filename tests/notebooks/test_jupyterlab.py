@@ -61,6 +61,7 @@ def server(project: Path, tmp_path: Path) -> Iterator[str]:
     settings = ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")
     places = ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", *settings)
     folders = {key: str(tmp_path / key.lower()) for key in places}
+    _ask_nothing(Path(folders["JUPYTERLAB_SETTINGS_DIR"]))
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ServerApp.ip=127.0.0.1"]
     command += ["--ServerApp.port=0", f"--ServerApp.root_dir={project / 'notebooks'}"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
@@ -82,6 +83,22 @@ def server(project: Path, tmp_path: Path) -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _ask_nothing(settings: Path) -> None:
+    """Switch off the question whether to fetch news, whose dialog lies over the menu."""
+    file = settings / "@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
+
+
+def _close_dialogs(page: Any) -> None:
+    """Have any other dialog answered by its default button, whenever it comes: on a slow machine
+    JupyterLab may ask for a kernel, or whether to read a file anew."""
+    page.add_locator_handler(
+        page.locator(".jp-Dialog"),
+        lambda dialog: dialog.locator("button.jp-mod-accept").first.click(),
+    )
 
 
 def _address(process: "subprocess.Popen[bytes]", runtime: Path, log: Path) -> str:
@@ -140,6 +157,7 @@ def test_all_cells_of_notebook_01_run_in_jupyterlab(project: Path, server: str) 
         # high enough that JupyterLab draws every cell, not only those in view
         page = browser.new_page(viewport={"width": 1280, "height": 8000})
         page.set_default_timeout(PATIENCE * 1000)
+        _close_dialogs(page)
         page.goto(server)
         page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
         # before its kernel is there, JupyterLab would ask which one to take

@@ -178,6 +178,14 @@ def test_results_of_other_networks_or_data_are_not_compared() -> None:
         plots.solver_comparison(result(), result())
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_figure_without_a_layout_is_saved_without_one(tmp_path: Path) -> None:
+    with plots.paper_style():
+        figure = plt.figure(layout="none")
+    plots.save(figure, tmp_path / "figure", result())
+    assert figure.get_layout_engine() is None
+
+
 def test_saved_files_hold_their_provenance_and_are_the_same_bytes_again(tmp_path: Path) -> None:
     digests = []
     for folder in ("a", "b"):

@@ -295,7 +295,7 @@ def test_a_result_says_what_it_was_computed_with() -> None:
     assert way["points"] == 4
     assert way["versions"]["torch"] == torch.__version__
     assert way["device"] == "cpu"
-    assert way["arithmetic"] in ("int8", "float32")
+    assert way["arithmetic"] == "float32"
     assert about["code_version"] == CascadePoint.code_version
     assert about["seconds_per_point"] > 0
 

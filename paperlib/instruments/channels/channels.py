@@ -23,6 +23,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from paperlib import measures
+from paperlib.activations.stages import output_of
 from paperlib.cascade import Cascade, archive
 from paperlib.core import paths
 from paperlib.core.progress import Progress
@@ -227,9 +228,9 @@ def carried(cascade: Cascade, stages: nn.Sequential, images: Tensor, train: Tens
         train: (m, 3, height, width), of which the means are taken.
     """
     level = len(stages)
-    quiet = torch.stack([stages(part).sum(0) for part in train.split(ADAM_BATCH)]).sum(0)
+    quiet = torch.stack([output_of(stages, part).sum(0) for part in train.split(ADAM_BATCH)]).sum(0)
     quiet = (quiet / len(train))[None]
-    activations = stages(images)
+    activations = output_of(stages, images)
     base = cascade.from_activation(quiet, level)
     missing = (images - base).double()
     variance = (images - train.mean(0)).double().square().sum()

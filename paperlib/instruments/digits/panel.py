@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
+from paperlib.activations.stages import output_of
 from paperlib.instruments.digits.study import Study
 from paperlib.plots import draw_picture, paper_style
 
@@ -59,10 +60,9 @@ def views(study: Study, image: int, level: int, outputs: Tensor) -> dict[str, Te
     }
 
 
-@torch.no_grad()
 def outputs_of(study: Study, image: int) -> Tensor:
     """Return the outputs of the last stage for a test image, (classes,)."""
-    return study.judges.network.stages(study.images[image][None])[0]
+    return output_of(study.judges.network.stages, study.images[image][None])[0]
 
 
 def _controls(study: Study, widgets: Any) -> Any:
@@ -71,8 +71,8 @@ def _controls(study: Study, widgets: Any) -> Any:
     number = widgets.BoundedIntText(0, min=0, max=len(study.images) - 1, description="image")
     level = widgets.IntSlider(study.cascade.depth, min=1, max=study.cascade.depth)
     level.description = "stage"
-    with torch.no_grad():  # 1, but for activations without a bound
-        limit = max(1.0, float(study.judges.network.stages(study.images[:1000]).abs().max()))
+    outputs = output_of(study.judges.network.stages, study.images[:1000])
+    limit = max(1.0, float(outputs.abs().max()))  # 1, but for activations without a bound
     sliders = [
         widgets.FloatSlider(0.0, min=-limit, max=limit, step=0.05, description=name)
         for name in names[:SLIDERS]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from paperlib import meanfield
+from paperlib.activations.stages import walk
 from paperlib.cascade.inverses import activation_of
 from paperlib.core.checks import checked
 from paperlib.core.seeds import random_numbers
@@ -55,11 +56,8 @@ class Task:
         return weight.to(features).requires_grad_()
 
     def features(self) -> Iterator[Tensor]:
-        """The output (n, features) of each stage, in one graph."""
-        outputs = self.images
-        for stage in self.stages:
-            outputs = stage(outputs)
-            yield outputs.flatten(1)
+        """Yield the output (n, features) of each stage, all of them in one graph."""
+        return (outputs.flatten(1) for outputs in walk(self.stages, self.images))
 
     def losses(self) -> Iterator[tuple[Tensor, Tensor]]:
         """For each level the loss of the network cut off there, and the linear head behind it."""

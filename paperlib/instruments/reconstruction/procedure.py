@@ -9,6 +9,7 @@ import xarray as xr
 from torch import Tensor
 
 from paperlib import measures
+from paperlib.activations.stages import of_stages
 from paperlib.cascade import Cascade
 from paperlib.core.provenance import about_one
 from paperlib.core.threads import one_thread
@@ -53,7 +54,7 @@ def run_procedure(
         network = untrained(point, data.image_shape, len(data.classes))
         cascade = fitted(point, network, train)
         levels = np.arange(1, point.depth + 1)
-        activations = [network.stages[:level](test[image : image + 1]) for level in levels]
+        activations = list(of_stages(network.stages, test[image : image + 1]).values())
         pictures = cascade.reconstruct(test)
         kept = measures.r_squared(test, pictures, mean=train.mean(0))
         estimates = _estimates(cascade, activations)

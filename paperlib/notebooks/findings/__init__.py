@@ -1,0 +1,1 @@
+"""What a run of each notebook says, in Markdown: its own numbers, computed from its results."""

@@ -1,0 +1,135 @@
+"""What every instrument that is a single module promises."""
+
+import json
+import random
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from checkout import ROOT
+from matplotlib.figure import Figure
+
+from paperlib import instruments, notebooks
+from paperlib.core import paths
+from paperlib.datasets import load_dataset
+from paperlib.sweep.store import load_result, save_result
+
+ALL = instruments.modules()
+
+
+def notebook_of(name: str) -> Any:
+    (path,) = (ROOT / "notebooks").glob(f"[1-9][0-9]_{name}.ipynb")
+    return nbformat.read(path, as_version=4)
+
+
+def smoke(name: str) -> Any:
+    """The settings of the notebook's smoke profile."""
+    values = notebook_of(name).metadata["paperlib"]["profiles"]["smoke"]
+    return ALL[name].Settings(profile="smoke", **values)
+
+
+@pytest.fixture(params=sorted(ALL))
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def instrument(name: str) -> ModuleType:
+    return ALL[name]
+
+
+@pytest.fixture
+def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A project folder without results."""
+    (tmp_path / paths.NOTEBOOKS).mkdir()
+    monkeypatch.setenv(paths.HOME_VARIABLE, str(tmp_path))
+    return tmp_path
+
+
+def test_settings_are_frozen_and_equal_after_json(instrument: ModuleType) -> None:
+    settings = instrument.Settings()
+    again = type(settings).from_dict(json.loads(json.dumps(settings.as_dict())))
+    assert again == settings
+    with pytest.raises(AttributeError):
+        settings.profile = "paper"
+    with pytest.raises(ValueError, match="unknown parameter 'misspelt'"):
+        instrument.Settings.from_dict({"misspelt": 1})
+
+
+def test_the_profile_changes_no_number(instrument: ModuleType) -> None:
+    assert "profile" not in instrument.Settings().identifying()
+
+
+def test_the_cell_of_its_notebook_holds_the_settings(name: str, instrument: ModuleType) -> None:
+    found = next(full for full in (n.name for n in notebooks.find()) if full.endswith(name))
+    cell = {key: parameter.default for key, parameter in notebooks.parameters(found).items()}
+    assert instrument.Settings.from_dict(cell) == instrument.Settings()
+    assert set(cell) == set(instrument.Settings.names())
+    profiles = notebook_of(name).metadata["paperlib"]["profiles"]
+    assert set(profiles) == {"smoke", "reference", "paper"}
+    for values in profiles.values():
+        instrument.Settings.from_dict(values)
+
+
+def test_it_measures_the_same_twice_and_leaves_everything_as_it_was(
+    name: str, instrument: ModuleType
+) -> None:
+    settings = smoke(name)
+    data = load_dataset(settings.dataset)
+    tensors = [t.clone() for t in (data.train_images, data.test_images, data.train_labels)]
+    torch.manual_seed(7)
+    random.seed(7)
+    np.random.seed(7)  # noqa: NPY002
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    first, second = instrument.measure(settings, data), instrument.measure(settings, data)
+    xr.testing.assert_identical(first, second)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
+    assert np.random.get_state()[1].tolist() == states[2]  # noqa: NPY002
+    for before, after in zip(tensors, (data.train_images, data.test_images, data.train_labels),
+                             strict=True):  # fmt: skip
+        assert torch.equal(before, after)
+
+
+def test_its_figure_needs_the_dataset_alone(
+    name: str, instrument: ModuleType, own_home: Path
+) -> None:
+    result = instruments.run(smoke(name))
+    assert all(isinstance(variable.dims, tuple) and variable.attrs.get("units") is not None
+               for variable in result.data_vars.values())  # fmt: skip
+    save_result(result, own_home / "kept.nc")
+    again = load_result(own_home / "kept.nc")
+    xr.testing.assert_identical(result, again)
+    figure = instrument.figure(again)
+    assert isinstance(figure, Figure)
+    assert figure.axes
+
+
+def test_a_finished_measurement_is_taken_and_a_damaged_one_is_measured_again(
+    name: str, instrument: ModuleType, own_home: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    settings = smoke(name)
+    result = instruments.run(settings)
+    measured = []
+    measure = instrument.measure
+    monkeypatch.setattr(
+        instrument, "measure", lambda *given: (measured.append(given), measure(*given))[1]
+    )
+    xr.testing.assert_identical(instruments.run(settings), result)
+    assert not measured
+    (file,) = paths.results_folder().glob(f"{name}_*.nc")
+    file.write_bytes(file.read_bytes()[:-9])
+    again = instruments.run(settings)
+    assert len(measured) == 1
+    assert "measured again" in capsys.readouterr().out
+    xr.testing.assert_equal(again, result)
+
+
+def test_what_is_no_instruments_settings_is_refused() -> None:
+    with pytest.raises(ValueError, match="settings must be the Settings of an instrument"):
+        instruments.run({"dataset": "digits"})
