@@ -10,6 +10,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
 import xarray as xr
@@ -549,3 +550,72 @@ def test_the_probe_claims_no_rescue_where_there_was_none() -> None:
     assert "saw nothing lost" in alive
     assert "Neither has learnt anything" in probed({"as it was": 0.1, "suggested": 0.11})
     assert "No other variance is better" in probed({"as it was": 0.1, "suggested": 0.1}, gain=1.0)
+
+
+# -- the notebooks' fixed words
+
+DECIMAL = re.compile(r"(?<![\w.:/])[−-]?\d[\d,]*(?:(?:\.\d+)?%|\.\d+)")
+GENERAL = {"0.02", "−19.3", "0.001", "0.5%", "0.5", "1%"}  # definitions and defaults
+MEASURED = re.compile(
+    r"R²\s*(=|of|is|has)\s*[−-]?\d|AUC\s*(=|of|has)\s*\d|reach(es)? \d|\d% (of|right)"
+)
+
+
+def cells(path: Any) -> list[Any]:
+    return nbformat.read(path, as_version=4).cells
+
+
+def fixed_lines(path: Any) -> list[str]:
+    """The lines of the Markdown cells, less those that give published numbers and say so."""
+    texts = [cell.source for cell in cells(path) if cell.cell_type == "markdown"]
+    sentences = [s for text in texts for s in re.split(r"(?<=[.:;])\s|\n", text)]
+    return [s for s in sentences if "published" not in s.lower() and "arxiv" not in s.lower()]
+
+
+def outputs(path: Any) -> str:
+    """What the code cells of the committed notebook have printed and computed."""
+    found = [o for cell in cells(path) for o in cell.get("outputs", [])]
+    texts = [
+        o.get("data", {}).get(kind, "") for o in found for kind in ("text/markdown", "text/plain")
+    ]
+    return "\n".join([*texts, *(o.get("text", "") for o in found)])
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_a_run_says_is_computed_by_the_last_cell(path: Any) -> None:
+    heading, last = cells(path)[-2:]
+    assert heading.source.startswith("## What this run says\n")
+    assert last.cell_type == "code"
+    assert last.source.startswith("Markdown(")
+    (output,) = last.outputs
+    assert "**Against the paper" in output.data["text/markdown"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_fixed_words_hold_no_number_of_a_run(path: Any) -> None:
+    measured = set(DECIMAL.findall(outputs(path)))
+    assert measured, "the committed notebook has computed nothing"
+    for line in fixed_lines(path):
+        assert not MEASURED.search(line), line
+        held = set(DECIMAL.findall(line)) - GENERAL
+        assert not held & measured, line
+
+
+def test_such_numbers_would_be_found() -> None:
+    for line in (
+        "R² = 0.29 at depth 60",
+        "reaches 97% accuracy",
+        "92% of the test images",
+        "AUC of 0.99",
+    ):
+        assert MEASURED.search(line)
+    assert DECIMAL.findall("R² = −0.54, 97.75%, 1.000 but not arXiv:2406.12916 or 10:216") == [
+        "−0.54", "97.75%", "1.000",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_first_words_on_parameters_are_these(path: Any) -> None:
+    wanted = "**Parameters.** Defaults for a quick run. If papermill added a cell below, its "
+    wanted += "values apply."
+    assert any(cell.source.startswith(wanted) for cell in cells(path))

@@ -524,6 +524,9 @@ def test_the_notebook_runs_from_beginning_to_end(name: str, checkout: Path) -> N
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert notebooks.state(name, "smoke").word == "fresh"
+    here, committed = (n.cells[-1].outputs[0].data["text/markdown"] for n in (notebook, read(name)))
+    assert here != committed, "what a run says is of that run"
+    assert "digits" in here or "dataset" not in notebooks.parameters(name)
 
 
 SMOKE: dict[str, Any] = {"dataset": "digits", "depth": 2, "width": 8, "steps": 1, "seeds": 1}
