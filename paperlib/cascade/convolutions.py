@@ -7,6 +7,7 @@ image.
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -25,15 +26,15 @@ class WindowInverse(Inverse):
     everywhere; subclasses say which those are.
 
     Args:
-        window: of the inverse.
+        window: of the stage.
         output_shape, input_shape: of one sample, (channels, *positions along one, two or three
             axes).
         activation: what bounded the stage's input; None makes the inverse affine.
-        published: with one bias per channel, else with one per channel and position.
+        published: with this very window and one bias per channel; else with another window, see
+            `_widened`, and one bias per channel and position.
     """
 
     layer: tuple[str, Sequence[Any]]  # its name, and torch's class of it for as many axes
-    margins: tuple[int, ...]  # as nn.functional.pad takes them
     bias: nn.Parameter | None
 
     def __init__(
@@ -41,14 +42,16 @@ class WindowInverse(Inverse):
         window: Window,
         output_shape: Sequence[int],
         input_shape: Sequence[int],
-        activation: nn.Module | None,
+        activation: nn.Module | None = None,
         *,
-        published: bool,
+        published: bool = False,
     ) -> None:
         super().__init__(activation)
-        self.window, self.input_shape, self.axes = window, tuple(input_shape), len(window.kernel)
+        self.window = window if published else self._widened(window)
+        self.input_shape, self.axes = tuple(input_shape), len(window.kernel)
+        self.margins = self._margins(output_shape[1:], input_shape[1:])
         name, kinds = self.layer
-        sizes, (kernel, stride, dilation, _) = (output_shape[0], input_shape[0]), window
+        sizes, (kernel, stride, dilation, _) = (output_shape[0], input_shape[0]), self.window
         made = kinds[self.axes - 1](*sizes, kernel, stride, dilation=dilation, bias=published)
         self.add_module(name, made)
         self.bias = None if published else nn.Parameter(torch.zeros(*input_shape))
@@ -73,6 +76,14 @@ class WindowInverse(Inverse):
         self.get_parameter(f"{self.layer[0]}.weight").copy_(self._kernel(weight))
         if self.bias is not None:
             self.bias.copy_(pixel - self._pixels(code[None])[0])
+
+    def _widened(self, window: Window) -> Window:
+        """The window of the closed form."""
+        raise NotImplementedError
+
+    def _margins(self, above: Sequence[int], below: Sequence[int]) -> tuple[int, ...]:
+        """What `_pixels` pads by, for so many positions of outputs and inputs."""
+        raise NotImplementedError
 
     def _kernel(self, weight: Tensor) -> Tensor:
         """The layer's weights that a solution stands for."""
@@ -183,19 +194,11 @@ class ConvolutionInverse(WindowInverse):
     layer = ("transposed", TRANSPOSED)
     transposed: Any
 
-    def __init__(
-        self,
-        window: Window,
-        output_shape: Sequence[int],
-        input_shape: Sequence[int],
-        activation: nn.Module | None = None,
-        *,
-        published: bool = False,
-    ) -> None:
-        window = window if published else window.in_blocks()
-        super().__init__(window, output_shape, input_shape, activation, published=published)
-        self.margins = tuple(-n for n in window.margins(output_shape[1:], input_shape[1:]))
-        self.cut = self._cut()
+    def _widened(self, window: Window) -> Window:
+        return window.in_blocks()
+
+    def _margins(self, above: Sequence[int], below: Sequence[int]) -> tuple[int, ...]:
+        return tuple(-margin for margin in self.window.margins(above, below))
 
     def _pixels(self, codes: Tensor) -> Tensor:
         """The transposed convolution within the input's borders."""
@@ -207,7 +210,8 @@ class ConvolutionInverse(WindowInverse):
         pixels: Tensor = transpose(codes, weight, bias, stride, padding, more, dilation=dilation)
         return pixels
 
-    def _cut(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    @cached_property
+    def cut(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
         """The margins as a transposed convolution's own `padding` and `output_padding`, with which
         what is cut off is never computed; None where they cannot say it."""
         before = [-margin for margin in self.margins[::2]][::-1]

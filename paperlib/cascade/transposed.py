@@ -29,18 +29,11 @@ class TransposedInverse(WindowInverse):
     layer = ("convolution", CONVOLUTIONS)
     convolution: Any
 
-    def __init__(
-        self,
-        window: Window,
-        output_shape: Sequence[int],
-        input_shape: Sequence[int],
-        activation: nn.Module | None = None,
-        *,
-        published: bool = False,
-    ) -> None:
-        window = window if published else window.without_gaps()
-        super().__init__(window, output_shape, input_shape, activation, published=published)
-        self.margins = window.margins(input_shape[1:], output_shape[1:])
+    def _widened(self, window: Window) -> Window:
+        return window.without_gaps()
+
+    def _margins(self, above: Sequence[int], below: Sequence[int]) -> tuple[int, ...]:
+        return self.window.margins(below, above)
 
     def _pixels(self, codes: Tensor) -> Tensor:
         pixels: Tensor = self.convolution(nn.functional.pad(codes, self.margins))
