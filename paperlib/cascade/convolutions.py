@@ -6,6 +6,7 @@ activation to the mean activation, and a cascade without signal returns the mean
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,12 +18,6 @@ from paperlib.cascade.windows import TRANSPOSED, Window
 
 SAMPLES = 20_000  # neighbourhoods of which a regression is made
 FIELDS = 128  # images that pass through a Fourier transform at a time
-_TRANSPOSE = (
-    nn.functional.conv_transpose1d,
-    nn.functional.conv_transpose2d,
-    nn.functional.conv_transpose3d,
-)
-_CONVOLVE = (nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d)
 
 
 class WindowInverse(Inverse):
@@ -30,23 +25,46 @@ class WindowInverse(Inverse):
     everywhere; subclasses say which those are.
 
     Args:
-        window: of the stage, or of its inverse.
-        input_shape: of one sample, (channels, *positions along one, two or three axes).
+        window: of the stage.
+        output_shape, input_shape: of one sample, (channels, *positions along one, two or three
+            axes).
         activation: what bounded the stage's input; None makes the inverse affine.
+        published: with this very window and one bias per channel; else with another window, see
+            `_widened`, and one bias per channel and position.
     """
 
+    layer: tuple[str, Sequence[Any]]  # its name, and torch's class of it for as many axes
+    bias: nn.Parameter | None
+
     def __init__(
-        self, window: Window, input_shape: Sequence[int], activation: nn.Module | None = None
+        self,
+        window: Window,
+        output_shape: Sequence[int],
+        input_shape: Sequence[int],
+        activation: nn.Module | None = None,
+        *,
+        published: bool = False,
     ) -> None:
         super().__init__(activation)
-        self.window = window
-        self.input_shape = tuple(input_shape)
+        self.window = window if published else self._widened(window)
+        self.input_shape, self.axes = tuple(input_shape), len(window.kernel)
+        self.margins = self._margins(output_shape[1:], input_shape[1:])
+        name, kinds = self.layer
+        sizes, (kernel, stride, dilation, _) = (output_shape[0], input_shape[0]), self.window
+        made = kinds[self.axes - 1](*sizes, kernel, stride, dilation=dilation, bias=published)
+        self.add_module(name, made)
+        self.bias = None if published else nn.Parameter(torch.zeros(*input_shape))
 
-    @property
-    def axes(self) -> int:
-        """The number of axes that count positions."""
-        return len(self.window.kernel)
+    def forward(self, codes: Tensor) -> Tensor:
+        """The stage's inputs (batch, *input_shape) for its outputs (batch, *output_shape)."""
+        pixels = self._pixels(codes)
+        return self.activated(pixels if self.bias is None else pixels + self.bias)
 
+    def extra_repr(self) -> str:
+        """What the layers inside do not say."""
+        return f"margins={self.margins}"
+
+    @torch.no_grad()
     def assign(self, weight: Tensor, code: Tensor, pixel: Tensor) -> None:
         """Set the weights to the solution, with the offsets that map mean to mean.
 
@@ -54,6 +72,24 @@ class WindowInverse(Inverse):
             weight: (numbers in a block, numbers in the neighbourhood that it is read from).
             code, pixel: mean output and input, (channels, *positions).
         """
+        self.get_parameter(f"{self.layer[0]}.weight").copy_(self._kernel(weight))
+        if self.bias is not None:
+            self.bias.copy_(pixel - self._pixels(code[None])[0])
+
+    def _widened(self, window: Window) -> Window:
+        """The window of the closed form."""
+        raise NotImplementedError
+
+    def _margins(self, above: Sequence[int], below: Sequence[int]) -> tuple[int, ...]:
+        """What `_pixels` pads by, for so many positions of outputs and inputs."""
+        raise NotImplementedError
+
+    def _kernel(self, weight: Tensor) -> Tensor:
+        """The layer's weights that a solution stands for."""
+        raise NotImplementedError
+
+    def _pixels(self, codes: Tensor) -> Tensor:
+        """What the layer makes of a stage's outputs, cut or padded to its inputs' borders."""
         raise NotImplementedError
 
     def solve(self, samples: Samples, moments: Moments) -> None:
@@ -154,52 +190,27 @@ class ConvolutionInverse(WindowInverse):
         published: which of the two forms.
     """
 
-    def __init__(
-        self,
-        window: Window,
-        output_shape: Sequence[int],
-        input_shape: Sequence[int],
-        activation: nn.Module | None = None,
-        *,
-        published: bool = False,
-    ) -> None:
-        super().__init__(window if published else window.in_blocks(), input_shape, activation)
-        self.transposed: Any = TRANSPOSED[self.axes - 1](
-            output_shape[0],
-            input_shape[0],
-            self.window.kernel,
-            stride=self.window.stride,
-            dilation=self.window.dilation,
-            bias=published,
-        )
-        self.bias = None if published else nn.Parameter(torch.zeros(*input_shape))
-        axes = zip(self.input_shape[1:], output_shape[1:], *self.window, strict=True)
-        margins = [
-            (-before, size + before - (s * (n - 1) + d * (k - 1) + 1))
-            for size, n, k, s, d, before in axes
-        ]
-        self.margins = tuple(margin for pair in reversed(margins) for margin in pair)
-        self.cut = self._cut()
+    layer = ("transposed", TRANSPOSED)
+    transposed: Any
 
-    def extra_repr(self) -> str:
-        """What the layers inside do not say."""
-        return f"margins={self.margins}"
+    def _widened(self, window: Window) -> Window:
+        return window.in_blocks()
 
-    def forward(self, codes: Tensor) -> Tensor:
-        """The stage's inputs (batch, *input_shape) for its outputs (batch, *output_shape)."""
-        pixels = self._pixels(codes)
-        return self.activated(pixels if self.bias is None else pixels + self.bias)
+    def _margins(self, above: Sequence[int], below: Sequence[int]) -> tuple[int, ...]:
+        return tuple(-margin for margin in self.window.margins(above, below))
 
     def _pixels(self, codes: Tensor) -> Tensor:
         """The transposed convolution within the input's borders."""
         if self.cut is None or self.bias is not None:
             return nn.functional.pad(self.transposed(codes), self.margins)
         (padding, more), (_, stride, dilation, _) = self.cut, self.window
-        transpose: Any = _TRANSPOSE[self.axes - 1]
+        transpose = getattr(nn.functional, f"conv_transpose{self.axes}d")
         weight, bias = self.transposed.weight, self.transposed.bias
-        return transpose(codes, weight, bias, stride, padding, more, dilation=dilation)
+        pixels: Tensor = transpose(codes, weight, bias, stride, padding, more, dilation=dilation)
+        return pixels
 
-    def _cut(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    @cached_property
+    def cut(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
         """The margins as a transposed convolution's own `padding` and `output_padding`, with which
         what is cut off is never computed; None where they cannot say it."""
         before = [-margin for margin in self.margins[::2]][::-1]
@@ -213,21 +224,16 @@ class ConvolutionInverse(WindowInverse):
         """rows @ weight, for rows (k, *input shape) of a matrix: (k, *output shape)."""
         rows = nn.functional.pad(rows, [-margin for margin in self.margins])
         _, stride, dilation, _ = self.window
-        convolve: Any = _CONVOLVE[self.axes - 1]
+        convolve: Any = getattr(nn.functional, f"conv{self.axes}d")
         return convolve(rows, self.transposed.weight, stride=stride, dilation=dilation)
 
-    @torch.no_grad()
-    def assign(self, weight: Tensor, code: Tensor, pixel: Tensor) -> None:
-        """Set the weights to the solution, see `WindowInverse.assign`."""
+    def _kernel(self, weight: Tensor) -> Tensor:
         kernel, stride, axes = self.window.kernel, self.window.stride, self.axes
         features, channels = self.transposed.weight.shape[:2]
         reach = [k // s for k, s in zip(kernel, stride, strict=True)]
         parts = weight.view(*stride, channels, *reach, features)
         order = [place for axis in range(axes) for place in (axes + 1 + axis, axis)]
-        parts = parts.permute(2 * axes + 1, axes, *order).reshape(features, channels, *kernel)
-        self.transposed.weight.copy_(parts)
-        if self.bias is not None:
-            self.bias.copy_(pixel - nn.functional.pad(self.transposed(code[None]), self.margins)[0])
+        return parts.permute(2 * axes + 1, axes, *order).reshape(features, channels, *kernel)
 
     def _blocks(self, axis: int, device: torch.device) -> Tensor:
         """Numbers of the blocks along an axis that lie within the image; all if none does."""

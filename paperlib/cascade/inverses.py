@@ -248,28 +248,17 @@ def _example(stage: nn.Module, shape: Sequence[int]) -> Tensor:
     return example.to(next(stage.parameters(), example))
 
 
-def _convolution(case: _Case) -> Inverse | None:
-    """For a stage with one convolution or pooling, or several one after the other."""
+def _windowed(case: _Case) -> Inverse | None:
+    """For a stage with one convolution or pooling, or several one after the other, or one or
+    several transposed convolutions."""
     if not _in_order(case):
         return None
-    window = window_of(case.weighted, output_shape=case.output_shape, input_shape=case.input_shape)
+    kind: type[ConvolutionInverse] | type[TransposedInverse] = ConvolutionInverse
+    above, below = case.output_shape, case.input_shape
+    window = window_of(case.weighted, output_shape=above, input_shape=below)
     if window is None:
-        return None
-    return ConvolutionInverse(
-        window, case.output_shape, case.input_shape, case.activation, published=case.published
-    )
-
-
-def _transposed(case: _Case) -> Inverse | None:
-    """For a stage with one transposed convolution, or several one after the other."""
-    if not _in_order(case):
-        return None
-    window = transposed_window_of(case.weighted, input_shape=case.input_shape)
-    if window is None:
-        return None
-    return TransposedInverse(
-        window, case.output_shape, case.input_shape, case.activation, published=case.published
-    )
+        kind, window = TransposedInverse, transposed_window_of(case.weighted, input_shape=below)
+    return window and kind(window, above, below, case.activation, published=case.published)
 
 
 def _in_order(case: _Case) -> bool:
@@ -320,14 +309,13 @@ def _centred(window: Window, sizes: Sequence[tuple[int, int]]) -> Window:
 
 
 # Those for one layer; a residual block is a chain of these.
-LAYER_RULES: list[Callable[[_Case], Inverse | None]] = [_linear, _convolution, _transposed]
+LAYER_RULES: list[Callable[[_Case], Inverse | None]] = [_linear, _windowed]
 # Asked in this order; a new kind of stage needs one more.
 RULES: list[Callable[[_Case], Inverse | None]] = [
     _reshape,
     _linear,
     _published_block,
     _circular,
-    _convolution,
-    _transposed,
+    _windowed,
     _block,
 ]

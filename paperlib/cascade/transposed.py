@@ -9,12 +9,6 @@ from torch import Tensor, nn
 from paperlib.cascade.convolutions import WindowInverse
 from paperlib.cascade.windows import CONVOLUTIONS, Window
 
-_SPREAD = (
-    nn.functional.conv_transpose1d,
-    nn.functional.conv_transpose2d,
-    nn.functional.conv_transpose3d,
-)
-
 
 class TransposedInverse(WindowInverse):
     """From the outputs of a transposed convolution to its inputs: a convolution of the same kernel
@@ -32,56 +26,28 @@ class TransposedInverse(WindowInverse):
         published: which of the two forms.
     """
 
-    def __init__(
-        self,
-        window: Window,
-        output_shape: Sequence[int],
-        input_shape: Sequence[int],
-        activation: nn.Module | None = None,
-        *,
-        published: bool = False,
-    ) -> None:
-        super().__init__(window if published else window.without_gaps(), input_shape, activation)
-        self.convolution: Any = CONVOLUTIONS[self.axes - 1](
-            output_shape[0],
-            input_shape[0],
-            self.window.kernel,
-            stride=self.window.stride,
-            dilation=self.window.dilation,
-            bias=published,
-        )
-        self.bias = None if published else nn.Parameter(torch.zeros(*input_shape))
-        axes = zip(self.input_shape[1:], output_shape[1:], *self.window, strict=True)
-        margins = [
-            (before, s * (n - 1) + d * (k - 1) + 1 - before - size)
-            for n, size, k, s, d, before in axes
-        ]
-        self.margins = tuple(margin for pair in reversed(margins) for margin in pair)
+    layer = ("convolution", CONVOLUTIONS)
+    convolution: Any
 
-    def extra_repr(self) -> str:
-        """What the layers inside do not say."""
-        return f"margins={self.margins}"
+    def _widened(self, window: Window) -> Window:
+        return window.without_gaps()
 
-    def forward(self, codes: Tensor) -> Tensor:
-        """The stage's inputs (batch, *input_shape) for its outputs (batch, *output_shape)."""
-        pixels = self.convolution(nn.functional.pad(codes, self.margins))
-        return self.activated(pixels if self.bias is None else pixels + self.bias)
+    def _margins(self, above: Sequence[int], below: Sequence[int]) -> tuple[int, ...]:
+        return self.window.margins(below, above)
+
+    def _pixels(self, codes: Tensor) -> Tensor:
+        pixels: Tensor = self.convolution(nn.functional.pad(codes, self.margins))
+        return pixels
 
     def adjoint(self, rows: Tensor) -> Tensor:
         """rows @ weight, for rows (k, *input shape) of a matrix: (k, *output shape)."""
         _, stride, dilation, _ = self.window
-        spread: Any = _SPREAD[self.axes - 1]
+        spread: Any = getattr(nn.functional, f"conv_transpose{self.axes}d")
         rows = spread(rows, self.convolution.weight, stride=stride, dilation=dilation)
         return nn.functional.pad(rows, [-margin for margin in self.margins])
 
-    @torch.no_grad()
-    def assign(self, weight: Tensor, code: Tensor, pixel: Tensor) -> None:
-        """Set the weights to the solution, see `WindowInverse.assign`."""
-        kernel = weight.view(len(weight), *self.window.kernel, -1).movedim(-1, 1)
-        self.convolution.weight.copy_(kernel)
-        if self.bias is not None:
-            padded = nn.functional.pad(code[None], self.margins)
-            self.bias.copy_(pixel - self.convolution(padded)[0])
+    def _kernel(self, weight: Tensor) -> Tensor:
+        return weight.view(len(weight), *self.window.kernel, -1).movedim(-1, 1)
 
     def _blocks(self, axis: int, device: torch.device) -> Tensor:
         """The positions along an axis."""

@@ -4,31 +4,23 @@ one, two or three axes."""
 import math
 from collections.abc import Sequence
 from functools import reduce
+from itertools import chain
 from typing import Any, NamedTuple
 
 from torch import nn
 
-_PADDINGS: tuple[Any, ...] = (
-    (nn.ZeroPad1d, nn.ConstantPad1d, nn.CircularPad1d, nn.ReflectionPad1d, nn.ReplicationPad1d),
-    (nn.ZeroPad2d, nn.ConstantPad2d, nn.CircularPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d),
-    (nn.ZeroPad3d, nn.ConstantPad3d, nn.CircularPad3d, nn.ReflectionPad3d, nn.ReplicationPad3d),
-)
-_SLIDING: tuple[Any, ...] = (
-    (nn.Conv1d, nn.MaxPool1d, nn.AvgPool1d),
-    (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d),
-    (nn.Conv3d, nn.MaxPool3d, nn.AvgPool3d),
-)
-CONVOLUTIONS: tuple[Any, ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)  # along one, two, three axes
-TRANSPOSED: tuple[Any, ...] = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-POOLS: tuple[Any, ...] = tuple(kind for kinds in _SLIDING for kind in kinds[1:])
-ADAPTIVE_POOLS = (
-    nn.AdaptiveMaxPool1d,
-    nn.AdaptiveAvgPool1d,
-    nn.AdaptiveMaxPool2d,
-    nn.AdaptiveAvgPool2d,
-    nn.AdaptiveMaxPool3d,
-    nn.AdaptiveAvgPool3d,
-)
+
+def _kinds(*names: str) -> list[tuple[Any, ...]]:
+    """torch's layers of these names along one axis, two and three axes."""
+    return [tuple(getattr(nn, f"{name}{axes}d") for name in names) for axes in (1, 2, 3)]
+
+
+_PADDINGS = _kinds("ZeroPad", "ConstantPad", "CircularPad", "ReflectionPad", "ReplicationPad")
+_SLIDING = _kinds("Conv", "MaxPool", "AvgPool")
+CONVOLUTIONS = tuple(kind for (kind,) in _kinds("Conv"))
+TRANSPOSED = tuple(kind for (kind,) in _kinds("ConvTranspose"))
+POOLS = tuple(kind for kinds in _SLIDING for kind in kinds[1:])
+ADAPTIVE_POOLS = tuple(chain(*_kinds("AdaptiveMaxPool", "AdaptiveAvgPool")))
 FEATURES = 1152  # of neighbourhoods of a level that is known by its shape alone, at most
 
 
@@ -61,6 +53,13 @@ class Window(NamedTuple):
         axes = zip(self.reach, self.stride, self.offset, strict=True)
         sizes = [(s * math.ceil(r / s), r, o) for r, s, o in axes]
         return _dense([(k, o + math.ceil((k - r) / 2)) for k, r, o in sizes], self.stride)
+
+    def margins(self, few: Sequence[int], many: Sequence[int]) -> tuple[int, ...]:
+        """By how much the inputs that so many positions read go beyond the ends of those there are,
+        before and after, the last axis first: as nn.functional.pad takes them."""
+        axes = list(zip(few, many, self.reach, self.stride, self.offset, strict=True))[::-1]
+        pairs = [(before, s * (n - 1) + r - before - size) for n, size, r, s, before in axes]
+        return tuple(margin for pair in pairs for margin in pair)
 
     def without_gaps(self) -> "Window":
         """The window that reads every input from the first to the last."""

@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Self
 
 LOG_INTERVAL = 30.0  # seconds between lines in a log; bars freeze there
@@ -46,12 +45,7 @@ class Progress:
             self._last = now
             print(self._text(), flush=True)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._handle is not None:
             return
         if sys.stderr.isatty():

@@ -14,7 +14,7 @@ from paperlib.core import paths
 from paperlib.core.checks import checked
 from paperlib.datasets.libraries import DOWNLOAD_FAILURES, inside_only, time_limit
 from paperlib.datasets.load import DownloadError
-from paperlib.datasets.readers import PICTURE_SUFFIXES, opened, reason
+from paperlib.datasets.readers import PICTURE_SUFFIXES, opened, pictures_in, reason
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -171,7 +171,7 @@ def _files(folder: Path, split: str) -> list[Path]:
     """The pictures of a split, in the order of their names."""
     own = [folder / name for name in SPLITS[split] if (folder / name).is_dir()]
     divided = all(any((folder / name).is_dir() for name in names) for names in SPLITS.values())
-    files = _pictures(own[0] if divided else folder)
+    files = pictures_in(own[0] if divided else folder)
     if not divided:
         order = np.random.default_rng(0).permutation(len(files))
         held_out = -(-len(files) // _TEST_SHARE)
@@ -183,15 +183,6 @@ def _files(folder: Path, split: str) -> list[Path]:
             "expected at least two, or train/* with test/* or val/*"
         )
     return files
-
-
-def _pictures(folder: Path) -> list[Path]:
-    """Every picture below a folder but hidden ones."""
-    found = []
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(place, name) for name in names if not name.startswith(".")]
-    return sorted(file for file in found if file.suffix.lower() in PICTURE_SUFFIXES)
 
 
 def _imagenette(root: Path) -> Path:

@@ -203,16 +203,19 @@ def read_folder(folder: Path) -> Found:
     return Found(folder.resolve().name, str(folder), train, test, classes)
 
 
+def pictures_in(folder: Path) -> list[Path]:
+    """Every picture below a folder but hidden ones."""
+    found = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(file for file in found if file.suffix.lower() in PICTURE_SUFFIXES)
+
+
 def _picture_files(folder: Path) -> list[tuple[Path, str]]:
     """Each picture below a class's folder, with the name of the class; hidden files are none."""
-    found = []
-    for place, _, names in os.walk(folder, followlinks=True):
-        parts = Path(place).relative_to(folder).parts
-        if parts and not any(part.startswith(".") for part in parts):
-            files = [Path(place, name) for name in names if not name.startswith(".")]
-            pictures = [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES]
-            found += [(file, parts[0]) for file in pictures]
-    return sorted(found)
+    below = (file for file in pictures_in(folder) if file.parent != folder)
+    return [(file, file.relative_to(folder).parts[0]) for file in below]
 
 
 def _read_pictures(files: list[Path]) -> Pixels:

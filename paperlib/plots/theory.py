@@ -1,7 +1,7 @@
 """Mean-field curves over a map."""
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from paperlib.core.provenance import provenance
 from paperlib.meanfield import SMOOTH, correlation_depth, critical_sigma_w2, propagate
 from paperlib.networks.kinds import STEM
 from paperlib.plots.style import edges
+
+_propagated = lru_cache(maxsize=1000)(propagate)  # kept for a figure's other panels
 
 
 def draw_theory(axis: Axes, result: xr.Dataset, *, colour: str) -> None:
@@ -78,34 +80,16 @@ def signal_path(sigma_w2: float, result: xr.Dataset) -> tuple[np.ndarray, np.nda
         return nothing, nothing
     brightness = round(float(((result["original"] / 255) ** 2).mean()), 6)
     block = config.get("block", "plain") if config["architecture"] == "resnet" else ""
-    shared = config["sigma_b2"], config["activation"]
-    squares, signals = _propagated(sigma_w2, STEM, brightness, brightness, "", *shared)
-    entering = float(squares[-1]), float(signals[-1])
-    squares, signals = _propagated(sigma_w2, result.sizes["depth"], *entering, block, *shared)
-    return signals / squares, config["channels"] * signals
-
-
-@lru_cache(maxsize=1000)
-def _propagated(
-    sigma_w2: float,
-    depth: int,
-    mean_square: float,
-    signal: float,
-    block: str,
-    sigma_b2: float,
-    activation: str,
-) -> tuple[np.ndarray, np.ndarray]:
-    """`meanfield.propagate`, kept for a figure's other panels."""
-    return propagate(
-        sigma_w2,
-        sigma_b2,
-        depth=depth,
-        mean_square=mean_square,
-        signal=signal,
-        activation=activation,
+    through = partial(_propagated, sigma_w2, config["sigma_b2"], activation=config["activation"])
+    squares, signals = through(depth=STEM, mean_square=brightness, signal=brightness)
+    squares, signals = through(
+        depth=result.sizes["depth"],
+        mean_square=float(squares[-1]),
+        signal=float(signals[-1]),
         residual=bool(block),
         bounded=block == "published",
     )
+    return signals / squares, config["channels"] * signals
 
 
 def _first(true: np.ndarray) -> float:

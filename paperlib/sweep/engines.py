@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import cache
 from importlib.util import find_spec
-from types import TracebackType
 from typing import Any, Self
 
 import joblib
@@ -56,12 +55,7 @@ class Engine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._open.close()
 
     def run(self, work: Work, tasks: Sequence[TaskT]) -> Iterator[Outcome]:
