@@ -38,7 +38,8 @@ def walk(stages: Iterable[nn.Module], images: Tensor) -> Iterator[Tensor]:
         images: (n, *image_shape), left as they are.
     """
     for stage in stages:
-        images = FixedStage(stage)(images)
+        fixed = stage if isinstance(stage, FixedStage) else FixedStage(stage)
+        images = fixed(images)
         yield images
 
 
@@ -73,7 +74,13 @@ def of_stages(
     }
 
 
+@torch.no_grad()
 def output_of(stages: Iterable[nn.Module], images: Tensor) -> Tensor:
-    """Return the activations (n, *shape) of images behind the last stage; see `of_stages`."""
-    stages = list(stages)
-    return of_stages(stages, images, [len(stages)])[len(stages)]
+    """Return what comes out behind the last of these stages, (n, *shape); see `walk`.
+
+    Without stages that is what goes in.
+    """
+    outputs = images
+    for made in walk(stages, images):
+        outputs = made
+    return outputs

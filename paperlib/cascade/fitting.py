@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
+from paperlib.activations.stages import output_of, walk
 from paperlib.cascade.inverses import has_unit
 from paperlib.cascade.regression import CHUNK, Moments, Samples
 from paperlib.cascade.windows import CONVOLUTIONS, TRANSPOSED
@@ -224,7 +225,7 @@ class _Problem:
         whole = largest * len(self.base) <= HELD
         for part in self.base.split(len(self.base) if whole else max(1, AT_ONCE // largest)):
             inputs = self._inputs(part)
-            made = [self.stages[-1](piece) for piece in inputs.split(CHUNK)]
+            made = [output_of(self.stages[-1:], piece) for piece in inputs.split(CHUNK)]
             outputs = made[0] if len(made) == 1 else torch.cat(made)
             self._check(outputs)
             if not first:
@@ -242,7 +243,9 @@ class _Problem:
     def batch(self, which: Tensor) -> tuple[Tensor, Tensor]:
         """The outputs and the inputs of these samples."""
         inputs = self._inputs(self.base[which])
-        return self.stages[-1](inputs) if self.outputs is None else self.outputs[which], inputs
+        if self.outputs is None:
+            return output_of(self.stages[-1:], inputs), inputs
+        return self.outputs[which], inputs
 
     @property
     def held(self) -> bool:
@@ -250,18 +253,12 @@ class _Problem:
         return self.outputs is not None and len(self.stages) == 1
 
     def _inputs(self, activations: Tensor) -> Tensor:
-        for stage in self.stages[:-1]:
-            activations = stage(activations)
-        return activations
+        return output_of(self.stages[:-1], activations)
 
     def _largest(self) -> int:
         """The most numbers that one sample has at any level from the base to the outputs."""
         sample = self.base[:1]
-        sizes = [sample.numel()]
-        for stage in self.stages:
-            sample = stage(sample)
-            sizes.append(sample.numel())
-        return max(sizes)
+        return max(made.numel() for made in (sample, *walk(self.stages, sample)))
 
     def _check(self, outputs: Tensor) -> None:
         low, high = outputs.aminmax()

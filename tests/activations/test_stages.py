@@ -37,6 +37,7 @@ def test_parts_of_the_images_give_the_same_and_only_wanted_levels_are_returned(
     for level, activations in whole.items():
         torch.testing.assert_close(activations, parts[level])
     torch.testing.assert_close(output_of(stages[:3], IMAGES), whole[3], rtol=0, atol=0)
+    assert output_of([], IMAGES) is IMAGES
 
 
 def test_no_stage_runs_behind_the_deepest_wanted_level(stages: nn.Sequential) -> None:
@@ -75,4 +76,5 @@ def test_a_walk_takes_gradients_where_torch_does(stages: nn.Sequential) -> None:
 def test_a_stage_in_half_precision_returns_float32_and_takes_any_precision() -> None:
     stage = FixedStage(nn.Linear(3, 2).bfloat16())
     outputs: Tensor = stage(torch.rand(4, 3, dtype=torch.float64))
+    assert output_of([stage], torch.ones(4, 3)).dtype == torch.float32
     assert outputs.dtype == torch.float32
