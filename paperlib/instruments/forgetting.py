@@ -29,12 +29,13 @@ from paperlib.datasets import Dataset
 from paperlib.networks import untrained
 from paperlib.networks.experiment import Point
 from paperlib.plots import paper_style
-from paperlib.training import batches, train
+from paperlib.training import backpropagation, batches, train
 
 CODE_VERSION = 1
 ORDERS = ("least", "random", "most")  # forgotten first, of the images that are removed
 MEAN, DEVIATION = 0.1307, 0.3081  # of MNIST's pixels, by which the published network normalises
 SHOWN = 0.3  # mean R² at the level whose reconstructions are compared with forgetting
+HEADER = "| removed | least forgotten first | at random | most forgotten first |"
 COLOURS = {"least": "#1b6ca8", "random": "#777777", "most": "#c1462f"}
 
 
@@ -150,33 +151,39 @@ def figure(result: xr.Dataset) -> Figure:
 
 
 def findings(result: xr.Dataset) -> str:
-    """Return what a run says, as Markdown: its own numbers only."""
+    """Return what a run says, as Markdown: its own numbers, and the published ones apart."""
     learnt = result["learnt"].all("network").values
     never = learnt & (_sums(result) == 0)
     networks, epochs = result.sizes["network"], result.sizes["epoch"]
     alone = float(result["never_forgotten"].isel(epoch=-1).mean())
     mean, spread = agreement(result)
-    lines = [
-        f"**Never forgotten:** {never.mean():.1%} of {never.size:,} images by all {networks} "
-        f"networks in {epochs} epochs, {alone:.1%} by one network alone; "
-        f"{1 - learnt.mean():.1%} were not learnt by every network. Published for MNIST (60,000 "
-        "images, 200 epochs, five networks): 91.7%. The share depends on all of these.",
-        f"**Agreement:** the counts of two networks correlate by {mean:.2f} ± {spread:.2f} "
-        "(Pearson; spread over pairs). Published for CIFAR10: 0.89.",
-        f"**Accuracy after training on all images:** {_spelt(result['accuracy'])}.",
-    ]
     accuracy = result["accuracy_without"]
-    for removed in accuracy["removed"].values[1:]:
-        each = (f"{o} {_spelt(accuracy.sel(order=o, removed=removed))}" for o in ORDERS)
-        lines.append(f"**{removed:.0%} removed, equal steps:** {'; '.join(each)}.")
+    rows = [
+        f"| {removed:.0%} | "
+        + " | ".join(_spelt(accuracy.sel(order=order, removed=removed)) for order in ORDERS)
+        + " |"
+        for removed in accuracy["removed"].values
+    ]
     against = {"what its untrained cascade loses": result["lost"], "its size alone": result["size"]}
     against["its mean margin in training"] = result["margin"].mean("network")
     found = (
         f"{what} {_correlation(stats.spearmanr, values.values, _sums(result)):.2f}"
         for what, values in against.items()
     )
-    lines.append(f"**Spearman correlation of an image's events with** {'; '.join(found)}.")
-    return "\n".join(f"- {line}" for line in lines)
+    return "\n\n".join([
+        f"**This run.** {never.size:,} images, {networks} networks, {epochs} epochs.",
+        f"**Never forgotten:** {never.mean():.1%} of the images by all networks, {alone:.1%} by one "
+        f"network alone; {1 - learnt.mean():.1%} were not learnt by every network.",
+        f"**Agreement:** the counts of two networks correlate by {mean:.2f} ± {spread:.2f} "
+        "(Pearson; spread over pairs).",
+        "**What can be left out.** Test accuracy after as many steps as on all images, mean ± "
+        "standard deviation over networks.",
+        "\n".join([HEADER, "|---|---|---|---|", *rows]),
+        f"**An image's events correlate with** (Spearman) {'; '.join(found)}.",
+        "**Against the paper:** the numbers depend on epochs and networks, so none is compared. "
+        "Its MNIST run has 60,000 images, 200 epochs and five networks; 91.7% of the images were "
+        "never forgotten. On CIFAR10 the counts of two networks correlate by 0.89.",
+    ])  # fmt: skip
 
 
 # --- measuring
@@ -231,6 +238,20 @@ def _learn(
     return network.eval()
 
 
+class _Recorded(nn.Module):
+    """A network, and the logits of its last pass."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.logits = torch.empty(0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images)
+        self.logits = logits.detach()
+        return logits
+
+
 def _watched(
     settings: Settings,
     data: Dataset,
@@ -242,14 +263,12 @@ def _watched(
     seen: list[tuple[Tensor, Tensor]] = []
 
     def rule(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        logits = network(images)
-        loss = nn.functional.cross_entropy(logits, labels)
-        loss.backward()
-        with torch.no_grad():
-            true = logits.gather(1, labels[:, None])[:, 0]
-            others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
-            seen.append((logits.argmax(1) == labels, true - others))
-        return loss.detach()
+        recorded = _Recorded(network)
+        loss = backpropagation(recorded, images, labels)
+        true = recorded.logits.gather(1, labels[:, None])[:, 0]
+        others = recorded.logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+        seen.append((recorded.logits.argmax(1) == labels, true - others))
+        return loss
 
     network = _learn(settings, data, lessons, seed, rule)
     count, size = len(lessons[1]), settings.batch_size

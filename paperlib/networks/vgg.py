@@ -98,7 +98,7 @@ def _vgg_size(image_shape: Sequence[int]) -> tuple[int, int]:
     if channels != 3 or min(height, width) < least:
         raise ValueError(
             f"VGG takes colour images, image_shape (3, height, width) with sides >= {least}, got "
-            f"{tuple(image_shape)}; repeat the channel of grey images, and enlarge small ones"
+            f"{tuple(image_shape)}; repeat a grey channel, enlarge small images"
         )
     return height // least, width // least
 
