@@ -68,11 +68,7 @@ def mlp(
         check_memory(
             "image_shape, width and depth", [pixels * widths[1], (depth - 1) * widths[1] ** 2]
         )
-        head: nn.Module = nn.Sequential(
-            nn.Linear(widths[-1], HEAD_WIDTH),
-            activation_module(activation),
-            nn.Linear(HEAD_WIDTH, classes),
-        )
+        head: nn.Module = _two_layers(widths[-1], HEAD_WIDTH, classes, activation)
     else:
         if width is not None:
             raise ValueError(f"width is given by the shape 'shrinking', got {width}; leave it out")
@@ -127,10 +123,13 @@ def residual_mlp(
     check_memory("image_shape, width and depth", weights)
     stages = [_linear_stage(pixels, width, activation, flatten=True)]
     stages += [_residual_linear_stage(width, activation) for _ in range(depth)]
-    head = nn.Sequential(
-        nn.Linear(width, HEAD_WIDTH), activation_module(activation), nn.Linear(HEAD_WIDTH, classes)
-    )
+    head = _two_layers(width, HEAD_WIDTH, classes, activation)
     return Network(nn.Sequential(*stages), head, image_shape=image_shape, stem=1)
+
+
+def _two_layers(fan_in: int, width: int, fan_out: int, activation: str) -> nn.Sequential:
+    layers = (nn.Linear(fan_in, width), activation_module(activation), nn.Linear(width, fan_out))
+    return nn.Sequential(*layers)
 
 
 def _linear_stage(fan_in: int, fan_out: int, activation: str, *, flatten: bool) -> nn.Sequential:
@@ -143,8 +142,6 @@ def _linear_stage(fan_in: int, fan_out: int, activation: str, *, flatten: bool) 
 
 
 def _residual_linear_stage(width: int, activation: str) -> nn.Sequential:
-    body = nn.Sequential(
-        nn.Linear(width, width), activation_module(activation), nn.Linear(width, width)
-    )
-    block, end = ResidualBlock(body), activation_module(activation)
+    block = ResidualBlock(_two_layers(width, width, width, activation))
+    end = activation_module(activation)
     return nn.Sequential(OrderedDict([("block", block), ("activation", end)]))
