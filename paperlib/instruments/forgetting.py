@@ -164,8 +164,11 @@ def findings(result: xr.Dataset) -> str:
         + " |"
         for removed in accuracy["removed"].values
     ]
-    against = {"what its untrained cascade loses": result["lost"], "its size alone": result["size"]}
-    against["its mean margin in training"] = result["margin"].mean("network")
+    against = {
+        "what its untrained cascade loses": result["lost"],
+        "its size alone": result["size"],
+        "its mean margin in training": result["margin"].mean("network"),
+    }
     found = (
         f"{what} {_correlation(stats.spearmanr, values.values, _sums(result)):.2f}"
         for what, values in against.items()
