@@ -175,8 +175,8 @@ def findings(result: xr.Dataset) -> str:
     )
     return "\n\n".join([
         f"**This run.** {never.size:,} images, {networks} networks, {epochs} epochs.",
-        f"**Never forgotten:** {never.mean():.1%} of the images by all networks, {alone:.1%} by one "
-        f"network alone; {1 - learnt.mean():.1%} were not learnt by every network.",
+        f"**Never forgotten:** {never.mean():.1%} of the images by all networks, {alone:.1%} by "
+        f"one network alone; {1 - learnt.mean():.1%} were not learnt by every network.",
         f"**Agreement:** the counts of two networks correlate by {mean:.2f} ± {spread:.2f} "
         "(Pearson; spread over pairs).",
         "**What can be left out.** Test accuracy after as many steps as on all images, mean ± "
