@@ -109,7 +109,8 @@ def profile_parameters(name: str, profile: str) -> dict[str, Any]:
     """Return the values that a profile gives to a notebook's parameters, as written in its YAML.
 
     Notebooks of instruments have them in their metadata instead, as
-    `"paperlib": {"profiles": {"smoke": {…}}}`; there the quick profile is the cell's own values.
+    `"paperlib": {"profiles": {"smoke": {…}}}`; there the quick profile is the cell's own values,
+    with an offline data set if need be.
 
     Raises:
         ValueError: an unknown profile, or a file that is no flat mapping.
@@ -274,7 +275,7 @@ def _config_class(name: str) -> Any:
 def _noted_profiles(name: str) -> dict[str, dict[str, Any]]:
     """The profiles in a notebook's own metadata."""
     noted = _read(_existing(name)).metadata.get("paperlib", {}).get("profiles")
-    return {"quick": {}, **noted} if noted is not None else {}
+    return {"quick": {"fallback": True}, **noted} if noted is not None else {}
 
 
 def _absolute(value: Any) -> Any:
