@@ -72,9 +72,7 @@ def resolve(name: str) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise ValueError(
-            f"{name!r} is the beginning of more than one notebook's name: {', '.join(found)}"
-        )
+        raise ValueError(f"{name!r} begins more than one notebook: {', '.join(found)}")
     raise ValueError(
         f"no notebook {name!r}{did_you_mean(name, known)}; there are: {', '.join(known) or 'none'}"
     )
