@@ -34,7 +34,10 @@ def exported(module: ModuleType) -> dict[str, Any]:
 
 
 def is_own(value: Any, module: ModuleType) -> bool:
-    return getattr(value, "__module__", "") == module.__name__ and value.__name__[0] != "_"
+    """Whether a module, or one in its folder, defines a value for others."""
+    home, name = getattr(value, "__module__", None) or "", module.__name__
+    within = home == name or home.startswith(f"{name}.")
+    return within and getattr(value, "__name__", "_")[0] != "_"
 
 
 def is_documented(value: Any) -> bool:

@@ -48,7 +48,7 @@ class Settings(Point):
     published: bool = True  # the source's small convolutional network, else that of the settings
     epochs: int = option(10, low=2, high=10_000)
     networks: int = option(3, low=2, high=100)  # trained on all images, and for every removal
-    removed: tuple[float, ...] = option((0.3, 0.6, 0.9), above=0.0, high=0.99)
+    removed: tuple[float, ...] = option((0.5, 0.9), above=0.0, high=0.99)
     learning_rate: float = option(0.01, above=0.0)
     momentum: float = option(0.5, low=0.0, high=0.999)
     batch_size: int = option(64, low=1)

@@ -116,7 +116,7 @@ def read_point(file: Path, *, tell: bool = True) -> Point | None:
     if not file.exists():
         return None
     try:
-        with np.load(file) as archive:  # refuses objects, which are pickles
+        with np.load(file, allow_pickle=False) as archive:
             content = dict(archive)
         sound = str(content.pop("digest")) == _content_digest(content)
     except Exception:  # a damaged zip raises nearly anything
