@@ -94,10 +94,15 @@ def _ask_nothing(settings: Path) -> None:
 
 def _close_dialogs(page: Any) -> None:
     """Have any other dialog answered by its default button, whenever it comes: on a slow machine
-    JupyterLab may ask for a kernel, or whether to read a file anew."""
+    JupyterLab may ask for a kernel, or whether to read a file anew.
+
+    A page that is still loading may not hear the answer, so that it is given again with the next
+    try of whatever the dialog is in the way of.
+    """
     page.add_locator_handler(
-        page.locator(".jp-Dialog"),
-        lambda dialog: dialog.locator("button.jp-mod-accept").first.click(),
+        page.locator(".jp-Dialog").first,
+        lambda dialog: dialog.locator("button.jp-mod-accept").first.click(force=True),
+        no_wait_after=True,
     )
 
 
