@@ -46,7 +46,7 @@ class Settings(Point):
 
     profile: str = option("quick", choices=PROFILES)
     published: bool = True  # the source's small convolutional network, else that of the settings
-    epochs: int = option(10, low=2, high=10_000)
+    epochs: int = option(8, low=2, high=10_000)
     networks: int = option(3, low=2, high=100)  # trained on all images, and for every removal
     removed: tuple[float, ...] = option((0.5, 0.9), above=0.0, high=0.99)
     learning_rate: float = option(0.01, above=0.0)
