@@ -24,20 +24,25 @@ def provenance(result: xr.Dataset) -> dict[str, Any]:
     return json.loads(result.attrs["provenance"])
 
 
-@cache
 def stamp() -> dict[str, Any]:
     """Return what this process computes with: commit, versions and hardware."""
+    return _stamp_in(paths.home())
+
+
+@cache
+def _stamp_in(home: Path) -> dict[str, Any]:
+    """The stamp of a process in one project: looked up once, for points are many."""
     return {
-        "commit": _commit(),
+        "commit": _commit(home),
         "versions": {"python": platform.python_version()} | {k: version(k) for k in LIBRARIES},
         "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
     }
 
 
-def _commit() -> str:
+def _commit(home: Path) -> str:
     """The checkout's commit, marked where files differ from it; "unknown" outside git."""
     try:
-        where = ["git", "-C", os.fspath(paths.home())]
+        where = ["git", "-C", os.fspath(home)]
         command = [*where, "describe", "--always", "--dirty", "--abbrev=12"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -92,18 +92,12 @@ def _ask_nothing(settings: Path) -> None:
     file.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
 
 
-def _close_dialogs(page: Any) -> None:
-    """Have any other dialog answered by its default button, whenever it comes: on a slow machine
-    JupyterLab may ask for a kernel, or whether to read a file anew.
-
-    A page that is still loading may not hear the answer, so that it is given again with the next
-    try of whatever the dialog is in the way of.
-    """
-    page.add_locator_handler(
-        page.locator(".jp-Dialog").first,
-        lambda dialog: dialog.locator("button.jp-mod-accept").first.click(force=True),
-        no_wait_after=True,
-    )
+def _answer_dialogs(page: Any) -> None:
+    """Answer any other dialog by its default button: on a slow machine JupyterLab may ask for a
+    kernel, or whether to read a file anew."""
+    for button in page.locator(".jp-Dialog button.jp-mod-accept").all():
+        if button.is_visible():
+            button.dispatch_event("click")  # whatever else lies over it
 
 
 def _address(process: "subprocess.Popen[bytes]", runtime: Path, log: Path) -> str:
@@ -162,7 +156,8 @@ def test_all_cells_of_notebook_01_run_in_jupyterlab(project: Path, server: str) 
         # high enough that JupyterLab draws every cell, not only those in view
         page = browser.new_page(viewport={"width": 1280, "height": 8000})
         page.set_default_timeout(PATIENCE * 1000)
-        _close_dialogs(page)
+        dialog = page.locator(".jp-Dialog").first
+        page.add_locator_handler(dialog, lambda: _answer_dialogs(page), no_wait_after=True)
         page.goto(server)
         page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
         # before its kernel is there, JupyterLab would ask which one to take
@@ -171,6 +166,7 @@ def test_all_cells_of_notebook_01_run_in_jupyterlab(project: Path, server: str) 
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and not _finished(path) and not _errors(path):
             page.wait_for_timeout(1000)
+            _answer_dialogs(page)
             page.keyboard.press("Control+s")
         assert _errors(path) == []
         assert _finished(path), "not every cell has run"
