@@ -19,6 +19,7 @@ from paperlib.cascade.fitting import (
     PRECISIONS,
     SOLVERS,
     ProgressCallback,
+    channels_last,
     default_resolution,
     fit_adam,
     fit_ridge,
@@ -443,7 +444,7 @@ class Cascade:
         Where the stack would outgrow WORKSPACE, it goes down to the images in parts.
         """
         deepest_first = sorted(activations, reverse=True)
-        activations = {level: _channels_last(values) for level, values in activations.items()}
+        activations = {level: channels_last(values) for level, values in activations.items()}
         stack = activations[deepest_first[0]][:0]
         pictures: list[Tensor] = []
         for level in range(deepest_first[0], 0, -1):
@@ -546,11 +547,6 @@ class Cascade:
         if not tensor.isfinite().all():
             raise ValueError(f"the {name} holds NaN or infinite values")
         return tensor.detach().to(self._inverse_weight)
-
-
-def _channels_last(values: Tensor) -> Tensor:
-    """The same values, images as a CPU convolves them fastest."""
-    return values.contiguous(memory_format=torch.channels_last) if values.ndim == 4 else values
 
 
 def _numbers(must: str, given: Any, allowed: range) -> list[int]:

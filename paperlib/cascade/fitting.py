@@ -158,8 +158,7 @@ def fit_adam(
     batches = list(where.to(images.device).split([len(batch) for batch in batches]))
     stack = STACK_ON_GPU if images.is_cuda and precision == "float32" else STACK_ON_CPU
     images = images[used.to(images.device)]
-    if images.ndim == 4:
-        images = images.contiguous(memory_format=CHANNELS_LAST)
+    images = channels_last(images)
     losses: list[float] = []
     for group in _stacks(_walk(stages, inverses, images), stack, fitted):
         if group[0].level > fitted:
@@ -181,6 +180,11 @@ def _loss(problem: "_Problem") -> float:
     samples that it was fitted to."""
     outputs, inputs = problem.few
     return float(nn.functional.mse_loss(problem.inverse(outputs), inputs))
+
+
+def channels_last(values: Tensor) -> Tensor:
+    """Return the same values, images as a CPU convolves them fastest."""
+    return values.contiguous(memory_format=CHANNELS_LAST) if values.ndim == 4 else values
 
 
 def _batches(samples: int, size: int, steps: int | None, seed: int) -> list[Tensor]:
@@ -337,8 +341,8 @@ def _train_alone(problem: _Problem, batches: list[Tensor], precision: str) -> No
     inverse = problem.inverse
     if problem.base.ndim == 4:
         inverse.to(memory_format=CHANNELS_LAST)
-        if problem.outputs is not None and problem.outputs.ndim == 4:  # circular padding undoes it
-            problem.outputs = problem.outputs.contiguous(memory_format=CHANNELS_LAST)
+        if problem.outputs is not None:  # circular padding undoes it
+            problem.outputs = channels_last(problem.outputs)
     with torch.enable_grad():
         optimiser = torch.optim.Adam(inverse.parameters(), fused=True)
         for batch in batches:

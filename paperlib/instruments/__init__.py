@@ -28,7 +28,7 @@ from typing import Any, cast
 import xarray as xr
 
 from paperlib.core import paths
-from paperlib.core.provenance import about_one
+from paperlib.core.provenance import about_one, provenance
 from paperlib.core.settings import Checked, digest
 from paperlib.core.threads import one_thread
 from paperlib.datasets import Dataset
@@ -95,7 +95,7 @@ def _finished(file: Path, identity: str) -> xr.Dataset | None:
     except ValueError as error:
         print(f"{error}; it is measured again", flush=True)
         return None
-    return found if json.loads(found.attrs["provenance"]).get("identity") == identity else None
+    return found if provenance(found).get("identity") == identity else None
 
 
 def run_grid(settings: Any, **axes: Sequence[Any]) -> xr.Dataset:
@@ -114,7 +114,7 @@ def run_grid(settings: Any, **axes: Sequence[Any]) -> xr.Dataset:
     points = [(replace(settings, **point), point) for point in grid]  # all are checked first
     results = [run(one).expand_dims({k: [v] for k, v in at.items()}) for one, at in points]
     together: Any = xr.combine_by_coords(results, combine_attrs="drop")
-    about = json.loads(results[0].attrs["provenance"])
+    about = provenance(results[0])
     about["config"] = {**about["config"], **{name: list(values) for name, values in axes.items()}}
     return cast(xr.Dataset, together.assign_attrs(provenance=json.dumps(about, sort_keys=True)))
 
