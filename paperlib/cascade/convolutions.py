@@ -203,11 +203,36 @@ class ConvolutionInverse(WindowInverse):
         """The transposed convolution within the input's borders."""
         if self.cut is None or self.bias is not None:
             return nn.functional.pad(self.transposed(codes), self.margins)
-        (padding, more), (_, stride, dilation, _) = self.cut, self.window
+        return self._cropped(codes, self.transposed.weight, self.transposed.bias)
+
+    def _cropped(self, codes: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        cut: Any = self.cut
+        (padding, more), (_, stride, dilation, _) = cut, self.window
         transpose = getattr(nn.functional, f"conv_transpose{self.axes}d")
-        weight, bias = self.transposed.weight, self.transposed.bias
         pixels: Tensor = transpose(codes, weight, bias, stride, padding, more, dilation=dilation)
         return pixels
+
+    @property
+    def by_hand(self) -> bool:
+        known = isinstance(self.activation, nn.Tanh | None)
+        return known and self.bias is None and self.cut is not None
+
+    def before(self, codes: Tensor) -> Tensor:
+        weight, bias = self.transposed.weight, self.transposed.bias
+        values = self._cropped(codes, weight.to(codes.dtype), None).to(weight.dtype)
+        return values.add_(bias.view(-1, *[1] * self.axes))
+
+    def pull(self, codes: Tensor, slopes: Tensor, *, further: bool) -> Tensor | None:
+        cut: Any = self.cut
+        (padding, more), (_, stride, dilation, _) = cut, self.window
+        weight, bias = self.transposed.weight, self.transposed.bias
+        bias.grad = slopes.sum((0, *range(2, slopes.ndim)))
+        found = torch.ops.aten.convolution_backward(
+            slopes.to(codes.dtype), codes, weight.to(codes.dtype), None, stride, padding, dilation,
+            True, more, 1, [further, True, False],
+        )  # fmt: skip
+        weight.grad = found[1].to(weight.dtype)
+        return found[0].to(weight.dtype) if further else None
 
     @cached_property
     def cut(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
@@ -357,6 +382,11 @@ class Chain(Inverse):
     def __init__(self, inverses: Sequence[Inverse]) -> None:
         super().__init__()
         self.inverses = nn.Sequential(*inverses)
+
+    @property
+    def links(self) -> list[Inverse]:
+        parts: list[Any] = list(self.inverses)
+        return [link for part in parts for link in part.links]
 
     @property
     def affine(self) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,16 +64,41 @@ class Inverse(nn.Module):
     def differentiate(self, codes: Tensor, inputs: Tensor) -> None:
         """Set the gradients of the mean squared error of a batch of codes.
 
+        By hand for the published inverses: autograd takes an eighth longer for a step of one layer,
+        and a tanh takes longer than what it saves in the products.
+
         Args:
             codes: (batch, *output shape); in bfloat16 every product is taken in it, while weights,
                 loss and gradients stay what they are.
             inputs: (batch, *input shape).
         """
+        if all(link.by_hand for link in self.links):
+            _differentiate(self.links, codes, inputs)
+            return
         self.zero_grad()
         half = codes.dtype == torch.bfloat16
         with torch.autocast(codes.device.type, codes.dtype, enabled=half, cache_enabled=False):
             outputs = self(codes)
         nn.functional.mse_loss(outputs.to(inputs.dtype), inputs).backward()
+
+    @property
+    def links(self) -> "list[Inverse]":
+        """The inverses of single layers that this one is made of, in the order of `forward`."""
+        return [self]
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether `before`, `pull` and the slope of the activation are known."""
+        return False
+
+    def before(self, codes: Tensor) -> Tensor:
+        """What the activation is applied to, in the arithmetic of the codes."""
+        raise NotImplementedError
+
+    def pull(self, codes: Tensor, slopes: Tensor, *, further: bool) -> Tensor | None:
+        """Set the gradients of the weights for slopes with respect to `before(codes)`; return
+        those with respect to the codes if they are needed `further` on."""
+        raise NotImplementedError
 
     def activated(self, values: Tensor) -> Tensor:
         """What the activation makes of values; these themselves where there is none."""
@@ -95,6 +121,30 @@ class Inverse(nn.Module):
             "the closed form needs an activation with an inverse (tanh or erf), got "
             f"{self.activation}; use affine=True or solver='adam'"
         )
+
+
+@torch.no_grad()
+def _differentiate(links: Sequence[Inverse], codes: Tensor, inputs: Tensor) -> None:
+    """Set the gradients of the mean squared error of inverses, one after the other."""
+    outputs, seen = codes, []
+    activated: list[Tensor] = []
+    for link in links:
+        seen.append(outputs.to(codes.dtype))
+        outputs = link.before(seen[-1])
+        outputs = outputs if link.activation is None else _tanh_(outputs)
+        activated.append(outputs)
+    slopes: Any = (outputs - inputs).mul_(2 / inputs.numel())
+    for number, link in reversed(list(enumerate(links))):
+        if link.activation is not None:  # tanh' = 1 - tanh²
+            slopes.addcmul_(slopes * activated[number], activated[number], value=-1)
+        slopes = link.pull(seen[number], slopes, further=number > 0)
+
+
+def _tanh_(values: Tensor) -> Tensor:
+    """Replace values by their tanh: within 2e-7, and four times as fast as torch's on a CPU."""
+    if values.dtype != torch.float32 or values.is_cuda:
+        return values.tanh_()
+    return values.mul_(2).sigmoid_().mul_(2).sub_(1)
 
 
 class Reshape(Inverse):
@@ -161,32 +211,28 @@ class LinearInverse(Inverse):
         """rows @ weight, for rows (k, *input shape) of a matrix: (k, *output shape)."""
         return (rows.flatten(1) @ self.linear.weight).unflatten(1, self.output_shape)
 
-    def differentiate(self, codes: Tensor, inputs: Tensor) -> None:
-        """Set the gradients of the mean squared error of a batch, see `Inverse.differentiate`.
+    @property
+    def by_hand(self) -> bool:
+        return isinstance(self.activation, nn.Tanh | None)
 
-        By hand for the published inverse, into the same memory every time: autograd takes an
-        eighth longer for a step, and a step is all there is to training one layer.
-        """
-        if not (self.activation is None or isinstance(self.activation, nn.Tanh)):
-            super().differentiate(codes, inputs)
-            return
+    def before(self, codes: Tensor) -> Tensor:
+        weight, bias = self.linear.weight, self.linear.bias
+        values = torch.mm(codes.flatten(1), weight.to(codes.dtype).T).to(weight.dtype)
+        return values.add_(bias).unflatten(1, self.input_shape)
+
+    def pull(self, codes: Tensor, slopes: Tensor, *, further: bool) -> Tensor | None:
+        """By hand, into the same memory every time."""
         weight, bias = self.linear.weight, self.linear.bias
         for parameter in (weight, bias):
             if parameter.grad is None:
                 parameter.grad = torch.empty_like(parameter)
-        with torch.no_grad():
-            codes = codes.flatten(1)
-            outputs = torch.mm(codes, weight.to(codes.dtype).T).to(weight.dtype).add_(bias)
-            if self.activation is not None:
-                outputs.tanh_()
-            slopes = (outputs - inputs.flatten(1)).mul_(2 / outputs.numel())
-            if self.activation is not None:
-                slopes.addcmul_(slopes * outputs, outputs, value=-1)  # tanh' = 1 - tanh²
-            torch.sum(slopes, 0, out=bias.grad)
-            if codes.dtype == weight.dtype:
-                torch.mm(slopes.T, codes, out=weight.grad)
-            else:
-                weight.grad = torch.mm(slopes.T.to(codes.dtype), codes).to(weight.dtype)
+        codes, slopes = codes.flatten(1), slopes.flatten(1)
+        torch.sum(slopes, 0, out=bias.grad)
+        if codes.dtype == weight.dtype:
+            torch.mm(slopes.T, codes, out=weight.grad)
+        else:
+            weight.grad = torch.mm(slopes.T.to(codes.dtype), codes).to(weight.dtype)
+        return (slopes @ weight).unflatten(1, self.output_shape) if further else None
 
     @torch.no_grad()
     def assign(self, weight: Tensor, bias: Tensor) -> None:

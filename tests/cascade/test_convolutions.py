@@ -64,6 +64,39 @@ def test_the_cut_of_the_papers_own_convolutions_is_a_transposed_convolutions_pad
     assert (same.cut, halved.cut) == (((1, 1), (0, 0)), ((1, 1), (1, 1)))
 
 
+@pytest.mark.parametrize("activation", [None, nn.Tanh(), nn.ReLU()])
+@pytest.mark.parametrize("name", STAGES)
+def test_gradients_of_a_published_inverse_are_those_of_the_mean_squared_error(
+    name: str, activation: nn.Module | None
+) -> None:
+    stage, inverse = inverse_for(name, published=True)
+    inverse.activation = activation
+    check_gradients(inverse, stage(normal(5, *SHAPE)), SHAPE)
+
+
+@pytest.mark.parametrize("activations", [(nn.Tanh(), nn.Tanh()), (nn.Tanh(), None), (None, None)])
+def test_gradients_go_through_a_chain(activations: tuple[nn.Module | None, ...]) -> None:
+    stage, _ = inverse_for("padded")
+    window = window_of([stage[0]], output_shape=(3, *SHAPE[1:]), input_shape=(3, *SHAPE[1:]))
+    assert window is not None
+    shape = (3, *SHAPE[1:])
+    links = [ConvolutionInverse(window, shape, shape, a, published=True) for a in activations]
+    chain = Chain([Chain(links[:1]), links[1]]).double()
+    assert all(link.by_hand for link in chain.links)
+    check_gradients(chain, normal(5, *shape), shape)
+
+
+def check_gradients(inverse: Inverse, codes: torch.Tensor, shape: tuple[int, ...]) -> None:
+    """Compare with autograd, twice: the second batch replaces the first one's gradients."""
+    for seed in (0, 1):
+        inputs = torch.rand(len(codes), *shape, generator=torch.Generator().manual_seed(seed))
+        inverse.differentiate(codes, inputs.double())
+        loss = (inverse(codes) - inputs).square().mean()
+        expected = torch.autograd.grad(loss, list(inverse.parameters()))
+        for parameter, gradient in zip(inverse.parameters(), expected, strict=True):
+            torch.testing.assert_close(parameter.grad, gradient)
+
+
 @pytest.mark.parametrize("published", [True, False])
 @pytest.mark.parametrize("name", STAGES)
 def test_the_adjoint_is_the_transposed_matrix(name: str, published: bool) -> None:

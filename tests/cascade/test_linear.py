@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from paperlib.cascade.linear import LinearInverse, Reshape
+from paperlib.cascade.linear import LinearInverse, Reshape, _tanh_
 from paperlib.networks import Erf
 
 
@@ -24,6 +24,14 @@ def test_gradients_are_those_of_the_mean_squared_error(activation: nn.Module | N
         expected = torch.autograd.grad(loss, list(inverse.parameters()))
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("size", [1e-4, 1.0, 10.0])
+def test_the_tanh_of_a_training_is_tanh_within_float32(size: float) -> None:
+    values = size * torch.linspace(-1, 1, 10_001)
+    error = _tanh_(values.clone()).double() - torch.tanh(values.double())
+    assert error.abs().max() < 2e-7
+    assert torch.equal(_tanh_(values.double()), torch.tanh(values.double()))
 
 
 def test_an_assigned_solution_is_what_the_inverse_applies() -> None:
