@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tokenize
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -181,17 +182,33 @@ def test_paths_in_a_list_are_taken_from_the_callers_folder_too(
         ("quick", {}, "figures/quick"),
         ("reference", {}, "figures"),
         ("reference", {"jobs": 7}, "figures"),
-        ("reference", {"depth": 5}, "figures/custom"),
-        ("reference", {"steps": 5}, "figures/custom"),  # not in the parameters cell
-        ("quick", {"depth": 4}, "figures/custom"),  # the reference's value, but not its profile
+        ("reference", {"depth": 5}, "figures/custom/??????????"),
+        ("reference", {"steps": 5}, "figures/custom/??????????"),  # not in the parameters cell
+        (
+            "quick",
+            {"depth": 4},
+            "figures/custom/??????????",
+        ),  # the reference's value, but not its profile
         ("quick", {"depth": 4, "profile": "reference"}, "figures"),
+        ("quick", {"profile": "reference"}, "figures"),
+        ("quick", {"profile": "smoke"}, "figures/smoke"),
     ],
 )
 def test_only_a_profiles_exact_values_lead_to_its_folder(
     project: Path, profile: str, overrides: dict[str, Any], folder: str
 ) -> None:
     values = notebooks.validated(NAME, profile, overrides)
-    assert notebooks.figure_of_run(NAME, values) == project.resolve() / folder / NAME
+    place = notebooks.figure_of_run(NAME, values)
+    assert fnmatch(str(place.relative_to(project.resolve())), f"{folder}/{NAME}")
+
+
+def test_runs_with_other_parameters_do_not_overwrite_each_other(project: Path) -> None:
+    def place(**overrides: Any) -> Path:
+        return notebooks.figure_of_run(NAME, notebooks.validated(NAME, "quick", overrides))
+
+    places = [place(depth=5), place(depth=6), place(depth=5, sigma_b2=0.1), place(steps=5)]
+    assert len(set(places)) == 4
+    assert place(depth=5.0, jobs=3) == places[0]
 
 
 def test_a_running_notebook_saves_where_the_runner_says(
@@ -267,9 +284,9 @@ def test_a_run_with_other_parameters_leaves_the_canonical_figure_alone(
     canonical = executed_copy / "figures" / f"{NAME}.png"
     before = canonical.read_bytes()
     path = notebooks.execute(NAME, profile="reference", parameters={"depth": 9})
-    assert path == executed_copy.resolve() / "figures/custom" / f"{NAME}.ipynb"
+    assert path.parent.parent == executed_copy.resolve() / "figures/custom"
     assert canonical.read_bytes() == before
-    assert (executed_copy / "figures/custom" / f"{NAME}.png").read_bytes() != before
+    assert path.with_suffix(".png").read_bytes() != before
     assert "a line of progress" in capfd.readouterr().out
 
 
@@ -319,7 +336,7 @@ def test_a_wrong_parameter_stops_a_run_before_a_kernel_starts(
 
 def test_jobs_are_for_notebooks_that_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[Any] = []
-    monkeypatch.setattr(notebooks, "_run", lambda name, values, target: ran.append(values))
+    monkeypatch.setattr(notebooks, "_run", lambda name, values, *places: ran.append(values))
     notebooks.execute(MNIST, profile="smoke", jobs=3, force=True)
     notebooks.execute("05_digit_reconstructions", profile="smoke", jobs=3, force=True)
     assert ran[0]["jobs"] == 3
