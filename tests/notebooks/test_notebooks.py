@@ -592,3 +592,40 @@ def test_papermills_command_works_from_another_folder(checkout: Path) -> None:
     assert (checkout / "figures/custom" / f"{MNIST}.png").is_file()
     written = json.loads((other / "out.ipynb").read_text())
     assert written["metadata"]["papermill"]["exception"] is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_cell_assigns_to_a_parameter(name: str) -> None:
+    """A config cell that runs again would take it for one."""
+    own = set(notebooks.parameters(name))
+    for cell in read(name).cells:
+        if cell.cell_type == "code" and not cell.metadata.get("tags"):
+            assert assigned(cell.source) & own == set(), cell.source
+
+
+def assigned(code: str) -> set[str]:
+    """The names that code gives values to, outside of functions and classes."""
+    found = set()
+    waiting: list[ast.AST] = [ast.parse(code)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+            continue
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        if isinstance(node, ast.alias):
+            found.add(node.asname or node.name)
+        if not isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
+            waiting += ast.iter_child_nodes(node)
+    return found
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["depth = 3", "for depth in x:\n    y()", "a, depth = b", "import x as depth",
+     "def depth(): ...", "if x:\n    with y as depth: ..."],
+)  # fmt: skip
+def test_an_assignment_to_a_parameter_would_be_found(code: str) -> None:
+    assert "depth" in assigned(code)
+    assert "depth" not in assigned("def f():\n    depth = 3\n[x for depth in y]\nconfig.depth")
