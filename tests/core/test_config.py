@@ -3,12 +3,14 @@ import dataclasses
 import numpy as np
 import pytest
 
+from paperlib.cascade import fitting
 from paperlib.instruments.prediction.points import PredictorPoint, PredictorSweep
 from paperlib.instruments.reconstruction.parameters import PhaseDiagram
 from paperlib.instruments.reconstruction.points import CascadePoint, CascadeSweep
 from paperlib.instruments.trainability.points import TrainingSweep
+from paperlib.networks import kinds
 from paperlib.notebooks.figures import experiment_of
-from paperlib.training import TrainingPoint
+from paperlib.training import OPTIMISERS, TrainingPoint
 
 
 def test_a_whole_float_is_an_int_and_an_int_is_a_float() -> None:
@@ -252,3 +254,10 @@ def test_a_parameter_that_a_later_cell_replaced_is_refused_rather_than_left_out(
 def test_without_papermill_or_ipython_every_literal_is_a_parameter() -> None:
     with pytest.raises(ValueError, match="unknown parameter 'lost' = 5"):
         PhaseDiagram.from_notebook({"depth": 3, "lost": 5})
+
+
+def test_the_names_that_settings_know_are_those_that_cascades_and_trainings_have() -> None:
+    """Settings are read without torch, so they have names of their own."""
+    assert kinds.SOLVERS == fitting.SOLVERS
+    assert kinds.PRECISIONS == fitting.PRECISIONS
+    assert kinds.OPTIMISERS == OPTIMISERS

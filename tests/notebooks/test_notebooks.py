@@ -23,6 +23,7 @@ from paperlib import instruments
 from paperlib.core.checks import LARGEST_SEED
 from paperlib.core.settings import PROFILES
 from paperlib.instruments.prediction import names
+from paperlib.notebooks import catalogue
 from paperlib.notebooks import runner as notebooks
 
 NAMES = [path.stem for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
@@ -288,6 +289,131 @@ def test_a_run_with_other_parameters_leaves_the_canonical_figure_alone(
     assert canonical.read_bytes() == before
     assert path.with_suffix(".png").read_bytes() != before
     assert "a line of progress" in capfd.readouterr().out
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Runs without a kernel: where papermill would write, its figure drawn in its place."""
+    found: list[Path] = []
+
+    def execute(source: Path, target: Path, *args: Any, **options: Any) -> None:
+        found.append(Path(target))
+        notebook = nbformat.read(source, as_version=4)
+        nbformat.write(notebook, target)
+        spec = options["kernel_manager_class"]().kernel_spec
+        Path(f"{spec.env['PAPERLIB_FIGURE']}.png").write_bytes(b"a figure")
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute)
+    return found
+
+
+def test_a_run_goes_to_another_folder_if_it_is_told_so(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, drawn: list[Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    folder = tmp_path_factory.mktemp("elsewhere") / "mine"
+    path = notebooks.execute(NAME, profile="reference", output=folder)
+    assert {file.name for file in folder.iterdir()} == {
+        f"{NAME}.{k}" for k in ("ipynb", "json", "png")
+    }
+    assert path == folder / f"{NAME}.ipynb"
+    assert not (project / "figures").exists()
+    assert f"{folder}/{NAME}.png" in capsys.readouterr().out
+    notebooks.execute(NAME, profile="reference", output=folder)
+    assert "fresh, not run again" in capsys.readouterr().out
+    assert len(drawn) == 1
+    notebooks.execute(NAME, profile="quick", output=folder)
+    assert len(drawn) == 2, "what lies there is of other parameters"
+
+
+@pytest.mark.parametrize("folder", ["figures", "figures/quick", "figures/../figures/paper"])
+def test_another_folder_is_none_where_canonical_figures_lie(folder: str, project: Path) -> None:
+    with pytest.raises(ValueError, match="output must be another folder"):
+        notebooks.execute(NAME, output=project / folder)
+    with pytest.raises(ValueError, match="can be saved as the committed notebook"):
+        notebooks.execute(NAME, profile="reference", output=project / "x", save=True)
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_the_run(
+    project: Path, drawn: list[Path]
+) -> None:
+    (project / "figures").write_text("a file is in the way")
+    with pytest.raises(OSError, match=r"results cannot be written there.*--output") as caught:
+        notebooks.execute(NAME)
+    assert str(project) in str(caught.value)
+    assert drawn == []
+
+
+def test_what_is_half_done_lies_outside_of_the_project(project: Path, drawn: list[Path]) -> None:
+    notebooks.execute(NAME)
+    (part,) = drawn
+    assert not part.is_relative_to(project)
+    assert not part.parent.exists(), "and is removed"
+
+
+def test_a_committed_figure_that_was_not_drawn_here_is_shipped_if_its_parameters_hold(
+    project: Path,
+) -> None:
+    source = project / "notebooks" / f"{NAME}.ipynb"
+    assert notebooks.state(NAME, "reference").word == "missing"
+    (project / "figures").mkdir()
+    (project / "figures" / f"{NAME}.png").write_bytes(b"a figure")
+    assert notebooks.state(NAME, "reference").word == "missing", "its notebook was never run"
+    committed = nbformat.read(source, as_version=4)
+    ran = nbformat.v4.new_code_cell('# Parameters\nprofile = "reference"\ndepth = 4')
+    ran.metadata["tags"] = ["injected-parameters"]
+    committed.cells.insert(2, ran)
+    nbformat.write(committed, source)
+    assert notebooks.state(NAME, "reference") == (
+        "shipped", "committed with the project; not drawn here yet",
+    )  # fmt: skip
+    assert notebooks.state(NAME, "quick").word == "missing"
+    replace(project / "notebooks/profiles/reference" / f"{NAME}.yaml", "depth: 4", "depth: 5")
+    assert notebooks.state(NAME, "reference") == (
+        "stale", "its parameters changed since it was committed",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_committed_figure_is_of_the_reference_profile(name: str) -> None:
+    ran = catalogue.given_by(name)
+    wanted = {key: p.default for key, p in notebooks.parameters(name).items()}
+    assert ran == wanted | notebooks.profile_parameters(name, "reference")
+    assert (ROOT / "figures" / f"{name}.png").is_file()
+
+
+def test_a_state_is_known_without_torch_and_without_papermill() -> None:
+    code = (
+        "import sys\nfrom paperlib.cli import main\nmain(['list'])\nmain(['status'])\n"
+        "slow = {'torch', 'papermill', 'nbformat', 'matplotlib', 'xarray', 'pandas', 'joblib'}\n"
+        "sys.exit(', '.join(slow & sys.modules.keys()) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"cells": 3}'])
+def test_a_damaged_notebook_is_named(content: str, project: Path) -> None:
+    (project / "notebooks" / f"{NAME}.ipynb").write_text(content)
+    with pytest.raises(ValueError, match=rf"{NAME}\.ipynb is damaged or no notebook"):
+        notebooks.parameters(NAME)
+
+
+def test_a_parameters_cell_that_is_no_python_is_named(project: Path) -> None:
+    replace(project / "notebooks" / f"{NAME}.ipynb", "depth: int = 3", "depth: int = ")
+    with pytest.raises(ValueError, match=rf"{NAME}\.ipynb: its parameters cell is no Python"):
+        notebooks.parameters(NAME)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_are_read_as_papermill_reads_them(name: str) -> None:
+    theirs = papermill.inspect_notebook(str(ROOT / "notebooks" / f"{name}.ipynb"))
+    ours = notebooks.parameters(name)
+    assert list(ours) == list(theirs)
+    for key, told in theirs.items():
+        assert ours[key].help == told["help"]
+        assert ours[key].default == ast.literal_eval(told["default"])
+        assert ours[key].type.__name__ == told["inferred_type_name"]
 
 
 @pytest.mark.slow
