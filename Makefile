@@ -12,6 +12,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 RUNS := $(addprefix figures/,smoke quick reference paper custom)
 BOOK := .venv/.installed-book
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 CACHES := .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 .DEFAULT_GOAL := help
@@ -51,10 +52,16 @@ book: $(BOOK) ## the committed notebooks, their figures and the API as a site fo
 	$(BIN)/python -m sphinx -q -W --keep-going -E -b html book book/_build/html $(ARGS)
 	@echo "open book/_build/html/index.html"
 
-lab: $(INSTALLED) ## JupyterLab on notebooks/, on this machine only, with its token
-	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=notebooks $(ARGS)
+lab: $(INSTALLED) ## JupyterLab on your own copies of the notebooks, in lab/; on this machine only, with its token
+	@mkdir -p lab
+	@for file in notebooks/*.ipynb; do \
+		copy="lab/$$(basename "$$file")"; [ -e "$$copy" ] || cp "$$file" "$$copy"; \
+	done
+	@echo "lab/ holds your copies of the notebooks; delete one to have it anew"
+	$(BIN)/jupyter lab $(AS_ROOT) --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
+		--LabApp.default_url=/lab/tree/lab $(ARGS)
 
-clean: ## remove caches, figures of runs, finished points (data/points/) and the book; .venv stays
+clean: ## remove caches, figures of runs, finished points (data/points/) and the book; .venv and lab/ stay
 	@for path in $(RUNS) data/points book/_build book/_pages $(CACHES); do \
 		if [ -e "$$path" ]; then echo "removing $$path ($$(du -sh "$$path" | cut -f1))"; rm -rf "$$path"; fi; \
 	done

@@ -13,29 +13,53 @@ Source: arXiv:2406.12916. The notebooks regenerate its figures: `paperlib list`.
 """
 
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING
 
-from paperlib.cascade import Cascade
-from paperlib.datasets import Dataset, load_dataset
-from paperlib.instruments.prediction.points import PredictorPoint, PredictorSweep
-from paperlib.instruments.probe.probe import probe
-from paperlib.instruments.reconstruction.points import CascadePoint, CascadeSweep
-from paperlib.instruments.trainability.points import TrainingSweep
-from paperlib.meanfield import correlation_depth, critical_sigma_w2
-from paperlib.measures import (
-    collapse_depth,
-    cutoff,
-    cutoffs,
-    differential_entropy,
-    differential_entropy_published,
-    gram_entropy,
-    r_squared,
-    relative_entropy,
-)
-from paperlib.networks import Network, cnn, initialise, mlp, residual_mlp, resnet, vgg16
-from paperlib.sweep import run_search, run_sweep
-from paperlib.sweep.points import measure_point
-from paperlib.sweep.store import load_result
-from paperlib.training import TrainingPoint
+from paperlib.core.lazy import exports
+
+if TYPE_CHECKING:
+    from paperlib.cascade import Cascade
+    from paperlib.datasets import Dataset, load_dataset
+    from paperlib.instruments.prediction.points import PredictorPoint, PredictorSweep
+    from paperlib.instruments.probe.probe import probe
+    from paperlib.instruments.reconstruction.points import CascadePoint, CascadeSweep
+    from paperlib.instruments.trainability.points import TrainingSweep
+    from paperlib.meanfield import correlation_depth, critical_sigma_w2
+    from paperlib.measures import (
+        collapse_depth,
+        cutoff,
+        cutoffs,
+        differential_entropy,
+        differential_entropy_published,
+        gram_entropy,
+        r_squared,
+        relative_entropy,
+    )
+    from paperlib.networks import Network, cnn, initialise, mlp, residual_mlp, resnet, vgg16
+    from paperlib.sweep import run_search, run_sweep
+    from paperlib.sweep.points import measure_point
+    from paperlib.sweep.store import load_result
+    from paperlib.training import TrainingPoint
+else:
+    __getattr__ = exports(
+        __name__,
+        {
+            "cascade": "Cascade",
+            "datasets": "Dataset load_dataset",
+            "instruments.prediction.points": "PredictorPoint PredictorSweep",
+            "instruments.probe.probe": "probe",
+            "instruments.reconstruction.points": "CascadePoint CascadeSweep",
+            "instruments.trainability.points": "TrainingSweep",
+            "meanfield": "correlation_depth critical_sigma_w2",
+            "measures": "collapse_depth cutoff cutoffs differential_entropy "
+            "differential_entropy_published gram_entropy r_squared relative_entropy",
+            "networks": "Network cnn initialise mlp residual_mlp resnet vgg16",
+            "sweep": "run_search run_sweep",
+            "sweep.points": "measure_point",
+            "sweep.store": "load_result",
+            "training": "TrainingPoint",
+        },
+    )
 
 __version__ = _version("reconstruction-entropy")
 

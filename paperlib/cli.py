@@ -14,8 +14,7 @@ from typing import Any
 
 from paperlib.core import paths
 from paperlib.core.settings import PROFILES
-from paperlib.instruments.channels.settings import VggTraining
-from paperlib.notebooks import costs, figures, runner
+from paperlib.core.values import parsed
 
 _MARKUP = re.compile(r"(\*\*|\*|`)(?! )(.+?)(?<! )\1")  # of Markdown, with the text inside
 KEPT_DATA = ("README.md", Path(paths.REFERENCE).name)  # committed
@@ -24,15 +23,16 @@ KEPT_DATA = ("README.md", Path(paths.REFERENCE).name)  # committed
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit status: 0, 1 after an error that was reported, 2 without a command, 130 after
     Ctrl-C."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    parser = _parser(next((word for word in words if not word.startswith("-")), ""))
+    options = parser.parse_args(words)
     if "command" not in options:
         parser.print_help(sys.stderr)
         return 2
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
-    except (ValueError, OSError, runner.NotebookError) as error:
+    except (ValueError, OSError) as error:
         return _failed(error)
     except KeyboardInterrupt:
         logging.getLogger("asyncio").disabled = True  # it would report the interrupted cell at exit
@@ -41,38 +41,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
+    from paperlib.notebooks import costs, runner
+
     measured = costs.load_costs()
     if options.markdown:
         print(costs.markdown(runner.find(), measured))
         return 0
-    rows = [("notebook", "figure", "what it shows", "time: quick", "paper", "state (quick)")]
+    rows = [("notebook", "figure", "what it shows", "time: quick", "paper", "state")]
     for notebook in runner.find():
         claim = textwrap.shorten(_MARKUP.sub(r"\2", notebook.claim), 78, placeholder=" …")
         cost = measured.get(notebook.name)
         times = cost.times if cost else (costs.UNKNOWN, costs.UNKNOWN)
-        rows.append(
-            (notebook.name, notebook.title, claim, *times, _state(notebook.name, "quick")[0])
-        )
+        states = [_state(notebook.name, profile)[0] for profile in ("quick", "reference")]
+        state = next((state for state in states if state != "missing"), "missing")
+        rows.append((notebook.name, notebook.title, claim, *times, state))
     _print_table(rows)
     return 0
 
 
 def _run(options: argparse.Namespace) -> int:
+    from paperlib.notebooks import runner
     from paperlib.sweep import engines
 
     names = list(dict.fromkeys(n for name in options.names for n in runner.group(name)))
     engines.choose(options.backend, options.address)
     parameters = {key: parsed(text) for key, text in options.parameters}
+    profile = parameters.get("profile", options.profile or "quick")
+    if options.profile not in (None, profile):
+        raise ValueError(
+            f"two profiles are named, --profile {options.profile} and -p profile {profile}; "
+            "expected one"
+        )
     status = 0
     for name in names or [notebook.name for notebook in runner.find()]:
         try:
             runner.execute(
                 name,
-                profile=options.profile,
+                profile=profile,
                 parameters=parameters,
                 jobs=options.jobs,
                 force=options.force,
                 save=options.save,
+                output=options.output,
             )
         except (ValueError, OSError, runner.NotebookError) as error:
             status = _failed(error)
@@ -80,6 +90,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    from paperlib.notebooks import runner
+
     rows = [("notebook", "profile", "state", "why")]
     for notebook in runner.find():
         for profile in PROFILES:
@@ -89,6 +101,8 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
+    from paperlib.notebooks import figures
+
     for name in options.names:
         file = figures.find_figure(name)
         about = figures.provenance_of(file)
@@ -117,6 +131,8 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from paperlib.instruments.channels.settings import VggTraining
+
     settings = VggTraining.from_dict({k: parsed(text) for k, text in options.parameters})
     import torch
 
@@ -148,6 +164,8 @@ def _probe(options: argparse.Namespace) -> int:
 
 
 def _clean(options: argparse.Namespace) -> int:
+    from paperlib.notebooks import runner
+
     # what a sweep wrote can be made from its points in seconds, so the two go together
     folders = {paths.points_folder(), paths.results_folder()}
     if options.what == "points":
@@ -168,31 +186,8 @@ def _clean(options: argparse.Namespace) -> int:
     return 0
 
 
-def parsed(text: str) -> Any:
-    """The value that a word of the command line stands for: a number, else what YAML reads in it.
-
-    YAML alone would read 1e-3 as a text.
-
-    Raises:
-        ValueError: brackets or quotes that do not close.
-    """
-    import yaml
-
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
-    try:
-        return yaml.safe_load(text) if text.strip() else ""
-    except yaml.YAMLError:
-        raise ValueError(
-            f"cannot read the value {text!r}: expected YAML, such as 30, [1, 2] or "
-            "mnist; quote texts with brackets or colons"
-        ) from None
-
-
-def _parser() -> argparse.ArgumentParser:
+def _parser(command: str) -> argparse.ArgumentParser:
+    """The parser; only of the named command does it know what is slow to find out."""
     parser = argparse.ArgumentParser(
         prog="paperlib", description="Every figure of the paper, from its notebook."
     )
@@ -211,10 +206,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help='"01" or "1" will do; "figures": 00 to 09, "instruments": the others (default: all)',
     )
-    run.add_argument(
-        "--profile", default="quick", help=f"{', '.join(others)} or {last} (default: quick)"
+    run.add_argument("--profile", help=f"{', '.join(others)} or {last} (default: quick)")
+    _add_parameters(
+        run, "another value for a parameter; the figure then goes to a folder in figures/custom/"
     )
-    _add_parameters(run, "another value for a parameter; the figure then goes to figures/custom/")
     run.add_argument("--jobs", type=int, help="points computed at a time (default: one per core)")
     run.add_argument("--backend", help="what computes points: loky or dask (default: loky)")
     run.add_argument(
@@ -225,10 +220,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--save", action="store_true", help="replace the notebook by the executed one (canonical)"
     )
+    run.add_argument(
+        "--output", metavar="FOLDER", help="for figures and executed notebooks (default: figures/)"
+    )
     run.set_defaults(command=_run)
 
     status = commands.add_parser(
-        "status", help="which figures are fresh, stale or missing, and why"
+        "status", help="which figures are fresh, stale, missing or shipped, and why"
     )
     status.set_defaults(command=_status)
 
@@ -243,7 +241,7 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train", help="train VGG16 on small images, for notebook 06; a stopped one goes on"
     )
-    _add_parameters(train, f"of the training: {', '.join(VggTraining.names())}")
+    _add_parameters(train, f"of the training: {_names_of_training() if command == 'train' else ''}")
     train.add_argument(
         "--output",
         metavar="FILE",
@@ -263,6 +261,12 @@ def _parser() -> argparse.ArgumentParser:
         what.add_argument(f"--{name}", dest="what", action="store_const", const=name, help=text)
     clean.set_defaults(command=_clean, what="points")
     return parser
+
+
+def _names_of_training() -> str:
+    from paperlib.instruments.channels.settings import VggTraining
+
+    return ", ".join(VggTraining.names())
 
 
 def _add_parameters(command: argparse.ArgumentParser, meaning: str) -> None:
@@ -319,6 +323,8 @@ def _version() -> str:
 
 
 def _state(name: str, profile: str) -> tuple[str, str]:
+    from paperlib.notebooks import runner
+
     try:
         return runner.state(name, profile)
     except (ValueError, OSError) as error:

@@ -10,7 +10,7 @@ import pytest
 from tiny_data import keras, lay_out
 from tiny_project import NAME, build
 
-from paperlib.cli import main, parsed
+from paperlib.cli import main
 from paperlib.core import paths
 from paperlib.notebooks import runner as notebooks
 from paperlib.sweep import engines
@@ -29,33 +29,6 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
     found: list[tuple[str, dict[str, Any]]] = []
     monkeypatch.setattr(notebooks, "execute", lambda name, **options: found.append((name, options)))
     return found
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("30", 30),
-        ("1e-3", 0.001),  # a text to YAML 1.1
-        ("1e2", 100.0),
-        ("-0.5", -0.5),
-        ("true", True),
-        ("[1, 2]", [1, 2]),
-        ("mnist", "mnist"),
-        ("'30'", "30"),
-        ("", ""),
-        ("./my images/x.npz", "./my images/x.npz"),
-    ],
-)
-def test_a_word_of_the_command_line_becomes_the_value_that_it_looks_like(
-    text: str, value: Any
-) -> None:
-    assert parsed(text) == value
-    assert type(parsed(text)) is type(value)
-
-
-def test_a_word_that_yaml_cannot_read_is_told() -> None:
-    with pytest.raises(ValueError, match=r"cannot read the value '\[1,'"):
-        parsed("[1,")
 
 
 def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,7 +120,17 @@ def test_run_passes_its_options_on(project: Path, runs: list[tuple[str, dict[str
     words = "run 01 --profile paper -p depth 1e2 -p dataset mnist --jobs 3 --force --save"
     assert main(words.split()) == 0
     options = {"profile": "paper", "parameters": {"depth": 100.0, "dataset": "mnist"}}
-    assert runs == [(NAME, {**options, "jobs": 3, "force": True, "save": True})]
+    assert runs == [(NAME, {**options, "jobs": 3, "force": True, "save": True, "output": None})]
+
+
+def test_a_profile_may_come_as_a_parameter_and_brings_its_values(
+    project: Path, runs: list[tuple[str, dict[str, Any]]]
+) -> None:
+    assert main(["run", "01", "-p", "profile", "smoke", "--output", "there"]) == 0
+    ((_, options),) = runs
+    assert (options["profile"], options["output"]) == ("smoke", "there")
+    assert notebooks.validated(NAME, "smoke", options["parameters"])["depth"] == 2
+    assert main(["run", "01", "--profile", "smoke", "-p", "profile", "smoke"]) == 0
 
 
 def test_run_chooses_where_the_sweeps_of_its_notebooks_are_computed(
@@ -202,6 +185,11 @@ def test_run_goes_on_after_a_failure_and_reports_it_at_the_end(
         ("run -p sigma_b2 -1", "sigma_b2 must be >= 0"),
         ("run --backend slurm", "backend must be one of dask, loky"),
         ("run --backend loky --address tcp://x:1", "address is for the backend 'dask'"),
+        ("run --profile smoke -p profile quick", "two profiles are named, --profile smoke and"),
+        (
+            "run --output {project}/figures/quick",
+            "output must be another folder than those of the profiles",
+        ),
         ("run --save", "only runs with exactly the values of the profiles"),
         ("data mnits", "unknown data set 'mnits'"),
         ("data none/such.npz", "such.npz"),
@@ -210,7 +198,7 @@ def test_run_goes_on_after_a_failure_and_reports_it_at_the_end(
 def test_a_mistake_is_one_line_on_stderr_and_exit_status_1(
     project: Path, words: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(words.split()) == 1
+    assert main(words.format(project=project).split()) == 1
     captured = capsys.readouterr()
     assert captured.err.startswith("paperlib: ")
     assert message in captured.err

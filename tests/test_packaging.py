@@ -179,7 +179,7 @@ def dry_run(target: str) -> str:
         ("reference", ".venv/bin/paperlib run --profile reference --force --save"),
         ("test", ".venv/bin/python -m pytest"),
         ("book", ".venv/bin/python -m sphinx -q -W --keep-going -E -b html book book/_build/html"),
-        ("lab", "--ServerApp.ip=127.0.0.1 --ServerApp.root_dir=notebooks"),
+        ("lab", f'--ServerApp.ip=127.0.0.1 --ServerApp.root_dir="{ROOT}"'),
     ],
 )
 def test_each_target_installs_the_lock_and_then_does_its_job(target: str, command: str) -> None:
@@ -187,6 +187,43 @@ def test_each_target_installs_the_lock_and_then_does_its_job(target: str, comman
     steps = ["-m venv .venv", "pip install -r requirements.lock", "--no-build-isolation -e ."]
     places = [commands.index(step) for step in [*steps, command]]
     assert places == sorted(places)
+
+
+def lab(folder: Path) -> str:
+    """What `make lab` says in a folder with its commands, where JupyterLab does nothing."""
+    bin_ = folder / ".venv/bin"
+    bin_.mkdir(parents=True, exist_ok=True)
+    (folder / ".venv/.installed").touch()
+    for tool in ("requirements.lock", "pyproject.toml", "Makefile"):
+        (folder / tool).write_text((ROOT / tool).read_text())
+        os.utime(folder / tool, (0, 0))
+    (bin_ / "jupyter").write_text('#!/bin/sh\necho "jupyter $@"\n')
+    (bin_ / "jupyter").chmod(0o755)
+    done = subprocess.run(["make", "-s", "lab"], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_make_lab_opens_copies_that_a_reader_may_change(tmp_path: Path) -> None:
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks/01_tiny.ipynb").write_text("as committed")
+    said = lab(tmp_path)
+    assert (tmp_path / "lab/01_tiny.ipynb").read_text() == "as committed"
+    assert f"--ServerApp.root_dir={tmp_path}" in said, "figures and README can be opened, too"
+    assert ("--allow-root" in said) == (os.geteuid() == 0), "containers run as root"
+    (tmp_path / "lab/01_tiny.ipynb").write_text("mine")
+    (tmp_path / "notebooks/02_new.ipynb").write_text("new")
+    lab(tmp_path)
+    assert (tmp_path / "lab/01_tiny.ipynb").read_text() == "mine"
+    assert (tmp_path / "lab/02_new.ipynb").read_text() == "new"
+    assert "/lab/" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+def test_no_text_names_this_distribution_as_if_an_index_had_it() -> None:
+    pattern = re.compile(r"install\s+['\"]?reconstruction-entropy")
+    files = [*(ROOT / "paperlib").rglob("*.py"), *(ROOT / "notebooks").glob("*.ipynb")]
+    files += [ROOT / "README.md", *(ROOT / "book").glob("*.md")]
+    assert [path.name for path in files if pattern.search(path.read_text(encoding="utf-8"))] == []
 
 
 def test_make_check_formats_lints_types_and_tests_once() -> None:

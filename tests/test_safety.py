@@ -233,7 +233,9 @@ def test_the_systems_data_sets_are_only_read(
 def test_a_figures_place_does_not_depend_on_the_path_of_a_data_set(dataset: str) -> None:
     name = "01_mnist_phase_diagram"
     values = notebooks.validated(name, "quick", {"dataset": dataset})
-    assert notebooks.figure_of_run(name, values) == paths.figures_folder("custom") / name
+    place = notebooks.figure_of_run(name, values)
+    assert place.parent.parent == paths.figures_folder("custom")
+    assert place.name == name
 
 
 # --- JupyterLab ---

@@ -143,6 +143,14 @@ def weights_file(name: str) -> Path:
     return data_root() / WEIGHTS / name
 
 
+def given_weights(path: str | os.PathLike[str]) -> Path:
+    """Return the file of weights that a path names; a bare name that is not here is looked up in
+    `weights/`, in the folder of data sets."""
+    file = Path(path).expanduser()
+    bare = not file.is_absolute() and len(file.parts) == 1
+    return weights_file(file.name) if bare and not file.is_file() else file
+
+
 def notebook_file(name: str) -> Path:
     """Return the notebook called `name`, e.g. `01_mnist_phase_diagram`."""
     return home() / NOTEBOOKS / f"{name}.ipynb"

@@ -55,12 +55,14 @@ class Progress:
 
     def _text(self) -> str:
         spent = time.monotonic() - self._begin
-        left = spent / self.done * (self.total - self.done) if self.done else 0.0
         filled = round(20 * self.done / self.total)
-        return (
+        text = (
             f"[{'#' * filled}{'.' * (20 - filled)}] {self.done} of {self.total} {self.unit}, "
-            f"{spent:.0f} s" + (f", about {left:.0f} s left" if self.done < self.total else "")
+            f"{spent:.0f} s"
         )
+        if not 0 < self.done < self.total:  # before the first unit nothing is known
+            return text
+        return f"{text}, about {spent / self.done * (self.total - self.done):.0f} s left"
 
 
 def _jupyter_is_watched() -> bool:

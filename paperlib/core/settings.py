@@ -1,5 +1,6 @@
 """Settings that are frozen, typed, checked before any work, and hashed."""
 
+import ast
 import dataclasses
 import hashlib
 import json
@@ -13,6 +14,7 @@ import numpy as np
 from paperlib.core.checks import check_limits, checked, did_you_mean, quoted, values_of
 
 PROFILES = ("smoke", "quick", "reference", "paper")
+PAPERMILLS = "# Parameters"  # what the cell that papermill injects begins with
 
 
 def option(default: Any, **limits: Any) -> Any:
@@ -69,21 +71,25 @@ class Checked:
         """The configuration in a notebook's globals(), as its parameters cell and papermill left
         it.
 
-        Papermill injects a misspelt parameter as a variable that nobody reads; so every public
-        variable that holds a literal must be a parameter here.
+        Papermill injects a misspelt parameter as a variable that nobody reads; so every name in the
+        parameters cell, and in papermill's below it, must be a parameter here. What other cells
+        assign does not count, so that a notebook can run twice in one kernel. Outside IPython,
+        which knows its cells, every public variable that holds a literal must be a parameter.
 
         Raises:
             ValueError: an unknown name, a wrong type or a value out of range.
         """
         literals = (int, float, str, bool, list, dict, tuple, types.NoneType)
-        settings = {
-            name: value
-            for name, value in namespace.items()
-            if not name.startswith("_")
-            and name not in ("In", "Out")
-            and isinstance(value, literals)
-        }
-        return cls.from_dict(settings)
+        names = given_by_cells(namespace.get("In", ()), cls.names())
+        if names is None:
+            names = [
+                name
+                for name, value in namespace.items()
+                if name not in ("In", "Out") and isinstance(value, literals)
+            ]
+        return cls.from_dict(
+            {n: namespace[n] for n in names if n in namespace and not n.startswith("_")}
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Every setting by name, in the types that JSON and YAML know."""
@@ -143,6 +149,46 @@ class Parameters(Checked):
     profile: str = option("quick", choices=PROFILES)
     dataset: str = "mnist"
     fallback: bool = False
+
+
+def given_by_cells(cells: Sequence[str], known: Container[str]) -> list[str] | None:
+    """Return the names that a notebook's parameters cell assigns, and papermill's cell below it;
+    None where no such cell has run.
+
+    Of cells that ran more than once, the last counts, and papermill's only if it ran after the
+    notebook's own.
+
+    Args:
+        cells: the code of every cell that has run, in order, as IPython's `In`.
+        known: names of parameters; the notebook's own cell holds at least one.
+    """
+    own: list[str] | None = None
+    injected: list[str] = []
+    for cell in cells:
+        lines = _assignments(cell)
+        names = [target for target, _ in lines]
+        if any(annotated and name in known for name, annotated in lines):
+            own, injected = names, []
+        elif lines and cell.lstrip().startswith(PAPERMILLS):
+            injected = names
+    return None if own is None else [*own, *(name for name in injected if name not in own)]
+
+
+def _assignments(cell: str) -> list[tuple[str, bool]]:
+    """The names that a cell of assignments gives values to, and whether it says their types; none
+    of a cell that does anything else."""
+    try:
+        lines = ast.parse(cell).body
+    except (SyntaxError, ValueError):
+        return []
+    found = []
+    for line in lines:
+        targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
+        assigns = isinstance(line, ast.Assign | ast.AnnAssign) and line.value is not None
+        if not assigns or len(targets) != 1 or not isinstance(targets[0], ast.Name):
+            return []
+        found.append((targets[0].id, isinstance(line, ast.AnnAssign)))
+    return found
 
 
 def digest(settings: Mapping[str, Any]) -> str:

@@ -10,17 +10,19 @@ import numpy as np
 import torch
 
 from paperlib.core import paths
-from paperlib.core.checks import checked, device_of, did_you_mean, path_of, quoted
+from paperlib.core.checks import checked, device_of, path_of
 from paperlib.datasets import idx, libraries
+from paperlib.datasets.places import (
+    FALLBACKS,
+    OFFLINE_NAMES,
+    availability,
+    located,
+    npz_file,
+    own_path,
+)
 from paperlib.datasets.readers import Found, Split, in_byte_order, read_folder, read_npz, reason
 
 PICTURE = ("channel", "row", "column")  # the dims of a picture in a result
-
-OFFLINE_NAMES: tuple[str, ...] = tuple(libraries.BUNDLED)
-NAMES: tuple[str, ...] = (*libraries.TORCHVISION, *OFFLINE_NAMES)
-
-# What stands in where a data set is missing and cannot be downloaded.
-FALLBACKS = {"fashion_mnist": "mnist", "mnist": "digits", "cifar10": "patches"}
 
 # Checksum -> what these images really are, whatever their file is called.
 KNOWN: dict[str, str] = {
@@ -214,56 +216,6 @@ def load_with_fallback(
     return load_with_fallback(FALLBACKS[wanted[0]], root=root, limit=limit, seed=seed)
 
 
-def availability(name: str, root: str | os.PathLike[str] | None = None) -> str:
-    """Return where a named data set would come from; nothing is loaded or downloaded.
-
-    Example:
-        >>> from paperlib.datasets import availability
-        >>> availability("digits")
-        'bundled'
-
-    Returns:
-        "bundled" (with a library), "npz", "idx" or "torchvision" (that layout), or "absent".
-
-    Raises:
-        ValueError: unknown name.
-    """
-    return located(name, root)[0]
-
-
-def located(name: str, root: str | os.PathLike[str] | None = None) -> tuple[str, Path | None]:
-    """Return where a named data set would come from, as `availability` does, and its file or
-    folder; None if it is bundled or absent.
-
-    Example:
-        >>> from paperlib.datasets import located
-        >>> located("digits")
-        ('bundled', None)
-
-    Raises:
-        ValueError: unknown name.
-    """
-    if name not in NAMES:
-        raise _unknown(name)
-    if name in OFFLINE_NAMES:
-        return "bundled", None
-    folder = paths.data_root(root)
-    if _npz_file(name, folder).exists():
-        return "npz", _npz_file(name, folder)
-    layout = libraries.TORCHVISION[name]
-    for place, where in libraries.folders(name, folder).items():
-        if layout.is_in(place):
-            return where, place
-    return "absent", None
-
-
-def _unknown(name: object) -> ValueError:
-    return ValueError(
-        f"unknown data set {quoted(name)}{did_you_mean(name, NAMES)}: expected one of "
-        f"{', '.join(NAMES)}, or the path of an .npz file or of a folder of pictures"
-    )
-
-
 # --- from what was read to a Dataset ---
 
 
@@ -329,27 +281,10 @@ _READERS = {"npz": read_npz, "idx": idx.read_idx, "torchvision": libraries.read_
 
 
 def _find(name: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> Found:
-    if isinstance(name, str) and name in NAMES:
-        return _find_named(name, root)
-    if isinstance(name, str | os.PathLike) and name:
-        path_of("name", name)
-    if not _looks_like_path(name):
-        raise _unknown(name)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return read_folder(path)
-    if path.exists():
-        return read_npz(path, path.stem)
-    raise FileNotFoundError(
-        f"no file or folder {path} (relative paths start at {Path.cwd()}); "
-        f"expected an .npz file, a folder of pictures, or one of the names {', '.join(NAMES)}"
-    )
-
-
-def _looks_like_path(name: object) -> bool:
-    if not isinstance(name, str) or not name:
-        return isinstance(name, os.PathLike)
-    return "/" in name or os.sep in name or name.endswith(".npz") or Path(name).exists()
+    path = own_path(name)
+    if path is None:
+        return _find_named(str(name), root)
+    return read_folder(path) if path.is_dir() else read_npz(path, path.stem)
 
 
 def _find_named(name: str, root: str | os.PathLike[str] | None) -> Found:
@@ -370,11 +305,7 @@ def _not_here(name: str, folder: Path, error: BaseException) -> DownloadError:
     packed = ", packed (.gz) or not," if files == idx.FILES else ""
     return DownloadError(
         f"{name} is not on this machine, and its download failed ({reason(error)}); put it at "
-        f"{_npz_file(name, folder)} (arrays x_train y_train x_test y_test), or the files "
+        f"{npz_file(name, folder)} (arrays x_train y_train x_test y_test), or the files "
         f"{' '.join(files)}{packed} into {' or '.join(map(str, places))}; "
         f"{_PACKAGED.get(name, '')}or use what needs no network: {', '.join(OFFLINE_NAMES)}"
     )
-
-
-def _npz_file(name: str, folder: Path) -> Path:
-    return folder / f"{name}.npz"

@@ -14,7 +14,8 @@ from paperlib.core import paths
 from paperlib.core.checks import checked
 from paperlib.datasets.libraries import DOWNLOAD_FAILURES, inside_only, time_limit
 from paperlib.datasets.load import DownloadError
-from paperlib.datasets.readers import PICTURE_SUFFIXES, opened, pictures_in, reason
+from paperlib.datasets.places import PHOTOGRAPHS, photographs_folder
+from paperlib.datasets.readers import PICTURE_SUFFIXES, opened, own_folder, pictures_in, reason
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,20 +24,7 @@ IMAGENETTE = "imagenette2-320"  # torchvision's folder of the pictures with 320 
 SPLITS = {"train": ("train",), "test": ("test", "val")}
 _TEST_SHARE = 5  # one in so many, where a folder has no split of its own
 
-# scikit-image's; of those that ship in its wheel, and as PNG: decoders of JPEG differ.
-BUNDLED = {
-    "train": [
-        "coffee",
-        "brick",
-        "camera",
-        "coins",
-        "grass",
-        "gravel",
-        "immunohistochemistry",
-        "moon",
-    ],
-    "test": ["astronaut", "chelsea"],
-}
+BUNDLED = {"train": list(PHOTOGRAPHS[:-2]), "test": list(PHOTOGRAPHS[-2:])}
 _CROPS = {"train": 200, "test": 20}
 _SMALLEST_CROP = 0.4  # of a photograph's shorter side
 
@@ -77,7 +65,7 @@ def load_photographs(
     if name == "bundled":
         return _bundled(split, side, limit or _CROPS[split], seed)
     place = paths.data_root(root)
-    folder = _imagenette(place) if name == "imagenette" else located(name, root)
+    folder = _imagenette(place) if name == "imagenette" else photographs_folder(name, root)
     if not folder.is_dir():
         raise FileNotFoundError(
             f"no folder {name} in {Path.cwd()} or {place}; expected a folder of pictures, "
@@ -86,12 +74,6 @@ def load_photographs(
     files = _files(folder, split)
     order = np.random.default_rng(seed).permutation(len(files))[:limit]
     return torch.stack([read_photograph(files[number], side=side) for number in order])
-
-
-def located(name: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> Path:
-    """Return the folder that a name means: the path itself, else one in the folder of data sets."""
-    folder = Path(name).expanduser()
-    return folder if folder.is_dir() else paths.data_root(root) / folder
 
 
 def read_photograph(path: str | os.PathLike[str], *, side: int = 224) -> Tensor:
@@ -109,11 +91,11 @@ def read_photograph(path: str | os.PathLike[str], *, side: int = 224) -> Tensor:
         ValueError: side < 1, or no readable 8-bit picture.
     """
     side = checked("side", side, int, low=1)
-    if path in (*BUNDLED["train"], *BUNDLED["test"]):
+    if path in PHOTOGRAPHS:
         return _square(_of_scikit_image(str(path)), side, str(path))
     file = Path(path).expanduser()
     if not file.is_file():
-        names = ", ".join(sorted(BUNDLED["train"] + BUNDLED["test"]))
+        names = ", ".join(sorted(PHOTOGRAPHS))
         raise FileNotFoundError(f"no picture at {file}; expected a file, or one of {names}")
     with opened(file) as picture:
         return _square(picture, side, str(file))
@@ -169,9 +151,9 @@ def _bundled(split: str, side: int, count: int, seed: int) -> Tensor:
 
 def _files(folder: Path, split: str) -> list[Path]:
     """The pictures of a split, in the order of their names."""
-    own = [folder / name for name in SPLITS[split] if (folder / name).is_dir()]
-    divided = all(any((folder / name).is_dir() for name in names) for names in SPLITS.values())
-    files = pictures_in(own[0] if divided else folder)
+    folders = {name: own_folder(folder, *names) for name, names in SPLITS.items()}
+    divided = all(folders.values())
+    files = pictures_in((divided and folders[split]) or folder)
     if not divided:
         order = np.random.default_rng(0).permutation(len(files))
         held_out = -(-len(files) // _TEST_SHARE)

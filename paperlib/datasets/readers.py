@@ -1,9 +1,10 @@
 """Images and labels from files: .npz archives and folders of pictures."""
 
 import os
+import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median_low
@@ -20,6 +21,7 @@ PICTURE_SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 )
 _LARGEST_SIDE = 224  # pixels; of the images of a folder
+_NAMED = 5  # of the files that a warning names
 _FOLDER_TEST_SHARE = 5  # one in so many, where the folder has no split of its own
 
 # What NumPy, zipfile and torchvision raise on damaged files, the latter also from assertions.
@@ -28,7 +30,10 @@ UNREADABLE = (
     *(MemoryError, zipfile.BadZipFile, zlib.error),
 )
 
+_ARRAYS = ("x_train", "y_train", "x_test", "y_test")  # of an .npz file
+
 Pixels = NDArray[np.uint8]
+_Files = list[tuple[Path, str]]  # pictures with the names of their classes
 
 
 class Split(NamedTuple):
@@ -144,7 +149,7 @@ def read_npz(path: Path, name: str) -> Found:
     Raises:
         ValueError: the file is damaged or has another layout.
     """
-    arrays = _npz_arrays(path)
+    arrays = _npz_arrays(path, _ARRAYS)
     train, test = (
         checked_split(
             arrays[f"x_{split}"], arrays[f"y_{split}"], f"{path}, x_{split} and y_{split}"
@@ -154,20 +159,40 @@ def read_npz(path: Path, name: str) -> Found:
     return same_shape(Found(name, str(path), train, test))
 
 
-def _npz_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    expected = ("x_train", "y_train", "x_test", "y_test")
+def read_labels(path: Path) -> list[NDArray[Any]]:
+    """Return the labels of both splits in an .npz file of the Keras layout; no image is read.
+
+    Raises:
+        ValueError: the file is damaged or has another layout.
+    """
+    return list(_npz_arrays(path, ("y_train", "y_test")).values())
+
+
+def count_classes(path: Path) -> int:
+    """Return the number of classes of a data set in an .npz file or in a folder of pictures.
+
+    Raises:
+        ValueError: as `read_npz` and `read_folder`.
+    """
+    if path.is_file():
+        return 1 + max(int(labels.max(initial=0)) for labels in read_labels(path))
+    train, test = _folder_files(path)
+    return len({name for _, name in (*train, *(test or ()))})
+
+
+def _npz_arrays(path: Path, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             names = archive.files
-            if set(expected) <= set(names):
-                return {name: archive[name] for name in expected}
+            if set(_ARRAYS) <= set(names):
+                return {name: archive[name] for name in wanted}
     except UNREADABLE as error:
         raise ValueError(
             f"{path} is no readable .npz file ({reason(error)}); it may be damaged or half "
             "copied: replace it, or delete it to have a named data set downloaded again"
         ) from error
     raise ValueError(
-        f"{path}: expected the arrays {', '.join(expected)}, found {', '.join(names) or 'none'}; "
+        f"{path}: expected the arrays {', '.join(_ARRAYS)}, found {', '.join(names) or 'none'}; "
         "save them with numpy.savez_compressed"
     )
 
@@ -181,16 +206,13 @@ def read_folder(folder: Path) -> Found:
     Raises:
         ValueError: there are too few, or one of them cannot be read.
     """
-    train_folder = folder / "train" if (folder / "train").is_dir() else folder
-    held_out = [folder / name for name in ("test", "val") if (folder / name).is_dir()]
-    own_split = train_folder != folder and bool(held_out)
-    train_files = _picture_files(train_folder)
-    test_files = _picture_files(held_out[0]) if own_split else []
-    files, first = [*train_files, *test_files], len(train_files)
+    train_files, test_files = _folder_files(folder)
+    own_split = test_files is not None
+    files, first = [*train_files, *(test_files or ())], len(train_files)
     if not train_files or len(files) < 2 or (own_split and not test_files):
         raise ValueError(
             f"{folder}: expected at least two pictures, as train/<class>/* with test/<class>/* or "
-            f"val/<class>/*, or as <class>/*, found {first} to train and {len(test_files)} to "
+            f"val/<class>/*, or as <class>/*, found {first} to train and {len(files) - first} to "
             f"test (endings {' '.join(sorted(PICTURE_SUFFIXES))})"
         )
     classes = tuple(sorted({name for _, name in files}))
@@ -203,16 +225,66 @@ def read_folder(folder: Path) -> Found:
     return Found(folder.resolve().name, str(folder), train, test, classes)
 
 
+def _folder_files(folder: Path) -> tuple[_Files, _Files | None]:
+    """The pictures to train with and those held out, with their classes; None of the latter where
+    the folder has no split of its own."""
+    train = own_folder(folder, "train")
+    held_out = own_folder(folder, "test", "val") if train else None
+    if train is None or held_out is None:
+        return _picture_files(train or folder), None
+    return _picture_files(train), _picture_files(held_out)
+
+
+def own_folder(folder: Path, *names: str) -> Path | None:
+    """Return the first of the folders with these names in a folder, if it has one.
+
+    Raises:
+        ValueError: it is a link, which may lead to the other pictures.
+    """
+    found = next((folder / name for name in names if (folder / name).is_dir()), None)
+    if found is not None and found.is_symlink():
+        raise ValueError(
+            f"{found} is a link, and links in a folder of pictures are not followed: put the "
+            f"pictures themselves there, or name {found.resolve()} as the folder"
+        )
+    return found
+
+
 def pictures_in(folder: Path) -> list[Path]:
-    """Every picture below a folder but hidden ones."""
-    found = []
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(place, name) for name in names if not name.startswith(".")]
-    return sorted(file for file in found if file.suffix.lower() in PICTURE_SUFFIXES)
+    """Return every picture below a folder but hidden ones; links, which may lead out of it or back
+    into it, and what is no file are skipped, with a warning that names them."""
+    found: list[Path] = []
+    skipped: list[Path] = []
+    waiting = [folder]
+    while waiting:
+        for entry in os.scandir(waiting.pop()):
+            path = Path(entry.path)
+            is_picture = path.suffix.lower() in PICTURE_SUFFIXES
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(path)
+            elif entry.is_file(follow_symlinks=False):
+                found += [path] * is_picture
+            elif is_picture or entry.is_symlink():
+                skipped.append(path)
+    if skipped:
+        _warn_of_skipped(folder, sorted(skipped))
+    return sorted(found)
 
 
-def _picture_files(folder: Path) -> list[tuple[Path, str]]:
+def _warn_of_skipped(folder: Path, skipped: list[Path]) -> None:
+    names = ", ".join(str(path.relative_to(folder)) for path in skipped[:_NAMED])
+    more = f" and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
+    warnings.warn(
+        f"{folder}: skipped {names}{more}: links are not followed, and only files are read; copy "
+        "the pictures there to have them read",
+        UserWarning,
+        stacklevel=4,
+    )
+
+
+def _picture_files(folder: Path) -> _Files:
     """Each picture below a class's folder, with the name of the class; hidden files are none."""
     below = (file for file in pictures_in(folder) if file.parent != folder)
     return [(file, file.relative_to(folder).parts[0]) for file in below]

@@ -23,20 +23,18 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
-
-import xarray as xr
+from typing import TYPE_CHECKING, Any, cast
 
 from paperlib.core import paths
-from paperlib.core.provenance import about_one, provenance
 from paperlib.core.settings import Checked, digest
-from paperlib.core.threads import one_thread
-from paperlib.datasets import Dataset
-from paperlib.sweep.plan import load_data
-from paperlib.sweep.store import load_result, save_result
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from paperlib.datasets import Dataset
 
 
-def run(settings: Any, *, data: Dataset | None = None) -> xr.Dataset:
+def run(settings: Any, *, data: "Dataset | None" = None) -> "xr.Dataset":
     """Measure an instrument once for the same settings, code and data, and return its result.
 
         from paperlib import instruments
@@ -59,6 +57,11 @@ def run(settings: Any, *, data: Dataset | None = None) -> xr.Dataset:
     Raises:
         ValueError: settings that are not an instrument's.
     """
+    from paperlib.core.provenance import about_one
+    from paperlib.core.threads import one_thread
+    from paperlib.sweep.plan import load_data
+    from paperlib.sweep.store import save_result
+
     module: Any = sys.modules[type(settings).__module__]
     if not hasattr(module, "measure") or type(settings) is not getattr(module, "Settings", None):
         raise ValueError(
@@ -86,8 +89,11 @@ def run(settings: Any, *, data: Dataset | None = None) -> xr.Dataset:
     return result
 
 
-def _finished(file: Path, identity: str) -> xr.Dataset | None:
+def _finished(file: Path, identity: str) -> "xr.Dataset | None":
     """The result in a file, if it is there, undamaged and of this identity."""
+    from paperlib.core.provenance import provenance
+    from paperlib.sweep.store import load_result
+
     if not file.exists():
         return None
     try:
@@ -98,7 +104,7 @@ def _finished(file: Path, identity: str) -> xr.Dataset | None:
     return found if provenance(found).get("identity") == identity else None
 
 
-def run_grid(settings: Any, **axes: Sequence[Any]) -> xr.Dataset:
+def run_grid(settings: Any, **axes: Sequence[Any]) -> "xr.Dataset":
     """Measure an instrument at every combination of values, and return all along these axes.
 
         run_grid(forgetting.Settings(), sigma_w2=(1.0, 1.7), depth=(3, 10))
@@ -110,13 +116,17 @@ def run_grid(settings: Any, **axes: Sequence[Any]) -> xr.Dataset:
     Raises:
         ValueError: as `run`, or a value that the settings refuse.
     """
+    import xarray as xr
+
+    from paperlib.core.provenance import provenance
+
     grid = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     points = [(replace(settings, **point), point) for point in grid]  # all are checked first
     results = [run(one).expand_dims({k: [v] for k, v in at.items()}) for one, at in points]
     together: Any = xr.combine_by_coords(results, combine_attrs="drop")
     about = provenance(results[0])
     about["config"] = {**about["config"], **{name: list(values) for name, values in axes.items()}}
-    return cast(xr.Dataset, together.assign_attrs(provenance=json.dumps(about, sort_keys=True)))
+    return cast("xr.Dataset", together.assign_attrs(provenance=json.dumps(about, sort_keys=True)))
 
 
 def modules() -> dict[str, ModuleType]:
@@ -126,20 +136,35 @@ def modules() -> dict[str, ModuleType]:
 
 def settings() -> dict[str, type[Checked]]:
     """Return the settings of all notebooks by class name, alone and after the instrument's."""
-    found: dict[str, type[Checked]] = {}
-    for module in _modules():
-        instrument = module.__name__.removesuffix(".parameters").rpartition(".")[2]
-        for name, kind in vars(module).items():
-            if _is_settings(kind) and kind.__module__ == module.__name__ and name[0] != "_":
-                found |= {name: kind, f"{instrument}.{name}": kind}
-    return found
+    return {name: kind for module in _modules() for name, kind in _settings_in(module).items()}
+
+
+def settings_called(name: str) -> type[Checked] | None:
+    """Return one of `settings`, and import no more instruments than it takes to find it."""
+    for module in _modules(first=name.partition(".")[0]):
+        found = _settings_in(module)
+        if name in found:
+            return found[name]
+    return None
+
+
+def _settings_in(module: ModuleType) -> dict[str, type[Checked]]:
+    instrument = module.__name__.removesuffix(".parameters").rpartition(".")[2]
+    found = {
+        name: kind
+        for name, kind in vars(module).items()
+        if _is_settings(kind) and kind.__module__ == module.__name__ and name[0] != "_"
+    }
+    return found | {f"{instrument}.{name}": kind for name, kind in found.items()}
 
 
 def _is_settings(kind: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, Checked)
 
 
-def _modules() -> Iterator[ModuleType]:
-    """Yield the module of each instrument that its notebooks' settings are in."""
-    for found in pkgutil.iter_modules(__path__):
-        yield import_module(f"{__name__}.{found.name}" + (".parameters" if found.ispkg else ""))
+def _modules(first: str = "") -> Iterator[ModuleType]:
+    """Yield the module of each instrument that its notebooks' settings are in; one of them may come
+    first, and folders, whose settings are apart from what computes, come before modules."""
+    found = pkgutil.iter_modules(__path__)
+    for one in sorted(found, key=lambda one: (one.name != first, not one.ispkg, one.name)):
+        yield import_module(f"{__name__}.{one.name}" + (".parameters" if one.ispkg else ""))

@@ -12,14 +12,12 @@ untrained network: does that lose the images that will be forgotten?
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import combinations, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import xarray as xr
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor, nn
 
 from paperlib.cascade import Cascade
@@ -29,8 +27,10 @@ from paperlib.core.settings import PROFILES, option
 from paperlib.datasets import Dataset
 from paperlib.networks import untrained
 from paperlib.networks.experiment import Point
-from paperlib.plots import paper_style
 from paperlib.training import backpropagation, batches, train
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CODE_VERSION = 1
 ORDERS = ("least", "random", "most")  # forgotten first, of the images that are removed
@@ -132,13 +132,19 @@ def first_learnt(right: NDArray[np.bool_]) -> NDArray[np.int64]:
 def agreement(result: xr.Dataset) -> tuple[float, float]:
     """Return the mean Pearson correlation of the counts of two networks, and its spread over
     pairs; NaN where a network has no events."""
+    from scipy import stats
+
     events = result["events"].values
     found = [_correlation(stats.pearsonr, *pair) for pair in combinations(events, 2)]
     return float(np.mean(found)), float(np.std(found))
 
 
-def figure(result: xr.Dataset) -> Figure:
+def figure(result: xr.Dataset) -> "Figure":
     """Draw counts, accuracy after removal, the share never forgotten, and the images themselves."""
+    from matplotlib.figure import Figure
+
+    from paperlib.plots import paper_style
+
     with paper_style():
         drawn = Figure(figsize=(10.5, 5.6), layout="constrained")
         parts: Any = drawn.subfigures(2, 1, height_ratios=(3, 1.5))
@@ -153,6 +159,8 @@ def figure(result: xr.Dataset) -> Figure:
 
 def findings(result: xr.Dataset) -> str:
     """Return what a run says, as Markdown: its own numbers, and the published ones apart."""
+    from scipy import stats
+
     learnt = result["learnt"].all("network").values
     never = learnt & (_sums(result) == 0)
     networks, epochs = result.sizes["network"], result.sizes["epoch"]

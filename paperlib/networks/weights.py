@@ -3,6 +3,7 @@
 import math
 import os
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from paperlib.datasets.libraries import DOWNLOAD_FAILURES, time_limit
 from paperlib.datasets.readers import reason
 
 TRAINED_ON = "IMAGENET1K_V1"
+_FOREIGN = re.compile(r"GLOBAL ([\w.]+)")  # the object that torch says it refuses
 
 State = dict[str, Tensor]
 
@@ -56,14 +58,6 @@ def _downloaded(url: str, file: Path) -> Path:
     return file
 
 
-def located(path: str | os.PathLike[str]) -> Path:
-    """A file of weights; a bare name that is not here is looked up in `weights/`, in the folder of
-    data sets."""
-    file = Path(path).expanduser()
-    bare = not file.is_absolute() and len(file.parts) == 1
-    return paths.weights_file(file.name) if bare and not file.is_file() else file
-
-
 def read_state(path: str | os.PathLike[str]) -> State:
     """Read the tensors of a .safetensors file, or a .pth file that `torch.save(state_dict)` wrote.
 
@@ -73,7 +67,7 @@ def read_state(path: str | os.PathLike[str]) -> State:
         FileNotFoundError: no such file.
         ValueError: the file is damaged or holds anything but named tensors.
     """
-    file = located(path)
+    file = paths.given_weights(path)
     if not file.is_file():
         raise FileNotFoundError(
             f"no weights at {path} nor at {file}; expected 'imagenet', 'random', or the path of a "
@@ -85,12 +79,21 @@ def read_state(path: str | os.PathLike[str]) -> State:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise ValueError(
-            f"{file} is damaged or holds more than named tensors ({reason(error)[:300]}); replace "
-            "it, or delete it to have torchvision's weights downloaded again"
-        ) from error
+            f"{file} is damaged or holds more than named tensors ({_why(error)}); replace it by a "
+            "state dict, best as .safetensors, or delete it to have torchvision's weights "
+            "downloaded again"
+        ) from None
     if not isinstance(state, Mapping) or not all(isinstance(x, Tensor) for x in state.values()):
         raise ValueError(f"{file} holds {type(state).__name__}, not a state dict of named tensors")
     return dict(state)
+
+
+def _why(error: Exception) -> str:
+    """The reason on one line; torch's own would tell how to run what the file holds."""
+    if "weights_only" not in str(error):
+        return reason(error)[:300]
+    named = _FOREIGN.search(str(error))
+    return f"{named[1] if named else 'Python objects'}, which could run code and is not loaded"
 
 
 def take(model: nn.Module, state: State, source: object) -> None:

@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from paperlib import datasets
 from paperlib.core import paths
-from paperlib.datasets import photographs
-from paperlib.networks.weights import located
+from paperlib.datasets import places
+from paperlib.notebooks import inputs
+from paperlib.notebooks.catalogue import INJECTED, source_of
 
-INJECTED = "injected-parameters"  # papermill's tag on the cell that it adds
-_DATA_SETS = ("dataset", "pictures")  # the parameters that name one
-_PICTURES = ("image", "asked_images")  # those that name a picture's file
 _REASONS = {
     "parameters": "its parameters changed",
     "notebook": "its code changed",
@@ -23,7 +20,7 @@ _REASONS = {
 
 
 class State(NamedTuple):
-    """Whether a figure is "fresh", "stale" or "missing", and why."""
+    """Whether a figure is "fresh", "stale" or "missing", or "shipped" with the project, and why."""
 
     word: str
     reason: str
@@ -33,11 +30,11 @@ def identity(notebook: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that a notebook's figures are made from, in JSON's types, to be compared later.
 
     Args:
-        notebook: as nbformat reads it.
+        notebook: as nbformat or JSON reads it.
         values: the parameters that the figures depend on.
     """
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    code = [cell.source for cell in cells if INJECTED not in cell.metadata.get("tags", [])]
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    code = [source_of(cell) for cell in cells if INJECTED not in cell["metadata"].get("tags", [])]
     package = b"".join(path.read_bytes() for path in paths.package_files())
     return {
         "parameters": json.loads(json.dumps(dict(values))),
@@ -45,6 +42,14 @@ def identity(notebook: Any, values: Mapping[str, Any]) -> dict[str, Any]:
         "package": hashlib.sha256(package).hexdigest(),
         "data": _data(values),
     }
+
+
+def noted_parameters(executed: Path) -> dict[str, Any]:
+    """Return the parameters that a run noted beside its notebook; none where there is no note."""
+    try:
+        return dict(json.loads(executed.with_suffix(".json").read_text("utf-8"))["parameters"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def note(executed: Path, stem: Path, made_from: Mapping[str, Any]) -> None:
@@ -77,42 +82,28 @@ def state(executed: Path, stem: Path, made_from: Mapping[str, Any]) -> State:
 def _data(values: Mapping[str, Any]) -> dict[str, Any]:
     """The files that the parameters stand for now: data sets, weights, pictures, results."""
     found: dict[str, Any] = {}
-    for key, value in values.items():
-        if key in _DATA_SETS:
-            found[key] = _data_set(value)
-            continue
-        texts = [v for v in (value if isinstance(value, tuple) else [value]) if isinstance(v, str)]
-        files = [file for text in texts if (file := _named(key, text))]
-        if files:
-            found[key] = [entry for file in files for entry in _listing(file)]
+    for key, text in inputs.texts(values):
+        if key in inputs.DATA_SETS:
+            found[key] = _data_set(text)
+        elif file := inputs.named(key, text):
+            found[key] = found.get(key, []) + _listing(file)
     return found
 
 
-def _named(key: str, text: str) -> Path | None:
-    """The file or folder that a parameter names, found as those who read it find it."""
-    given = Path(text).expanduser()
-    if text.endswith(".nc"):
-        return given if given.is_absolute() else paths.reference_file(text)
-    if key == "weights":
-        return located(text)
-    if key == "photographs":
-        return photographs.located(text)
-    return given if key in _PICTURES else None
-
-
 def _data_set(name: str) -> list[Any]:
-    if name not in datasets.NAMES:
+    if name not in places.NAMES:
         return _listing(Path(name))
-    while datasets.availability(name) == "absent" and name in datasets.FALLBACKS:
-        name = datasets.FALLBACKS[name]
-    where, place = datasets.located(name)
+    while places.availability(name) == "absent" and name in places.FALLBACKS:
+        name = places.FALLBACKS[name]
+    where, place = places.located(name)
     return [name, where, *([str(paths.data_root()), *_listing(place)] if place else [])]
 
 
 def _listing(path: Path) -> list[Any]:
     """Name, size and time of every file: cheaper than reading a folder of pictures."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path] if path.exists() else []
-    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    seen = ((file, file.lstat()) for file in files)  # a link may lead nowhere
+    return [[str(file), about.st_size, about.st_mtime_ns] for file, about in seen]
 
 
 def _digest(path: Path) -> str:

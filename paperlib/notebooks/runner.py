@@ -1,134 +1,63 @@
-"""The figure notebooks: found, described, their parameters checked, run by papermill.
+"""The figure notebooks: their parameters checked, run by papermill, their figures put in place.
 
 A run's parameters alone decide where its figures go. Exactly those of the reference or the paper
 profile draw the canonical figures in figures/. Exactly those of smoke or quick go to
-figures/<profile>/, and any others to figures/custom/. So a reader's experiment never replaces a
-canonical figure.
+figures/<profile>/, and any others to a folder of their own in figures/custom/. So a reader's
+experiment never replaces a canonical figure, nor another experiment.
 """
 
-import ast
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from paperlib import instruments
 from paperlib.core import paths
-from paperlib.core.checks import did_you_mean
-from paperlib.core.settings import PROFILES
-from paperlib.notebooks import freshness
-from paperlib.notebooks.freshness import INJECTED, State
+from paperlib.core.checks import path_of
+from paperlib.core.settings import PROFILES, digest
+from paperlib.notebooks import catalogue, freshness, inputs
+from paperlib.notebooks.catalogue import (
+    FIRST_INSTRUMENT,
+    GROUPS,
+    INJECTED,
+    Notebook,
+    Parameter,
+    find,
+    group,
+    parameters,
+    profile_parameters,
+    resolve,
+)
+from paperlib.notebooks.freshness import State
+
+__all__ = [
+    "FIRST_INSTRUMENT",
+    "GROUPS",
+    "Notebook",
+    "NotebookError",
+    "Parameter",
+    "execute",
+    "figure_of_run",
+    "figure_path",
+    "find",
+    "group",
+    "parameters",
+    "profile_parameters",
+    "resolve",
+    "state",
+    "validated",
+]
 
 CANONICAL = ("reference", "paper")  # the profiles whose figures and notebooks are committed
 CUSTOM = "custom"  # the folder of all runs that are no profile's
 FOLDERS = (*PROFILES, CUSTOM)
-GROUPS = ("figures", "instruments")
-FIRST_INSTRUMENT = 10  # the notebooks before are the paper's, and the prediction's
 
 
 class NotebookError(RuntimeError):
     """A notebook that stopped; the message says where and why, and where it was saved."""
-
-
-@dataclass(frozen=True)
-class Notebook:
-    """One notebook of the checkout, by what it says about itself."""
-
-    name: str
-    title: str  # its first heading
-    claim: str  # the paragraph below, what its figure shows
-    path: Path
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One line of a notebook's parameters cell."""
-
-    name: str
-    default: Any
-    type: type
-    help: str  # the comment behind it
-
-
-def find() -> list[Notebook]:
-    """Return the checkout's notebooks, in order."""
-    return [_described(path) for path in sorted(_folder().glob("[0-9][0-9]_*.ipynb"))]
-
-
-def resolve(name: str) -> str:
-    """Return the full name of a notebook: of `name`, or of the only one that begins so ("01", "1").
-
-    Raises:
-        ValueError: no notebook, or more than one.
-    """
-    begin = name.zfill(2) if name.isdecimal() else name
-    known = [path.stem for path in sorted(_folder().glob("[0-9][0-9]_*.ipynb"))]
-    found = [name] if name in known else [full for full in known if full.startswith(begin)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ValueError(f"{name!r} begins more than one notebook: {', '.join(found)}")
-    raise ValueError(
-        f"no notebook {name!r}{did_you_mean(name, known)}; there are: {', '.join(known) or 'none'}"
-    )
-
-
-def parameters(name: str) -> dict[str, Parameter]:
-    """Return a notebook's parameters by name, as `papermill --help-notebook` understands them.
-
-    Raises:
-        FileNotFoundError: no such notebook.
-        ValueError: a default that is no literal.
-    """
-    from papermill import inspect_notebook
-
-    path = _existing(name)
-    return {p["name"]: _parameter(path, p) for p in inspect_notebook(str(path)).values()}
-
-
-def group(name: str) -> list[str]:
-    """Return the notebooks of a group: "figures" (the paper's and the prediction's, 00 to 09) or
-    "instruments" (10 and on); of any other name, the one that it resolves to.
-
-    Raises:
-        ValueError: no notebook, or more than one.
-    """
-    if name not in GROUPS:
-        return [resolve(name)]
-    return [n.name for n in find() if (int(n.name[:2]) < FIRST_INSTRUMENT) == (name == "figures")]
-
-
-def profile_parameters(name: str, profile: str) -> dict[str, Any]:
-    """Return the values that a profile gives to a notebook's parameters, as written in its YAML.
-
-    Notebooks of instruments have them in their metadata instead, as
-    `"paperlib": {"profiles": {"smoke": {…}}}`; there the quick profile is the cell's own values,
-    with an offline data set if need be.
-
-    Raises:
-        ValueError: an unknown profile, or a file that is no flat mapping.
-        FileNotFoundError: the notebook has no such profile.
-    """
-    if profile not in PROFILES:
-        raise ValueError(
-            f"unknown profile {profile!r}{did_you_mean(profile, PROFILES)}; "
-            f"expected one of {', '.join(PROFILES)}"
-        )
-    file = paths.profile_file(profile, name)
-    if not file.is_file():
-        noted = _noted_profiles(name)
-        if profile not in noted:
-            raise FileNotFoundError(f"{name} has no profile {profile}: expected {file}")
-        return {"profile": profile, **noted[profile]}
-    values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise ValueError(f"{file} must be a mapping of parameter names to values, got {values!r}")
-    return values
 
 
 def validated(name: str, profile: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,14 +66,14 @@ def validated(name: str, profile: str, overrides: Mapping[str, Any]) -> dict[str
     The notebook's metadata names its configuration (`"paperlib": {"config": "PhaseDiagram"}`), a
     class of paperlib.instruments that checks names, types and ranges here, before a kernel starts.
     Paths of files among the overrides become absolute, because the kernel runs in the project's
-    folder.
+    folder. A profile among the overrides is the one that the other values come from.
 
     Raises:
         ValueError: an unknown name, a wrong type, or a value out of range.
         FileNotFoundError: no such notebook or profile.
     """
     values = {key: parameter.default for key, parameter in parameters(name).items()}
-    values |= profile_parameters(name, profile)
+    values |= profile_parameters(name, overrides.get("profile", profile))
     values |= {key: _absolute(value) for key, value in overrides.items()}
     return dict(_config_class(name).from_dict(values).as_dict())
 
@@ -170,6 +99,7 @@ def execute(
     jobs: int | None = None,
     force: bool = False,
     save: bool = False,
+    output: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Run a notebook into figures/<folder of the run>/, and return the path of the executed one.
 
@@ -180,100 +110,83 @@ def execute(
         jobs: points at a time, in a notebook that sweeps; None leaves it to the profile.
         force: run even if nothing has changed since the last run.
         save: replace the notebook in notebooks/ by the executed one; for canonical runs only.
+        output: another folder for the executed notebook and its figures; not one of figures/.
 
     Raises:
-        ValueError, FileNotFoundError: as `validated`, before anything runs; or outputs that cannot
-            be committed, after.
+        ValueError, FileNotFoundError: as `validated`, or a data set or a file that is not there,
+            before anything runs; or outputs that cannot be committed, after.
+        OSError: nothing can be written to the folder; says so before anything runs.
         NotebookError: the notebook stopped; what it did until then is saved.
     """
     overrides = dict(parameters or {})
     if jobs is not None and "jobs" in _config_class(name).names():
         overrides["jobs"] = jobs
     values = validated(name, profile, overrides)
+    if overrides.keys() - {
+        "profile",
+        "jobs",
+    }:  # a profile's files may be missing where it needs none
+        inputs.check(values)
     folder = _folder_of_run(name, values)
-    if save and folder not in CANONICAL:
+    if save and (folder not in CANONICAL or output is not None):
         raise ValueError(
             f"only runs with exactly the values of the profiles {' and '.join(CANONICAL)} can be "
-            f"saved as the committed notebook; this one goes to {paths.figures_folder(folder)}"
+            f"saved as the committed notebook; this one goes to "
+            f"{paths.figures_folder(folder) if output is None else output}"
         )
-    target = paths.figures_folder(folder) / f"{name}.ipynb"
-    if not force and _state(name, values).word == "fresh":
+    target, stem = paths.figures_folder(folder) / f"{name}.ipynb", figure_of_run(name, values)
+    if output is not None:
+        stem = _folder_of_output(output) / name
+        target = stem.with_name(f"{name}.ipynb")
+    made_from = _made_from(name, values)
+    if not force and freshness.state(target, stem, made_from).word == "fresh":
         print(f"{name}: fresh, not run again ({_shown(target)})", flush=True)
     else:
-        _run(name, values, target)
+        _run(name, values, target, stem)
     if save:
         _commit(name, target)
     return target
 
 
 def state(name: str, profile: str) -> State:
-    """Return whether a notebook's figure in a profile is fresh, stale or missing, and why.
+    """Return whether a notebook's figure in a profile is fresh, stale or missing, or shipped with
+    the project and not drawn here, and why.
 
     Raises:
-        ValueError, FileNotFoundError: as `validated`.
+        ValueError, FileNotFoundError: no such notebook or profile.
     """
-    return _state(name, validated(name, profile, {}))
+    given = {key: parameter.default for key, parameter in parameters(name).items()}
+    given |= profile_parameters(name, profile)
+    target = paths.figures_folder(profile) / f"{name}.ipynb"
+    stem = paths.figures_folder(None if profile in CANONICAL else profile) / name
+    if not target.with_suffix(".json").exists():
+        return _shipped(name, given, stem) or State("missing", "not run here yet")
+    # as a run would note them: what neither cell nor profile says is the package's own
+    values = freshness.noted_parameters(target) | given
+    return freshness.state(target, stem, _made_from(name, values))
 
 
-def _folder() -> Path:
-    return paths.home() / paths.NOTEBOOKS
-
-
-def _existing(name: str) -> Path:
-    path = paths.notebook_file(name)
-    if not path.is_file():
-        raise FileNotFoundError(f"no notebook {name!r} in {path.parent}; see `paperlib list`")
-    return path
-
-
-def _read(path: Path) -> Any:
-    import nbformat
-
-    return nbformat.read(path, as_version=4)
-
-
-def _described(path: Path) -> Notebook:
-    texts = [cell.source for cell in _read(path).cells if cell.cell_type == "markdown"]
-    paragraphs = [part.strip() for text in texts for part in text.split("\n\n") if part.strip()]
-    headings = [place for place, part in enumerate(paragraphs) if part.startswith("#")]
-    if not headings:
-        return Notebook(path.stem, path.stem, "", path)
-    heading, *rest = paragraphs[headings[0]].split("\n", 1)
-    following = rest + paragraphs[headings[0] + 1 :]
-    claim = " ".join(following[0].split()) if following else ""
-    return Notebook(path.stem, heading.lstrip("#").strip(), claim, path)
-
-
-def _parameter(path: Path, inferred: Mapping[str, str]) -> Parameter:
-    try:
-        default = ast.literal_eval(inferred["default"])
-    except (ValueError, SyntaxError):
-        raise ValueError(
-            f"{path.name}: the default of {inferred['name']} must be a literal on one line, "
-            f"got {inferred['default']!r}"
-        ) from None
-    kinds = {kind.__name__: kind for kind in (bool, int, float, str, list, dict)}
-    kind = kinds.get(inferred["inferred_type_name"], type(default))
-    return Parameter(inferred["name"], default, kind, inferred["help"])
+def _shipped(name: str, given: Mapping[str, Any], stem: Path) -> State | None:
+    """The state of a committed figure that was not drawn here: whether the committed notebook was
+    run with these values."""
+    ran = catalogue.given_by(name)
+    if ran.get("profile") != given["profile"] or not stem.with_name(f"{name}.png").is_file():
+        return None
+    if ran != given:
+        return State("stale", "its parameters changed since it was committed")
+    return State("shipped", "committed with the project; not drawn here yet")
 
 
 def _config_class(name: str) -> Any:
     """The class of paperlib.instruments that the notebook says checks its parameters."""
-    path = _existing(name)
-    named = _read(path).metadata.get("paperlib", {}).get("config", "")
-    found = instruments.settings().get(named)
+    called = catalogue.about(name).get("config", "")
+    found = instruments.settings_called(called)
     if not hasattr(found, "from_notebook"):
         raise ValueError(
-            f"{path.name}: its metadata must name its configuration, a class of "
-            f'paperlib.instruments, as {{"paperlib": {{"config": …}}}}; got {named!r}'
+            f"{name}.ipynb: its metadata must name its configuration, a class of "
+            f'paperlib.instruments, as {{"paperlib": {{"config": …}}}}; got {called!r}'
         )
     return found
-
-
-def _noted_profiles(name: str) -> dict[str, dict[str, Any]]:
-    """The profiles in a notebook's own metadata."""
-    noted = _read(_existing(name)).metadata.get("paperlib", {}).get("profiles")
-    return {"quick": {"fallback": True}, **noted} if noted is not None else {}
 
 
 def _absolute(value: Any) -> Any:
@@ -289,34 +202,53 @@ def _without_jobs(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _folder_of_run(name: str, values: Mapping[str, Any]) -> str:
+    """The folder in figures/ of a run: its profile, else one of its own in custom/."""
+    depends = _without_jobs(values)
     for profile in PROFILES:
-        if not (paths.profile_file(profile, name).is_file() or profile in _noted_profiles(name)):
-            continue
-        if _without_jobs(validated(name, profile, {})) == _without_jobs(values):
+        own = paths.profile_file(profile, name).is_file() or profile in catalogue.noted_profiles(
+            name
+        )
+        if own and _without_jobs(validated(name, profile, {})) == depends:
             return profile
-    return CUSTOM
+    return f"{CUSTOM}/{digest(depends)[:10]}"
+
+
+def _folder_of_output(output: str | os.PathLike[str]) -> Path:
+    """A folder of the user's, where no canonical figure and no profile's lies."""
+    folder = path_of("output", output).resolve()
+    if folder in {paths.figures_folder(profile) for profile in (None, *PROFILES)}:
+        raise ValueError(f"output must be another folder than those of the profiles, got {folder}")
+    return folder
 
 
 def _shown(path: Path) -> str:
-    return os.path.relpath(path, paths.home())
-
-
-def _state(name: str, values: Mapping[str, Any]) -> State:
-    target = paths.figures_folder(_folder_of_run(name, values)) / f"{name}.ipynb"
-    return freshness.state(target, figure_of_run(name, values), _made_from(name, values))
+    inside = path.is_relative_to(paths.home())
+    return os.path.relpath(path, paths.home()) if inside else os.fspath(path)
 
 
 def _made_from(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    return freshness.identity(_read(_existing(name)), _without_jobs(values))
+    notebook = catalogue.raw(catalogue.existing(name))
+    return freshness.identity(notebook, _without_jobs(values))
 
 
-def _run(name: str, values: Mapping[str, Any], target: Path) -> None:
+def _check_writable(folder: Path) -> None:
+    try:
+        paths.check_writable(folder)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{error.strerror}. Or name another folder with --output",
+            error.filename,
+        ) from error
+
+
+def _run(name: str, values: Mapping[str, Any], target: Path, stem: Path) -> None:
     """Run a notebook into `target`, and note beside it what it was made from."""
     made_from = _made_from(name, values)
     begin = time.monotonic()
+    for folder in {target.parent, stem.parent}:
+        _check_writable(folder)
     print(f"{name}: running", flush=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    stem = figure_of_run(name, values)
     _papermill(name, values, target, stem)
     if not stem.with_name(f"{name}.png").exists():
         raise NotebookError(
@@ -334,11 +266,13 @@ def _papermill(name: str, values: Mapping[str, Any], target: Path, stem: Path) -
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    part = target.with_name(f"{name}.{os.getpid()}.part.ipynb")
     failed = target.with_name(f"{name}.failed.ipynb")
+    # what is half done lies elsewhere, so that even kill -9 leaves nothing beside the figures
+    staging = tempfile.TemporaryDirectory(prefix="paperlib-", ignore_cleanup_errors=True)
+    part, place = Path(staging.name, target.name), failed
     try:
         papermill.execute_notebook(
-            _existing(name),
+            catalogue.existing(name),
             part,
             _injected(name, values),
             kernel_name="python3",
@@ -351,7 +285,7 @@ def _papermill(name: str, values: Mapping[str, Any], target: Path, stem: Path) -
             cwd=paths.home(),
         )
         failed.unlink(missing_ok=True)
-        os.replace(part, target)
+        place = target
     except papermill.PapermillExecutionError as error:
         message = f"cell In [{error.exec_count}] stopped with {error.ename}: {error.evalue}"
         raise NotebookError(f"{name}: {message}\n  saved as {_shown(failed)}") from error
@@ -360,7 +294,8 @@ def _papermill(name: str, values: Mapping[str, Any], target: Path, stem: Path) -
         raise NotebookError(f"{name}: {message}\n  saved as {_shown(failed)}") from error
     finally:
         if part.exists():
-            os.replace(part, failed)
+            paths.write_whole(place, part.read_bytes())
+        staging.cleanup()
 
 
 def _injected(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -398,7 +333,7 @@ def _commit(name: str, executed: Path) -> None:
     """
     import nbformat
 
-    notebook = _read(executed)
+    notebook = nbformat.read(executed, as_version=4)
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         for noted in ("papermill", "execution"):

@@ -98,8 +98,7 @@ def _check(backend: str, address: str | None) -> None:
         raise ValueError(f"address is for the backend 'dask'; got {address!r} with {backend!r}")
     if backend == "dask" and not find_spec("distributed"):
         raise ValueError(
-            "the backend 'dask' needs packages that are not installed: "
-            "pip install 'reconstruction-entropy[dask]'"
+            "the backend 'dask' needs packages that are not installed: pip install dask distributed"
         )
 
 

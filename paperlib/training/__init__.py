@@ -1,21 +1,36 @@
 """Classifiers that are really trained: what a prediction of trainability is measured against."""
 
-from paperlib.training.loop import (
-    Observer,
-    Rule,
-    StopTraining,
-    at,
-    backpropagation,
-    batches,
-    every,
-    train,
-)
-from paperlib.training.training import (
-    OPTIMISERS,
-    TrainingExperiment,
-    TrainingPoint,
-    learning_rate,
-    train_network,
-    train_point,
-    train_points,
-)
+from typing import TYPE_CHECKING
+
+from paperlib.core.lazy import exports
+
+if TYPE_CHECKING:
+    from paperlib.networks.kinds import OPTIMISERS
+    from paperlib.training.loop import (
+        Observer,
+        Rule,
+        StopTraining,
+        at,
+        backpropagation,
+        batches,
+        every,
+        train,
+    )
+    from paperlib.training.training import (
+        TrainingExperiment,
+        TrainingPoint,
+        learning_rate,
+        train_network,
+        train_point,
+        train_points,
+    )
+else:
+    __getattr__ = exports(
+        __name__,
+        {
+            ".networks.kinds": "OPTIMISERS",
+            "loop": "Observer Rule StopTraining at backpropagation batches every train",
+            "training": "TrainingExperiment TrainingPoint learning_rate "
+            "train_network train_point train_points",
+        },
+    )

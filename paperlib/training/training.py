@@ -19,9 +19,9 @@ from paperlib.core.settings import option
 from paperlib.datasets import Dataset
 from paperlib.networks import Network, untrained
 from paperlib.networks.experiment import Experiment, Point
+from paperlib.networks.kinds import OPTIMISERS
 from paperlib.training.loop import StopTraining, batches, train
 
-OPTIMISERS = ("sgd", "adam")
 CHECKS = 10  # of the accuracy within the budget, where training may stop early
 EVALUATED = 1000  # images that pass through a network at a time
 

@@ -3,12 +3,14 @@ import dataclasses
 import numpy as np
 import pytest
 
+from paperlib.cascade import fitting
 from paperlib.instruments.prediction.points import PredictorPoint, PredictorSweep
 from paperlib.instruments.reconstruction.parameters import PhaseDiagram
 from paperlib.instruments.reconstruction.points import CascadePoint, CascadeSweep
 from paperlib.instruments.trainability.points import TrainingSweep
+from paperlib.networks import kinds
 from paperlib.notebooks.figures import experiment_of
-from paperlib.training import TrainingPoint
+from paperlib.training import OPTIMISERS, TrainingPoint
 
 
 def test_a_whole_float_is_an_int_and_an_int_is_a_float() -> None:
@@ -188,3 +190,74 @@ def test_an_unknown_predictor_is_named_with_the_right_one() -> None:
 def test_points_of_different_kinds_never_share_a_file() -> None:
     kinds = (CascadePoint(), TrainingPoint(), PredictorPoint())
     assert len({point.identity(code_version=1, checksum="c") for point in kinds}) == 3
+
+
+OWN = 'profile: str = "quick"  # a comment\ndepth: int = 24\ndataset: str = "mnist"'
+CONFIG = "config = PhaseDiagram.from_notebook(globals())"
+
+
+def ran(*cells: str) -> dict:
+    """The namespace of a kernel in which these cells have run."""
+    namespace: dict = {"In": [""]}
+    for cell in cells:
+        namespace["In"].append(cell)
+        exec(cell, {"PhaseDiagram": PhaseDiagram, "globals": lambda: namespace}, namespace)
+    return namespace
+
+
+def test_a_config_cell_runs_again_after_later_cells_have_left_their_numbers() -> None:
+    later = "lost = 5\nscores = {}\nnames = ['a']\nfor _ in range(2):\n    count = 3"
+    first = ran(OWN, "# Parameters\ndepth = 7\n", CONFIG, later, CONFIG)
+    assert first["config"] == PhaseDiagram(depth=7)
+    again = ran(OWN, "# Parameters\ndepth = 7\n", CONFIG, later, OWN, CONFIG)
+    assert again["config"] == PhaseDiagram(depth=24), "the lower cell has not run again"
+
+
+def test_a_changed_parameter_counts_when_its_cell_runs_again() -> None:
+    changed = OWN.replace("24", "9")
+    assert ran(OWN, CONFIG, "lost = 5", changed, CONFIG)["config"] == PhaseDiagram(depth=9)
+
+
+def test_a_parameter_set_by_hand_between_the_cells_counts() -> None:
+    assert ran(OWN, "depth = 9", CONFIG)["config"] == PhaseDiagram(depth=9)
+
+
+def test_scratch_cells_before_the_config_cell_do_no_harm() -> None:
+    assert ran("x = 3", OWN, "y: int = 4", CONFIG)["config"] == PhaseDiagram()
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        (OWN, "# Parameters\ndepht = 7\n"),
+        (OWN, "# Parameters\ndepth = 7\ndepht = 7\n"),
+        (OWN + "\ndepht: int = 7",),
+        (OWN, CONFIG, "lost = 5", OWN, "# Parameters\ndepht = 7\n"),
+    ],
+)
+def test_a_misspelt_parameter_still_stops(cells: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match=r"unknown parameter 'depht' = 7 .did you mean 'depth'"):
+        ran(*cells, CONFIG)
+
+
+def test_a_misspelt_parameter_that_was_mended_is_forgotten() -> None:
+    assert ran(OWN + "\ndepht: int = 7", "x = 1", OWN, CONFIG)["config"] == PhaseDiagram()
+    wrong, right = ("# Parameters\n" + line for line in ("depht = 7\n", "depth = 7\n"))
+    assert ran(OWN, wrong, right, CONFIG)["config"] == PhaseDiagram(depth=7)
+
+
+def test_a_parameter_that_a_later_cell_replaced_is_refused_rather_than_left_out() -> None:
+    with pytest.raises(ValueError, match=r"dataset must be a string, got array|an array"):
+        ran(OWN, "import numpy\ndataset = numpy.zeros(3)", CONFIG)
+
+
+def test_without_papermill_or_ipython_every_literal_is_a_parameter() -> None:
+    with pytest.raises(ValueError, match="unknown parameter 'lost' = 5"):
+        PhaseDiagram.from_notebook({"depth": 3, "lost": 5})
+
+
+def test_the_names_that_settings_know_are_those_that_cascades_and_trainings_have() -> None:
+    """Settings are read without torch, so they have names of their own."""
+    assert kinds.SOLVERS == fitting.SOLVERS
+    assert kinds.PRECISIONS == fitting.PRECISIONS
+    assert kinds.OPTIMISERS == OPTIMISERS

@@ -51,3 +51,12 @@ def test_jupyter_gets_a_display_that_updates(monkeypatch: pytest.MonkeyPatch) ->
         told.advance()
     assert len(shown) == 2
     assert "1 of 1 points" in shown[-1]
+
+
+def test_before_the_first_unit_nothing_is_said_of_the_time_left() -> None:
+    told = Progress(2, "points")
+    assert told._text().endswith("0 of 2 points, 0 s")
+    told.advance()
+    assert "left" in told._text()
+    told.advance()
+    assert told._text().endswith("2 of 2 points, 0 s")

@@ -1,5 +1,6 @@
 """Colour photographs: which files are read, and what becomes of unusual ones."""
 
+import os
 import warnings
 from pathlib import Path
 
@@ -117,6 +118,22 @@ def test_a_folder_with_a_split_of_its_own_keeps_it(held_out: str, tmp_path: Path
     save(tmp_path / held_out / "x" / "b.png", plain(2))
     assert numbers(load_photographs(tmp_path, side=32)) == [1]
     assert numbers(load_photographs(tmp_path, "test", side=32)) == [2]
+
+
+def test_links_and_pipes_among_photographs_are_skipped_and_named(folder: Path) -> None:
+    before = numbers(load_photographs(folder, side=32))
+    (folder / "class0/again").symlink_to("..")
+    (folder / "class1/copy.png").symlink_to("1.png")
+    os.mkfifo(folder / "pipe.png")
+    with pytest.warns(UserWarning, match=r"class0/again, class1/copy\.png, pipe\.png: links"):
+        assert numbers(load_photographs(folder, side=32)) == before
+
+
+def test_photographs_behind_a_link_called_train_are_refused(folder: Path) -> None:
+    (folder / "test").mkdir()
+    (folder / "train").symlink_to("class0")
+    with pytest.raises(ValueError, match=r"train is a link, and links .* are not followed"):
+        load_photographs(folder, side=32)
 
 
 def test_a_larger_limit_extends_a_smaller_one_and_reads_no_other_file(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """What .npz files and folders of pictures are read as, and which are refused."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 from tiny_data import Arrays, keras, pairs, same, save
 
-from paperlib.datasets import load_dataset, load_with_fallback
+from paperlib.datasets import availability, load_dataset, load_with_fallback
 
 
 @pytest.fixture
@@ -239,13 +240,87 @@ def test_other_files_and_hidden_ones_are_passed_over(tmp_path: Path) -> None:
     assert data.classes == ("a",)
 
 
-def test_a_class_behind_a_link_and_pictures_in_subfolders_are_found(tmp_path: Path) -> None:
-    picture(tmp_path / "elsewhere/deep/0.png")
-    picture(tmp_path / "set/a/1.png", seed=1)
-    (tmp_path / "set/b").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    data = load_dataset(tmp_path / "set")
+def test_pictures_in_subfolders_are_found(tmp_path: Path) -> None:
+    picture(tmp_path / "a/1.png", seed=1)
+    picture(tmp_path / "b/deep/er/0.png")
+    data = load_dataset(tmp_path)
     assert data.classes == ("a", "b")
     assert len(data.train_labels) + len(data.test_labels) == 2
+
+
+@pytest.fixture
+def twelve(tmp_path: Path) -> Path:
+    """Twelve pictures in two classes."""
+    for number in range(12):
+        picture(tmp_path / f"set/{'ab'[number % 2]}/{number}.png", seed=number)
+    return tmp_path / "set"
+
+
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [
+        ("again", "."),  # itself
+        ("a/again", ".."),  # upwards
+        ("a/self", "."),
+        ("c", "b"),  # another class
+        ("a/copy.png", "../b/1.png"),
+        ("out", "../elsewhere"),
+        ("a/out.png", "../../elsewhere/x/0.png"),
+        ("broken", "nowhere"),
+        ("a/broken.png", "nowhere.png"),
+        ("loop", "loop"),
+    ],
+)
+def test_a_link_in_a_folder_of_pictures_changes_nothing_and_is_named(
+    link: str, target: str, twelve: Path
+) -> None:
+    picture(twelve.parent / "elsewhere/x/0.png", seed=99)
+    before = load_dataset(twelve)
+    (twelve / link).symlink_to(target)
+    with pytest.warns(UserWarning, match=f"skipped {link}: links are not followed"):
+        after = load_dataset(twelve)
+    assert same(before, after)
+    assert after.classes == ("a", "b")
+
+
+def test_the_folder_itself_may_be_a_link(twelve: Path) -> None:
+    (twelve.parent / "linked").symlink_to(twelve)
+    assert load_dataset(twelve.parent / "linked").checksum == load_dataset(twelve).checksum
+
+
+@pytest.mark.parametrize("name", ["train", "test", "val"])
+def test_a_split_behind_a_link_is_refused_for_it_may_hold_the_other_one(
+    name: str, twelve: Path
+) -> None:
+    for split in {"train", "test", "val"} - {name}:
+        picture(twelve / split / "a/0.png")
+    if name == "val":
+        (twelve / "test").rename(twelve / "unused")
+    (twelve / name).symlink_to("a")
+    with pytest.raises(ValueError, match=f"{name} is a link.* not followed.* name .*/a as"):
+        load_dataset(twelve)
+
+
+def test_many_skipped_links_are_counted(twelve: Path) -> None:
+    for number in range(8):
+        (twelve / f"a/link{number}.png").symlink_to("1.png")
+    with pytest.warns(UserWarning, match=r"link4\.png and 3 more: links"):
+        load_dataset(twelve)
+
+
+def test_a_pipe_that_is_called_a_picture_is_named_and_not_waited_for(twelve: Path) -> None:
+    before = load_dataset(twelve)
+    os.mkfifo(twelve / "a/x.png")
+    with pytest.warns(UserWarning, match=r"skipped a/x\.png: .*only files are read"):
+        assert same(before, load_dataset(twelve))
+
+
+def test_a_pipe_that_is_called_a_data_set_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.npz")
+    with pytest.raises(ValueError, match=r"x\.npz is neither a file nor a folder"):
+        load_dataset(tmp_path / "x.npz")
+    os.mkfifo(tmp_path / "mnist.npz")
+    assert availability("mnist", tmp_path) == "absent"
 
 
 def test_folders_without_enough_pictures_are_refused(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from paperlib.networks import (
     resnet,
     vgg16,
 )
-from paperlib.networks.kinds import STEM, stages_of
+from paperlib.networks.kinds import STEM, VGG_LAYERS, stages_of, vgg_channels
 
 SHAPE = (1, 6, 5)
 
@@ -323,6 +323,18 @@ def test_level_10_of_vgg16_is_torchvisions_module_16_and_level_18_its_module_30(
     assert [level for level, pool in enumerate(pools, 1) if pool] == [3, 6, 10, 14, 18]
     widths = [stage.linear.out_features for stage in network.stages[19:]]
     assert widths == [4096, 4096, 10]
+
+
+@pytest.mark.parametrize("layers", VGG_LAYERS)
+def test_the_channels_of_a_vggs_levels_are_known_without_it(layers: int) -> None:
+    network = vgg16("random", image_shape=(3, 32, 32), layers=layers, classes=10)
+    width, found = 3, []
+    for stage in network.stages:
+        if isinstance(stage, nn.Flatten):
+            break
+        width = getattr(stage, "convolution", nn.Conv2d(1, width, 1)).out_channels
+        found.append(width)
+    assert tuple(found) == vgg_channels(layers)
 
 
 @pytest.mark.parametrize(("layers", "letter", "levels"), [

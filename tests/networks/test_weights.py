@@ -49,8 +49,22 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"evil\.pth is damaged or holds more than named tensors"):
         read_state(file)
     assert not proof.exists()
+    with pytest.raises(ValueError, match=r"evil\.pth") as refused:
+        read_state(file)
+    assert "which could run code and is not loaded" in str(refused.value)
+    assert "weights_only" not in str(refused.value), "torch's advice to run it all the same"
+    assert refused.value.__cause__ is None
     pickle.loads(pickle.dumps(Bomb(proof)))  # it would have
     assert proof.exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_script_is_refused_without_advice_to_run_it(tmp_path: Path) -> None:
+    file = tmp_path / "script.pth"
+    torch.jit.trace(nn.Linear(2, 2), torch.rand(1, 2)).save(str(file))
+    with pytest.raises(ValueError, match="could run code and is not loaded") as refused:
+        read_state(file)
+    assert "weights_only" not in str(refused.value)
 
 
 @pytest.mark.parametrize("ending", [".pth", ".safetensors"])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tokenize
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from paperlib import instruments
 from paperlib.core.checks import LARGEST_SEED
 from paperlib.core.settings import PROFILES
 from paperlib.instruments.prediction import names
+from paperlib.notebooks import catalogue
 from paperlib.notebooks import runner as notebooks
 
 NAMES = [path.stem for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
@@ -181,17 +183,33 @@ def test_paths_in_a_list_are_taken_from_the_callers_folder_too(
         ("quick", {}, "figures/quick"),
         ("reference", {}, "figures"),
         ("reference", {"jobs": 7}, "figures"),
-        ("reference", {"depth": 5}, "figures/custom"),
-        ("reference", {"steps": 5}, "figures/custom"),  # not in the parameters cell
-        ("quick", {"depth": 4}, "figures/custom"),  # the reference's value, but not its profile
+        ("reference", {"depth": 5}, "figures/custom/??????????"),
+        ("reference", {"steps": 5}, "figures/custom/??????????"),  # not in the parameters cell
+        (
+            "quick",
+            {"depth": 4},
+            "figures/custom/??????????",
+        ),  # the reference's value, but not its profile
         ("quick", {"depth": 4, "profile": "reference"}, "figures"),
+        ("quick", {"profile": "reference"}, "figures"),
+        ("quick", {"profile": "smoke"}, "figures/smoke"),
     ],
 )
 def test_only_a_profiles_exact_values_lead_to_its_folder(
     project: Path, profile: str, overrides: dict[str, Any], folder: str
 ) -> None:
     values = notebooks.validated(NAME, profile, overrides)
-    assert notebooks.figure_of_run(NAME, values) == project.resolve() / folder / NAME
+    place = notebooks.figure_of_run(NAME, values)
+    assert fnmatch(str(place.relative_to(project.resolve())), f"{folder}/{NAME}")
+
+
+def test_runs_with_other_parameters_do_not_overwrite_each_other(project: Path) -> None:
+    def place(**overrides: Any) -> Path:
+        return notebooks.figure_of_run(NAME, notebooks.validated(NAME, "quick", overrides))
+
+    places = [place(depth=5), place(depth=6), place(depth=5, sigma_b2=0.1), place(steps=5)]
+    assert len(set(places)) == 4
+    assert place(depth=5.0, jobs=3) == places[0]
 
 
 def test_a_running_notebook_saves_where_the_runner_says(
@@ -267,10 +285,135 @@ def test_a_run_with_other_parameters_leaves_the_canonical_figure_alone(
     canonical = executed_copy / "figures" / f"{NAME}.png"
     before = canonical.read_bytes()
     path = notebooks.execute(NAME, profile="reference", parameters={"depth": 9})
-    assert path == executed_copy.resolve() / "figures/custom" / f"{NAME}.ipynb"
+    assert path.parent.parent == executed_copy.resolve() / "figures/custom"
     assert canonical.read_bytes() == before
-    assert (executed_copy / "figures/custom" / f"{NAME}.png").read_bytes() != before
+    assert path.with_suffix(".png").read_bytes() != before
     assert "a line of progress" in capfd.readouterr().out
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Runs without a kernel: where papermill would write, its figure drawn in its place."""
+    found: list[Path] = []
+
+    def execute(source: Path, target: Path, *args: Any, **options: Any) -> None:
+        found.append(Path(target))
+        notebook = nbformat.read(source, as_version=4)
+        nbformat.write(notebook, target)
+        spec = options["kernel_manager_class"]().kernel_spec
+        Path(f"{spec.env['PAPERLIB_FIGURE']}.png").write_bytes(b"a figure")
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute)
+    return found
+
+
+def test_a_run_goes_to_another_folder_if_it_is_told_so(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, drawn: list[Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    folder = tmp_path_factory.mktemp("elsewhere") / "mine"
+    path = notebooks.execute(NAME, profile="reference", output=folder)
+    assert {file.name for file in folder.iterdir()} == {
+        f"{NAME}.{k}" for k in ("ipynb", "json", "png")
+    }
+    assert path == folder / f"{NAME}.ipynb"
+    assert not (project / "figures").exists()
+    assert f"{folder}/{NAME}.png" in capsys.readouterr().out
+    notebooks.execute(NAME, profile="reference", output=folder)
+    assert "fresh, not run again" in capsys.readouterr().out
+    assert len(drawn) == 1
+    notebooks.execute(NAME, profile="quick", output=folder)
+    assert len(drawn) == 2, "what lies there is of other parameters"
+
+
+@pytest.mark.parametrize("folder", ["figures", "figures/quick", "figures/../figures/paper"])
+def test_another_folder_is_none_where_canonical_figures_lie(folder: str, project: Path) -> None:
+    with pytest.raises(ValueError, match="output must be another folder"):
+        notebooks.execute(NAME, output=project / folder)
+    with pytest.raises(ValueError, match="can be saved as the committed notebook"):
+        notebooks.execute(NAME, profile="reference", output=project / "x", save=True)
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_the_run(
+    project: Path, drawn: list[Path]
+) -> None:
+    (project / "figures").write_text("a file is in the way")
+    with pytest.raises(OSError, match=r"results cannot be written there.*--output") as caught:
+        notebooks.execute(NAME)
+    assert str(project) in str(caught.value)
+    assert drawn == []
+
+
+def test_what_is_half_done_lies_outside_of_the_project(project: Path, drawn: list[Path]) -> None:
+    notebooks.execute(NAME)
+    (part,) = drawn
+    assert not part.is_relative_to(project)
+    assert not part.parent.exists(), "and is removed"
+
+
+def test_a_committed_figure_that_was_not_drawn_here_is_shipped_if_its_parameters_hold(
+    project: Path,
+) -> None:
+    source = project / "notebooks" / f"{NAME}.ipynb"
+    assert notebooks.state(NAME, "reference").word == "missing"
+    (project / "figures").mkdir()
+    (project / "figures" / f"{NAME}.png").write_bytes(b"a figure")
+    assert notebooks.state(NAME, "reference").word == "missing", "its notebook was never run"
+    committed = nbformat.read(source, as_version=4)
+    ran = nbformat.v4.new_code_cell('# Parameters\nprofile = "reference"\ndepth = 4')
+    ran.metadata["tags"] = ["injected-parameters"]
+    committed.cells.insert(2, ran)
+    nbformat.write(committed, source)
+    assert notebooks.state(NAME, "reference") == (
+        "shipped", "committed with the project; not drawn here yet",
+    )  # fmt: skip
+    assert notebooks.state(NAME, "quick").word == "missing"
+    replace(project / "notebooks/profiles/reference" / f"{NAME}.yaml", "depth: 4", "depth: 5")
+    assert notebooks.state(NAME, "reference") == (
+        "stale", "its parameters changed since it was committed",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_committed_figure_is_of_the_reference_profile(name: str) -> None:
+    ran = catalogue.given_by(name)
+    wanted = {key: p.default for key, p in notebooks.parameters(name).items()}
+    assert ran == wanted | notebooks.profile_parameters(name, "reference")
+    assert (ROOT / "figures" / f"{name}.png").is_file()
+
+
+def test_a_state_is_known_without_torch_and_without_papermill() -> None:
+    code = (
+        "import sys\nfrom paperlib.cli import main\nmain(['list'])\nmain(['status'])\n"
+        "slow = {'torch', 'papermill', 'nbformat', 'matplotlib', 'xarray', 'pandas', 'joblib'}\n"
+        "sys.exit(', '.join(slow & sys.modules.keys()) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"cells": 3}'])
+def test_a_damaged_notebook_is_named(content: str, project: Path) -> None:
+    (project / "notebooks" / f"{NAME}.ipynb").write_text(content)
+    with pytest.raises(ValueError, match=rf"{NAME}\.ipynb is damaged or no notebook"):
+        notebooks.parameters(NAME)
+
+
+def test_a_parameters_cell_that_is_no_python_is_named(project: Path) -> None:
+    replace(project / "notebooks" / f"{NAME}.ipynb", "depth: int = 3", "depth: int = ")
+    with pytest.raises(ValueError, match=rf"{NAME}\.ipynb: its parameters cell is no Python"):
+        notebooks.parameters(NAME)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_are_read_as_papermill_reads_them(name: str) -> None:
+    theirs = papermill.inspect_notebook(str(ROOT / "notebooks" / f"{name}.ipynb"))
+    ours = notebooks.parameters(name)
+    assert list(ours) == list(theirs)
+    for key, told in theirs.items():
+        assert ours[key].help == told["help"]
+        assert ours[key].default == ast.literal_eval(told["default"])
+        assert ours[key].type.__name__ == told["inferred_type_name"]
 
 
 @pytest.mark.slow
@@ -319,7 +462,7 @@ def test_a_wrong_parameter_stops_a_run_before_a_kernel_starts(
 
 def test_jobs_are_for_notebooks_that_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[Any] = []
-    monkeypatch.setattr(notebooks, "_run", lambda name, values, target: ran.append(values))
+    monkeypatch.setattr(notebooks, "_run", lambda name, values, *places: ran.append(values))
     notebooks.execute(MNIST, profile="smoke", jobs=3, force=True)
     notebooks.execute("05_digit_reconstructions", profile="smoke", jobs=3, force=True)
     assert ran[0]["jobs"] == 3
@@ -575,3 +718,40 @@ def test_papermills_command_works_from_another_folder(checkout: Path) -> None:
     assert (checkout / "figures/custom" / f"{MNIST}.png").is_file()
     written = json.loads((other / "out.ipynb").read_text())
     assert written["metadata"]["papermill"]["exception"] is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_cell_assigns_to_a_parameter(name: str) -> None:
+    """A config cell that runs again would take it for one."""
+    own = set(notebooks.parameters(name))
+    for cell in read(name).cells:
+        if cell.cell_type == "code" and not cell.metadata.get("tags"):
+            assert assigned(cell.source) & own == set(), cell.source
+
+
+def assigned(code: str) -> set[str]:
+    """The names that code gives values to, outside of functions and classes."""
+    found = set()
+    waiting: list[ast.AST] = [ast.parse(code)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+            continue
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        if isinstance(node, ast.alias):
+            found.add(node.asname or node.name)
+        if not isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
+            waiting += ast.iter_child_nodes(node)
+    return found
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["depth = 3", "for depth in x:\n    y()", "a, depth = b", "import x as depth",
+     "def depth(): ...", "if x:\n    with y as depth: ..."],
+)  # fmt: skip
+def test_an_assignment_to_a_parameter_would_be_found(code: str) -> None:
+    assert "depth" in assigned(code)
+    assert "depth" not in assigned("def f():\n    depth = 3\n[x for depth in y]\nconfig.depth")

@@ -33,7 +33,6 @@ from paperlib.datasets import PICTURE
 from paperlib.datasets.photographs import load_photographs, read_photograph
 from paperlib.instruments.channels.settings import ChannelsPoint, level_and_channel
 from paperlib.networks import vgg16
-from paperlib.networks.weights import located
 from paperlib.sweep.store import load_result
 
 CODE_VERSION = 1  # raised when a change to the code changes the numbers
@@ -104,8 +103,6 @@ class _Seen:
     def of(cls, point: ChannelsPoint) -> "_Seen":
         """Everything that can be wrong is looked at before the photographs are read."""
         stages = _stages(point)
-        probe = Cascade.for_network(stages, torch.zeros(1, 3, point.side, point.side))
-        _check_channels(point, probe)
         names = list(dict.fromkeys([point.image, *point.asked_images]))
         shown = torch.stack([read_photograph(name, side=point.side) for name in names])
         train, test = (
@@ -161,20 +158,6 @@ def _stages(point: ChannelsPoint) -> nn.Sequential:
 
 def _first(stages: nn.Sequential, count: int) -> nn.Sequential:
     return nn.Sequential(*list(stages)[:count])
-
-
-def _check_channels(point: ChannelsPoint, cascade: Cascade) -> None:
-    named = {text: level_and_channel(text) for text in (*point.shown, point.asked)}
-    for text, (level, channel) in {
-        **named,
-        **{f"{n}": (n, 0) for n in point.ranked_levels},
-    }.items():
-        if level > cascade.depth:
-            raise ValueError(f"levels are 1 … {cascade.depth}, got {level} in {text!r}")
-        if channel >= cascade.shapes[level][0]:
-            raise ValueError(
-                f"level {level} has the channels 0 … {cascade.shapes[level][0] - 1}, got {text!r}"
-            )
 
 
 def _compared(point: ChannelsPoint, seen: _Seen, ours: _Fitted) -> dict[str, _Fitted]:
@@ -394,7 +377,7 @@ def _about_weights(point: ChannelsPoint, seen: _Seen) -> dict[str, Any]:
     about_weights: dict[str, Any] = {}
     if point.weights not in ("random", "imagenet"):
         with suppress(ValueError):
-            about_weights = archive.read(located(point.weights))[0]
+            about_weights = archive.read(paths.given_weights(point.weights))[0]
     return {
         "name": Path(point.weights).name,
         "digest": archive.digest_of(seen.stages.parameters()),

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from paperlib.cascade.fitting import PRECISIONS, SOLVERS
 from paperlib.core.checks import LARGEST_SEED, quoted
 from paperlib.core.settings import Checked, option
-from paperlib.networks.kinds import VGG_LAYERS
+from paperlib.networks.kinds import PRECISIONS, SOLVERS, VGG_LAYERS, vgg_channels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +55,25 @@ class ChannelsPoint(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, channels in (("shown", self.shown), ("asked", (self.asked,))):
-            for channel in channels:
-                level_and_channel(channel, name=name)
+        for name, texts in (("shown", self.shown), ("asked", (self.asked,))):
+            for text in texts:
+                self._check(text, *level_and_channel(text, name=name))
+        for level in self.ranked_levels:
+            self._check(str(level), level)
         if self.ranked_images > self.test_images:
             raise ValueError(
                 f"ranked_images must be <= test_images ({self.test_images}), "
                 f"got {self.ranked_images}"
+            )
+
+    def _check(self, text: str, level: int, channel: int = 0) -> None:
+        """Raise a ValueError where the network has no such level or channel."""
+        channels = vgg_channels(self.layers)
+        if level > len(channels):
+            raise ValueError(f"levels are 1 … {len(channels)}, got {level} in {text!r}")
+        if channel >= channels[level - 1]:
+            raise ValueError(
+                f"level {level} has the channels 0 … {channels[level - 1] - 1}, got {text!r}"
             )
 
 

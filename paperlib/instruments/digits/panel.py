@@ -12,8 +12,8 @@ from paperlib.plots import draw_picture, paper_style
 
 SLIDERS = 20  # outputs that can be set by hand, where there are more
 MISSING = (
-    "The panel needs ipywidgets, an optional extra: pip install 'reconstruction-entropy[widgets]', "
-    "or pip install ipywidgets; then restart the kernel. The figures above are complete without it."
+    "The panel needs ipywidgets, which is optional: pip install ipywidgets, then restart the "
+    "kernel. The figures above are complete without it."
 )
 
 

@@ -1,13 +1,14 @@
 """What each notebook's `parameters` cell fills in, checked, and the sweeps that it stands for."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from paperlib.cascade.fitting import SOLVERS
 from paperlib.core.checks import LARGEST_SEED
 from paperlib.core.settings import Parameters, option
-from paperlib.instruments.digits.settings import StudyPoint
-from paperlib.networks.kinds import ACTIVATIONS
-from paperlib.training import OPTIMISERS
+from paperlib.networks.kinds import ACTIVATIONS, OPTIMISERS, SOLVERS
+
+if TYPE_CHECKING:
+    from paperlib.instruments.digits.settings import StudyPoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ class DigitReconstructions(Parameters):
     shown_class: int = option(-1, low=-1)
     off: float = -1.0
 
-    def point(self) -> StudyPoint:
+    def point(self) -> "StudyPoint":
         """The network that is trained and looked at."""
+        from paperlib.instruments.digits.settings import StudyPoint
+
         return StudyPoint(**self.shared_with(StudyPoint), shape="shrinking")

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from paperlib.cascade.fitting import SOLVERS
 from paperlib.core.settings import option
+from paperlib.networks.kinds import SOLVERS
 from paperlib.training import TrainingPoint
 
 

@@ -1,6 +1,6 @@
 """The names of all predictors."""
 
-from paperlib.cascade.fitting import SOLVERS
+from paperlib.networks.kinds import SOLVERS
 
 RECONSTRUCTED = ("r_squared", "gram_entropy", "differential_entropy", "relative_entropy")
 DEPTHS_REACHED = ("collapse_depth", "cutoff")

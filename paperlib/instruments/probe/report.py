@@ -15,6 +15,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from paperlib.core.provenance import provenance
+from paperlib.core.threads import one_thread
 from paperlib.datasets import PICTURE
 from paperlib.measures import LOST, collapse_depth
 
@@ -289,12 +290,11 @@ def suggestion_of(
             except ValueError:  # it overflows
                 reports[gain] = None
 
-    for gain in gains:
-        look(gain)
-    best = _best(reports)
-    tried = sorted(reports)
-    for other in _halfway(tried, best):
-        look(other)
+    with one_thread():  # beside other programs, threads that wait for each other take minutes
+        for gain in gains:
+            look(gain)
+        for other in _halfway(sorted(reports), _best(reports)):
+            look(other)
     best = _best(reports)
     rows = {math.sqrt(g): _row(g * variance, found) for g, found in sorted(reports.items())}
     kept = "R² before the head" if report.has_head else "R² at the end"

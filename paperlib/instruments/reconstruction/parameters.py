@@ -2,14 +2,15 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from paperlib.cascade.fitting import SOLVERS
 from paperlib.core.checks import LARGEST_SEED
 from paperlib.core.settings import Parameters, option
-from paperlib.instruments.reconstruction.points import CascadePoint, CascadeSweep
-from paperlib.networks.kinds import ACTIVATIONS, BLOCKS, PADDINGS
-from paperlib.training import TrainingPoint
+from paperlib.networks.kinds import ACTIVATIONS, BLOCKS, PADDINGS, SOLVERS
+
+if TYPE_CHECKING:
+    from paperlib.instruments.reconstruction.points import CascadePoint, CascadeSweep
+    from paperlib.training import TrainingPoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +42,10 @@ class CascadeGrid(Parameters):
         count = math.floor((highest - lowest) / step + 1e-9) + 1
         return tuple(round(lowest + i * step, 10) for i in range(count))
 
-    def _cascades(self, **changes: Any) -> CascadeSweep:
+    def _cascades(self, **changes: Any) -> "CascadeSweep":
         """The whole grid, its settings those of the same name here unless given."""
+        from paperlib.instruments.reconstruction.points import CascadeSweep
+
         whole = {"sigma_w2": self.variances(), "seeds": tuple(range(self.seeds))}
         return CascadeSweep(**(self.shared_with(CascadeSweep) | whole | changes))
 
@@ -64,16 +67,16 @@ class _ComparedGrid(CascadeGrid):
     start_from: str = ""
     compare_with: str = ""
 
-    def sweep(self) -> CascadeSweep:
+    def sweep(self) -> "CascadeSweep":
         """The grid of points behind the phase diagram."""
         return self._by(self.solver)
 
-    def comparison(self) -> CascadeSweep:
+    def comparison(self) -> "CascadeSweep":
         """A few points of the same grid, one seed each, by the other solver."""
         other = next(solver for solver in SOLVERS if solver != self.solver)
         return self._by(other, sigma_w2=self._few(self.compared), seeds=(0,))
 
-    def resolutions(self) -> list[CascadeSweep]:
+    def resolutions(self) -> list["CascadeSweep"]:
         """A few ridge points of the same grid, one seed each, at coarser and finer resolutions."""
         few = self._by("ridge", sigma_w2=self._few(self.compared), seeds=(0,))
         return [replace(few, resolution=self.resolution * factor) for factor in self.factors]
@@ -82,7 +85,7 @@ class _ComparedGrid(CascadeGrid):
         grid = self.variances()
         return tuple(grid[:: math.ceil(len(grid) / count)])
 
-    def _by(self, solver: str, **changes: Any) -> CascadeSweep:
+    def _by(self, solver: str, **changes: Any) -> "CascadeSweep":
         if solver == "adam":  # every batch of up to one epoch is new
             changes["train_images"] = min(self.steps * self.batch_size, 60_000) or 60_000
         return self._cascades(solver=solver, batch_size=self.batch_size, **changes)
@@ -114,7 +117,7 @@ class _ConvolutionalGrid(_ComparedGrid):
     train_images: int = option(400, low=2)
     steps: int = option(10, low=0)
 
-    def _cascades(self, **changes: Any) -> CascadeSweep:
+    def _cascades(self, **changes: Any) -> "CascadeSweep":
         return super()._cascades(architecture=self.architecture, **changes)
 
 
@@ -164,11 +167,23 @@ class HowItWorks(Parameters):
     test_images: int = option(100, low=2)
     steps: int = option(500, low=1)
 
-    def point(self, **changes: Any) -> CascadePoint:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.image >= self.test_images:
+            raise ValueError(
+                f"image must be < test_images ({self.test_images}), it is one of them; "
+                f"got {self.image}"
+            )
+
+    def point(self, **changes: Any) -> "CascadePoint":
         """The network whose cascade is drawn, with other settings where they are given."""
+        from paperlib.instruments.reconstruction.points import CascadePoint
+
         return CascadePoint(**(self.shared_with(CascadePoint) | {"steps": 0} | changes))
 
-    def training(self, depth: int) -> TrainingPoint:
+    def training(self, depth: int) -> "TrainingPoint":
         """The same network with another depth, to be trained."""
+        from paperlib.training import TrainingPoint
+
         limits = {"train_images": 60_000, "test_images": 1000, "depth": depth}
         return TrainingPoint(**(self.shared_with(TrainingPoint) | limits))

@@ -1,14 +1,15 @@
 """What each notebook's `parameters` cell fills in, checked, and the sweeps that it stands for."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paperlib.core.settings import option
 from paperlib.instruments.reconstruction.parameters import CascadeGrid
-from paperlib.instruments.reconstruction.points import CascadeSweep
-from paperlib.instruments.trainability.points import TrainingSweep
-from paperlib.networks.kinds import SHAPES
-from paperlib.training import OPTIMISERS
+from paperlib.networks.kinds import OPTIMISERS, SHAPES
+
+if TYPE_CHECKING:
+    from paperlib.instruments.reconstruction.points import CascadeSweep
+    from paperlib.instruments.trainability.points import TrainingSweep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +50,11 @@ class Trainability(CascadeGrid):
         if self.search_from and self.stop_at == 1:
             raise ValueError("a search (search_from > 0) needs stop_at < 1, the accuracy it seeks")
 
-    def sweep(self) -> CascadeSweep:
+    def sweep(self) -> "CascadeSweep":
         """The cascades behind the heat maps."""
         return self._cascades(steps=0)  # `steps` here are those of the trainings
 
-    def prediction(self) -> CascadeSweep:
+    def prediction(self) -> "CascadeSweep":
         """The cascades of the networks that are trained, to be compared with them."""
         return replace(self.sweep(), depth=max(self.trained_depths), **self._trained_size())
 
@@ -61,8 +62,10 @@ class Trainability(CascadeGrid):
         width = 0 if self.trained_shape == "shrinking" else self.trained_width
         return {"shape": self.trained_shape, "width": width}
 
-    def training(self) -> TrainingSweep:
+    def training(self) -> "TrainingSweep":
         """The networks that are trained."""
+        from paperlib.instruments.trainability.points import TrainingSweep
+
         return TrainingSweep(
             dataset=self.dataset,
             fallback=self.fallback,
