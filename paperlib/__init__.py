@@ -41,25 +41,7 @@ if TYPE_CHECKING:
     from paperlib.sweep.store import load_result
     from paperlib.training import TrainingPoint
 else:
-    __getattr__ = exports(
-        __name__,
-        {
-            "cascade": "Cascade",
-            "datasets": "Dataset load_dataset",
-            "instruments.prediction.points": "PredictorPoint PredictorSweep",
-            "instruments.probe.probe": "probe",
-            "instruments.reconstruction.points": "CascadePoint CascadeSweep",
-            "instruments.trainability.points": "TrainingSweep",
-            "meanfield": "correlation_depth critical_sigma_w2",
-            "measures": "collapse_depth cutoff cutoffs differential_entropy "
-            "differential_entropy_published gram_entropy r_squared relative_entropy",
-            "networks": "Network cnn initialise mlp residual_mlp resnet vgg16",
-            "sweep": "run_search run_sweep",
-            "sweep.points": "measure_point",
-            "sweep.store": "load_result",
-            "training": "TrainingPoint",
-        },
-    )
+    __getattr__ = exports(__name__, __file__)
 
 __version__ = _version("reconstruction-entropy")
 

@@ -1,24 +1,34 @@
-"""Names that a package imports when they are first asked for, so that it loads at once."""
+"""Names that a package imports when they are first used, so that it loads at once."""
 
+import ast
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 
-def exports(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+def exports(package: str, file: str) -> Callable[[str], Any]:
     """Return a package's `__getattr__`, which imports its names and submodules when they are used.
+
+        if TYPE_CHECKING:
+            from paperlib.cascade.cascade import Cascade
+        else:
+            __getattr__ = exports(__name__, __file__)
+
+    The names are those that the package's file imports for the type checker, so they are listed
+    once.
 
     Args:
         package: its `__name__`.
-        names: what each module gives, with spaces between; modules relative to the package.
+        file: its `__file__`.
     """
-    homes = {name: module for module, words in names.items() for name in words.split()}
+    homes = dict(_imported(ast.parse(Path(file).read_text(encoding="utf-8"))))
 
     def find(name: str) -> Any:
         if name in homes:
-            found = getattr(import_module(f".{homes[name]}", package), name)
+            found = getattr(import_module(homes[name]), name)
         elif not name.startswith("_") and find_spec(f"{package}.{name}"):
             found = import_module(f"{package}.{name}")
         else:
@@ -27,3 +37,12 @@ def exports(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
         return found
 
     return find
+
+
+def _imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Each name imported under `if TYPE_CHECKING`, and the module that has it."""
+    for block in tree.body:
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING":
+            for line in block.body:
+                if isinstance(line, ast.ImportFrom) and line.module:
+                    yield from ((alias.name, line.module) for alias in line.names)

@@ -16,11 +16,4 @@ if TYPE_CHECKING:
     )
     from paperlib.datasets.places import FALLBACKS, NAMES, OFFLINE_NAMES, availability, located
 else:
-    __getattr__ = exports(
-        __name__,
-        {
-            "load": "KNOWN PICTURE UNRECOGNISED Dataset DownloadError load_dataset "
-            "load_with_fallback",
-            "places": "FALLBACKS NAMES OFFLINE_NAMES availability located",
-        },
-    )
+    __getattr__ = exports(__name__, __file__)

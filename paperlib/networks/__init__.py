@@ -27,14 +27,4 @@ if TYPE_CHECKING:
         vgg16,
     )
 else:
-    __getattr__ = exports(
-        __name__,
-        {
-            ".core.seeds": "random_numbers",
-            "convolutional": "cnn resnet",
-            "fully_connected": "HEAD_WIDTH LOGIT_SCALE mlp residual_mlp",
-            "initialisation": "LARGEST_VARIANCE initialise untrained",
-            "network": "DEEPEST WIDEST Erf Network Normalise ResidualBlock Scale activation_module",
-            "vgg": "IMAGENET_DEVIATION IMAGENET_MEAN VGG_CHANNELS VGG_POOLINGS vgg16",
-        },
-    )
+    __getattr__ = exports(__name__, __file__)

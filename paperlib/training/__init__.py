@@ -25,12 +25,4 @@ if TYPE_CHECKING:
         train_points,
     )
 else:
-    __getattr__ = exports(
-        __name__,
-        {
-            ".networks.kinds": "OPTIMISERS",
-            "loop": "Observer Rule StopTraining at backpropagation batches every train",
-            "training": "TrainingExperiment TrainingPoint learning_rate "
-            "train_network train_point train_points",
-        },
-    )
+    __getattr__ = exports(__name__, __file__)
