@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from paperlib.sweep.store import load_result
     from paperlib.training import TrainingPoint
 else:
-    __getattr__ = exports(__name__, __file__)
+    __getattr__ = exports(__name__)
 
 __version__ = _version("reconstruction-entropy")
 

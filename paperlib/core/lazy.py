@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import Any
 
 
-def exports(package: str, file: str) -> Callable[[str], Any]:
+def exports(package: str) -> Callable[[str], Any]:
     """Return a package's `__getattr__`, which imports its names and submodules when they are used.
 
         if TYPE_CHECKING:
             from paperlib.cascade.cascade import Cascade
         else:
-            __getattr__ = exports(__name__, __file__)
+            __getattr__ = exports(__name__)
 
     The names are those that the package's file imports for the type checker, so they are listed
     once.
 
     Args:
         package: its `__name__`.
-        file: its `__file__`.
     """
-    homes = dict(_imported(ast.parse(Path(file).read_text(encoding="utf-8"))))
+    source = Path(str(sys.modules[package].__file__)).read_text(encoding="utf-8")
+    homes = dict(_imported(ast.parse(source)))
 
     def find(name: str) -> Any:
         if name in homes:

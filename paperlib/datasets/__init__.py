@@ -16,4 +16,4 @@ if TYPE_CHECKING:
     )
     from paperlib.datasets.places import FALLBACKS, NAMES, OFFLINE_NAMES, availability, located
 else:
-    __getattr__ = exports(__name__, __file__)
+    __getattr__ = exports(__name__)

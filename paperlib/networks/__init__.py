@@ -27,4 +27,4 @@ if TYPE_CHECKING:
         vgg16,
     )
 else:
-    __getattr__ = exports(__name__, __file__)
+    __getattr__ = exports(__name__)

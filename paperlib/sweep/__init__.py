@@ -10,4 +10,4 @@ if TYPE_CHECKING:
     from paperlib.sweep.run import TOGETHER_ON_GPU, collect_sweep, run_sweep
     from paperlib.sweep.search import run_resolutions, run_search
 else:
-    __getattr__ = exports(__name__, __file__)
+    __getattr__ = exports(__name__)

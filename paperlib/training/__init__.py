@@ -25,4 +25,4 @@ if TYPE_CHECKING:
         train_points,
     )
 else:
-    __getattr__ = exports(__name__, __file__)
+    __getattr__ = exports(__name__)

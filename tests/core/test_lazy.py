@@ -27,11 +27,11 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("example_package", "example_package.inside", "example_package.other"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    return str(import_module("example_package").__file__)
+    return import_module("example_package").__name__
 
 
 def test_what_a_package_imports_for_the_type_checker_is_found_when_it_is_used(package: str) -> None:
-    find = exports("example_package", package)
+    find = exports(package)
     assert "example_package.inside" not in sys.modules
     assert find("value") == 3
     assert sys.modules["example_package"].value == 3  # from then on without a search
@@ -39,7 +39,7 @@ def test_what_a_package_imports_for_the_type_checker_is_found_when_it_is_used(pa
 
 
 def test_modules_of_a_package_are_found_and_all_else_is_an_error(package: str) -> None:
-    find = exports("example_package", package)
+    find = exports(package)
     assert find("other") is sys.modules["example_package.other"]
     with pytest.raises(AttributeError, match="'example_package' has no attribute 'missing'"):
         find("missing")
