@@ -1,11 +1,11 @@
 """Names that a package imports when they are first used, so that it loads at once."""
 
 import ast
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 
@@ -23,8 +23,7 @@ def exports(package: str) -> Callable[[str], Any]:
     Args:
         package: its `__name__`.
     """
-    source = Path(str(sys.modules[package].__file__)).read_text(encoding="utf-8")
-    homes = dict(_imported(ast.parse(source)))
+    homes = dict(_imported(ast.parse(inspect.getsource(sys.modules[package]))))
 
     def find(name: str) -> Any:
         if name in homes:
