@@ -143,9 +143,11 @@ class ResnetDepth(_ConvolutionalGrid):
 
     dataset: str = "fashion_mnist"
     block: str = option("published", choices=BLOCKS)
+    depth: int = option(20, low=1, high=10_000)
+    train_images: int = option(200, low=2)
     sigma_w2_min: float = option(0.1, above=0.0)
     sigma_w2_max: float = option(4.9, above=0.0, high=1e6)
-    sigma_w2_step: float = option(0.6, above=0.0)
+    sigma_w2_step: float = option(0.8, above=0.0)
     calibration: str = ""
     trained: str = "trainability_resnet.nc"
 
