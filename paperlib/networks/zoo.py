@@ -7,11 +7,11 @@ A number stands for the same network for ever, and describes itself:
     print(describe(12))
     network = zoo_network(12, (1, 28, 28), 10)
 
-The grammar draws the family in turn, then depth and width log-uniformly, then the rest. It bounds
-the cost: `step_cost` estimates the milliseconds of one training step of 32 MNIST images on one
-core, from the multiplications and from what every block costs, however small. A limit is drawn
-from `AFFORDABLE`, then a depth that the narrowest network can afford, then a width that this depth
-can.
+The families come in turn; all else is drawn by lot. Depths and widths are drawn on a logarithmic
+scale, depths with more weight on deep networks. Costs are bounded: `step_cost` estimates the
+milliseconds of one training step of 32 MNIST images on one core, from the multiplications and from
+what every block costs, however small. A limit is drawn from `AFFORDABLE`, then a depth that the
+narrowest network can afford, then a width that this depth can.
 """
 
 import math
@@ -195,9 +195,9 @@ class _Lot:
     def __init__(self, number: int) -> None:
         self.uniform = random.Random(f"zoo {number}").random
 
-    def between(self, low: float, high: float) -> float:
-        """A number, log-uniform, of three digits."""
-        drawn = math.exp(math.log(low) + self.uniform() * math.log(high / low))
+    def between(self, low: float, high: float, *, power: float = 1.0) -> float:
+        """A number of three digits, log-uniform; powers below 1 favour large ones."""
+        drawn = math.exp(math.log(low) + self.uniform() ** power * math.log(high / low))
         return float(f"{drawn:.3g}")
 
     def one(self, choices: Mapping[Any, float] | Sequence[Any]) -> Any:
@@ -238,18 +238,18 @@ def _shape(lot: _Lot, family: str) -> dict[str, Any]:
 
 def _weights(lot: _Lot, shape: Mapping[str, Any]) -> dict[str, Any]:
     """How the weights are initialised: as they come, well, or badly in one or several ways."""
-    shares = {"default": 0.3, "preserving": 0.15, "normal": 0.2, "orthogonal": 0.1}
+    shares = {"default": 0.25, "preserving": 0.12, "normal": 0.25, "orthogonal": 0.13}
     shares |= {"fan_out": 0.05, "fixed": 0.08, "constant": 0.06, "sparse": 0.06}
     drawn: dict[str, Any] = {"scheme": lot.one(shares)}
     if drawn["scheme"] == "preserving":
         drawn["gain"] = PRESERVING_GAIN[shape["activation"]]
     elif drawn["scheme"] != "default":
         drawn["gain"] = lot.between(0.1, 10)
-    if lot.uniform() < 0.1:
+    if lot.uniform() < 0.15:
         drawn["bias"] = lot.between(0.1, 10)
     if lot.uniform() < 0.1:
         drawn["zeroed"] = lot.one(("head", "first", "middle", "branches"))
-    if lot.uniform() < 0.08:
+    if lot.uniform() < 0.12:
         drawn["odd_layer"] = lot.between(1e-4, 1e4)
     return drawn
 
@@ -260,7 +260,7 @@ def _sized(lot: _Lot, d: ZooDescription) -> ZooDescription:
     shallow, deep = DEPTHS[d.family]
     while deep > shallow and step_cost(replace(d, depth=deep)) > limit:
         deep -= 1
-    d = replace(d, depth=round(lot.between(shallow, deep)))
+    d = replace(d, depth=round(lot.between(shallow, deep, power=0.6)))
     wide = WIDTHS
     while wide > NARROWEST and step_cost(replace(d, width=wide)) > limit:
         wide -= 4
