@@ -190,7 +190,7 @@ def step_cost(d: ZooDescription) -> float:
 
 
 class _Lot:
-    """Draws by lot, from `random.Random.random` alone: only that is the same in every Python."""
+    """Draws by lot, from uniform numbers alone: what else is drawn may differ between Pythons."""
 
     def __init__(self, number: int) -> None:
         self.uniform = random.Random(f"zoo {number}").random
