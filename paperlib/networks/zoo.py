@@ -41,7 +41,7 @@ DEPTHS = {  # of blocks; a residual block has two layers with weights, a transfo
 NARROWEST, WIDTHS = 16, 300
 SIDE = 28  # of the images that costs are estimated for
 # Milliseconds that a training step may take, with their shares: few networks are dear.
-AFFORDABLE = {6.0: 0.5, 12.0: 0.3, 30.0: 0.2}
+AFFORDABLE = {6.0: 0.6, 12.0: 0.25, 30.0: 0.15}
 DEAREST = max(AFFORDABLE)
 RATE = {  # multiplications per image and millisecond, in a step of 32 images
     "mlp": 2e5,
