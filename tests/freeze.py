@@ -32,7 +32,8 @@ from paperlib.instruments.digits.settings import StudyPoint
 from paperlib.instruments.prediction.points import PredictorPoint, PredictorSweep
 from paperlib.instruments.reconstruction.points import CascadePoint, CascadeSweep
 from paperlib.instruments.trainability.points import TrainingSweep
-from paperlib.sweep.grid import Sweep
+from paperlib.instruments.trainability.zoo import ZooPoint, ZooSweep
+from paperlib.sweep.grid import Grid
 from paperlib.sweep.plan import make_plan
 from paperlib.sweep.store import load_result
 from paperlib.training import TrainingPoint
@@ -40,7 +41,7 @@ from paperlib.training import TrainingPoint
 FROZEN = Path(__file__).parent / "frozen"
 AGAIN = "if this is meant, run `python tests/freeze.py` and commit its diff with the reason"
 LOST = f"finished points and shipped results would no longer be found; {AGAIN}"
-SWEEPS = (CascadeSweep, TrainingSweep, PredictorSweep)
+SWEEPS = (CascadeSweep, TrainingSweep, PredictorSweep, ZooSweep)
 DATA = "0" * 64  # stands for a data set's checksum
 
 CNN = {"architecture": "cnn", "channels": 32, "sigma_b2": 2e-5}
@@ -71,6 +72,9 @@ SETTINGS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "study, shrinking": (StudyPoint, {"shape": "shrinking", "grey": True, "shown_class": 3}),
     "channels, as they come": (ChannelsPoint, {}),
     "channels, compared": (ChannelsPoint, {"side": 64, "compare": True, "shown": ["3:26"]}),
+    "zoo, as it comes": (ZooPoint, {}),
+    "zoo, four times as long": (ZooPoint, {"number": 7, "budget": 2400}),
+    "zoos": (ZooSweep, {"numbers": [0, 5]}),
     "VGG, as it comes": (VggTraining, {}),
     "VGG, short": (VggTraining, {"epochs": 2, "precision": "bfloat16", "layers": 11}),
 }
@@ -88,7 +92,7 @@ def settings() -> dict[str, str]:
     return {name: identity_of(kind.from_dict(given)) for name, (kind, given) in SETTINGS.items()}
 
 
-def kind_of(about: dict[str, Any]) -> type[Sweep] | None:
+def kind_of(about: dict[str, Any]) -> type[Grid] | None:
     """The kind of sweep with a result's settings; None: it is no sweep's."""
     return next((kind for kind in SWEEPS if about["config"].keys() <= set(kind.names())), None)
 

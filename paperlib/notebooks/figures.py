@@ -12,7 +12,7 @@ from paperlib import instruments
 from paperlib.core import paths
 from paperlib.core.checks import did_you_mean
 from paperlib.core.settings import subclasses
-from paperlib.networks.experiment import Experiment
+from paperlib.networks.experiment import ImageExperiment
 
 SUFFIXES = (".png", ".pdf")
 _NEEDED = {"config", "data", "computed", "finished_at"}
@@ -104,14 +104,14 @@ def _read_settings(about: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def experiment_of(settings: Mapping[str, Any]) -> Experiment | None:
+def experiment_of(settings: Mapping[str, Any]) -> ImageExperiment | None:
     """Return the experiment that has exactly settings of these names, lists at their defaults.
 
     None where there is none. Settings that came later may be missing.
     """
     single = {name: value for name, value in settings.items() if not isinstance(value, list)}
     instruments.settings()  # imports them all, and with them all experiments
-    for kind in subclasses(Experiment):
+    for kind in subclasses(ImageExperiment):
         names = {setting.name: setting.metadata for setting in dataclasses.fields(kind)}
         missing = names.keys() - settings.keys()
         if settings.keys() <= names.keys() and all("before" in names[name] for name in missing):

@@ -9,19 +9,16 @@ import numpy as np
 
 from paperlib.core.checks import LARGEST_SEED
 from paperlib.core.settings import option
-from paperlib.networks.experiment import Experiment, Point
+from paperlib.networks.experiment import Experiment, ImageExperiment, Point
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep(Experiment):
-    """A grid of points: every combination of the values along its axes, which rise."""
+class Grid(ImageExperiment):
+    """Every combination of the values along its axes, which rise."""
 
     # a point's setting: the field with its values here
-    axes: ClassVar[Mapping[str, str]] = {"sigma_w2": "sigma_w2", "seed": "seeds"}
-    point: ClassVar[type[Point]]
-
-    sigma_w2: tuple[float, ...] = option((1.0, 1.7, 3.0), above=0.0)
-    seeds: tuple[int, ...] = option((0, 1, 2), low=0, high=LARGEST_SEED)
+    axes: ClassVar[Mapping[str, str]]
+    point: ClassVar[type[Any]]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,9 +36,23 @@ class Sweep(Experiment):
         for values in itertools.product(*(getattr(self, name) for name in self.axes.values())):
             yield self.point(**shared, **dict(zip(self.axes, values, strict=True)))
 
-    def coordinates(self) -> dict[str, np.ndarray]:
+    def coordinates(self) -> dict[str, Any]:
         """Return the coordinates of the whole result: the axes, and the dims of its fields."""
-        along = {axis: np.array(getattr(self, name)) for axis, name in self.axes.items()}
+        return {axis: np.array(getattr(self, name)) for axis, name in self.axes.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep(Grid, Experiment):
+    """A grid of networks of one architecture, over variances and seeds."""
+
+    axes: ClassVar[Mapping[str, str]] = {"sigma_w2": "sigma_w2", "seed": "seeds"}
+    point: ClassVar[type[Point]]
+
+    sigma_w2: tuple[float, ...] = option((1.0, 1.7, 3.0), above=0.0)
+    seeds: tuple[int, ...] = option((0, 1, 2), low=0, high=LARGEST_SEED)
+
+    def coordinates(self) -> dict[str, Any]:
+        along = super().coordinates()
         if "depth" not in along:
             along["depth"] = np.arange(1, self.as_dict()["depth"] + 1)
         return along

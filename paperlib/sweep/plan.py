@@ -17,7 +17,7 @@ from paperlib.core import paths
 from paperlib.core.provenance import about_data, merge_computed, provenance
 from paperlib.datasets import FALLBACKS, NAMES, Dataset, load_dataset, load_with_fallback
 from paperlib.sweep import store
-from paperlib.sweep.grid import Sweep
+from paperlib.sweep.grid import Grid
 from paperlib.sweep.store import Point
 
 
@@ -25,7 +25,7 @@ from paperlib.sweep.store import Point
 class Plan:
     """What a sweep has and what it lacks."""
 
-    config: Sweep
+    config: Grid
     data: Dataset | None  # None: nothing is missing, and nothing was loaded
     earlier: dict[str, Any]  # the provenance of the result that it starts from, if any
     taken: dict[Any, Point]  # from that result
@@ -67,7 +67,7 @@ class Plan:
         return _with_earlier(about, earlier, taken) if taken else about
 
 
-def make_plan(config: Sweep, start_from: str | os.PathLike[str] | None) -> Plan:
+def make_plan(config: Grid, start_from: str | os.PathLike[str] | None) -> Plan:
     """Return what is finished of a sweep, in `start_from` or in point files, and what is missing.
 
     The data set is loaded, for its checksum, unless an earlier result on one of `NAMES` has every
@@ -100,11 +100,11 @@ def make_plan(config: Sweep, start_from: str | os.PathLike[str] | None) -> Plan:
     return plan
 
 
-def _is_same_named(config: Sweep, earlier: Mapping[str, Any]) -> bool:
+def _is_same_named(config: Grid, earlier: Mapping[str, Any]) -> bool:
     return config.dataset in NAMES and config.dataset == earlier["dataset"]
 
 
-def _points_of(result: xr.Dataset, config: Sweep) -> dict[Any, Point]:
+def _points_of(result: xr.Dataset, config: Grid) -> dict[Any, Point]:
     """The finished points of an earlier result that are points of this grid too."""
     about = provenance(result)
     kind, axes = config.point, tuple(config.axes)
@@ -116,7 +116,7 @@ def _points_of(result: xr.Dataset, config: Sweep) -> dict[Any, Point]:
     # through the class, so that a setting that came later has its default
     before = type(config).from_dict(about["config"])
 
-    def shared(sweep: Sweep) -> dict[str, Any]:
+    def shared(sweep: Grid) -> dict[str, Any]:
         return {k: v for k, v in sweep.identifying().items() if k not in sweep.axes.values()}
 
     if about["code_version"] != kind.code_version or shared(before) != shared(config):
@@ -152,7 +152,7 @@ def load_data(point: Any, root: str | None = None) -> Dataset:
     return _load(point.dataset, point.fallback, limit, point.data_seed, root)
 
 
-def _about(config: Sweep, data: Dataset, own: Sequence[Point]) -> Any:
+def _about(config: Grid, data: Dataset, own: Sequence[Point]) -> Any:
     """The provenance of these points: one entry in `computed` for each way they were made."""
     notes = [json.loads(str(point[store.ABOUT])) for point in own]
     return {

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 
 from paperlib.core.checks import device_of, instance_of
+from paperlib.core.settings import Measured
 from paperlib.core.threads import one_thread
 from paperlib.datasets import Dataset
-from paperlib.networks.experiment import Point
 from paperlib.sweep.plan import load_data
 
 
 def measure_point(
-    point: Point, *, device: str = "cpu", data: Dataset | None = None
+    point: Measured, *, device: str = "cpu", data: Dataset | None = None
 ) -> dict[str, np.ndarray]:
     """Measure one point: an untrained network's cascade, a training, or a prediction.
 
@@ -36,7 +36,7 @@ def measure_point(
         ValueError: an argument of another kind, a cascade whose activations overflow, or data that
             it cannot take.
     """
-    instance_of("point", point, Point)
+    instance_of("point", point, Measured)
     device = str(device_of("device", device))
     data = load_data(point) if data is None else instance_of("data", data, Dataset)
     with one_thread():

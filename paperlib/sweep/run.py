@@ -22,7 +22,7 @@ from paperlib.core.checks import checked, instance_of, path_of
 from paperlib.core.progress import Progress
 from paperlib.sweep import store
 from paperlib.sweep.engines import Engine
-from paperlib.sweep.grid import Sweep
+from paperlib.sweep.grid import Grid
 from paperlib.sweep.plan import Plan, make_plan
 from paperlib.sweep.worker import Terms, finish
 
@@ -30,7 +30,7 @@ TOGETHER_ON_GPU = 64  # trainings of one shape in one program; on a CPU each alo
 
 
 def run_sweep(
-    config: Sweep,
+    config: Grid,
     *,
     jobs: int | None = None,
     device: str = "auto",
@@ -69,7 +69,7 @@ def run_sweep(
         RuntimeError: points failed; says which and why. The others are finished and kept.
     """
     device = resolve_device(device)
-    instance_of("config", config, Sweep)
+    instance_of("config", config, Grid)
     if start_from is not None and not (isinstance(start_from, str) and not start_from):
         start_from = path_of("start_from", start_from)
     with Engine(backend, address=address, jobs=resolve_jobs(jobs, device)) as engine:
@@ -82,7 +82,7 @@ def run_sweep(
     return result
 
 
-def collect_sweep(config: Sweep, *, start_from: str | os.PathLike[str] | None = None) -> xr.Dataset:
+def collect_sweep(config: Grid, *, start_from: str | os.PathLike[str] | None = None) -> xr.Dataset:
     """Collect the finished points of a grid, NaN (cutoffs: -1) where a point is missing.
 
     So is a measure that was added later, where a point was computed before; one that no point has

@@ -1,0 +1,292 @@
+"""The zoo of networks, really trained: which learn at all, and which learn fast.
+
+Every network is trained anew by each of `TRAININGS` within one budget, from the same weights and on
+the same batches. Images have values in [0, 1], as `load_dataset` gives them: they are not centred.
+"""
+
+import copy
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from paperlib.core.checks import LARGEST_SEED
+from paperlib.core.settings import Measured, option
+from paperlib.datasets import Dataset
+from paperlib.networks.experiment import ImageExperiment
+from paperlib.networks.zoo import ZooDescription, describe, zoo_network
+from paperlib.sweep.grid import Grid
+from paperlib.training import at, train
+
+
+class Training(NamedTuple):
+    """An optimiser and its constant rate; SGD has momentum 0.9, Adam its defaults."""
+
+    optimiser: str
+    rate: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.optimiser} {self.rate:g}"
+
+
+DEFAULT = Training("adam", 1e-3)  # what one takes without a thought
+TRAININGS = (
+    Training("sgd", 0.1),
+    Training("sgd", 0.01),
+    Training("adam", 3e-3),
+    Training("adam", 3e-4),
+    DEFAULT,
+)
+MOMENTUM = 0.9
+EARLY = (20, 30, 100)  # steps after which each training is looked at, and
+PARTS = {"quarter": 0.25, "end": 1.0}  # of the budget
+MOMENTS = (*(f"{steps} steps" for steps in EARLY), *PARTS)
+SMOOTH = 10  # steps over which a loss is the mean
+CURVE = 100  # first steps of which every loss is kept
+AT_ALL, FAST = 0.5, 0.8  # accuracies that make the two labels
+TRAINING = ("training",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ZooExperiment(ImageExperiment):
+    """What all trainings of a zoo share."""
+
+    budget: int = option(600, low=1)  # steps of each training
+    batch_size: int = option(32, low=1)
+    train_images: int = option(20_000, low=2)
+    test_images: int = option(1000, low=2)
+
+    def identifying(self) -> dict[str, Any]:
+        return {**super().identifying(), "instrument": "zoo"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZooPoint(_ZooExperiment, Measured):
+    """One network of the zoo, trained by each of `TRAININGS`.
+
+    Example:
+        >>> from paperlib import measure_point
+        >>> from paperlib.instruments.trainability.zoo import ZooPoint
+        >>> point = ZooPoint(dataset="digits", number=0, budget=4, train_images=100)
+        >>> measure_point(point)["accuracy"].shape  # (training, moment)
+        (5, 5)
+    """
+
+    number: int = option(0, low=0, high=LARGEST_SEED)
+
+    fields: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "accuracy": (*TRAINING, "moment"),
+        "loss": (*TRAINING, "moment"),
+        "curve": (*TRAINING, "step"),
+        **dict.fromkeys(("steps", "diverged", "seconds", "judging_seconds"), TRAINING),
+        "parameters": (),
+    }
+
+    def measure(self, data: Dataset, *, device: str = "cpu") -> dict[str, np.ndarray]:
+        """Return what each training of the network makes of it.
+
+        Args:
+            data: the point's data set; colour is turned into one channel.
+            device: "cpu" or "cuda".
+
+        Returns:
+            For each training `accuracy` (training, moment) on the test images, 0 from where it
+            diverged; `loss` (training, moment), the mean over the last ten steps before, infinite
+            from where it diverged; `curve` (training, step), the loss of each of the first 100
+            steps; `steps` (training,) taken; `diverged` (training,), 1 if a loss or an output was
+            no finite number; `seconds` (training,) of the processor without looking, and
+            `judging_seconds` for all looks; and `parameters` ().
+        """
+        lessons = _examples(data, "train", self.train_images, device)
+        test = _examples(data, "test", self.test_images, device)
+        shape = (1, *data.image_shape[1:])
+        network = zoo_network(self.number, shape, len(data.classes)).to(device)
+        found = [
+            trained(
+                copy.deepcopy(network),
+                training,
+                lessons,
+                test,
+                budget=self.budget,
+                batch_size=self.batch_size,
+                seed=self.number,
+            )
+            for training in TRAININGS
+        ]
+        together = {name: np.stack([each[name] for each in found]) for name in found[0]}
+        parameters = sum(p.numel() for p in network.parameters())
+        return {**together, "parameters": np.array(parameters, np.int32)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZooSweep(_ZooExperiment, Grid):
+    """Many networks of the zoo, by number; the result holds their descriptions, too.
+
+    Example:
+        >>> from paperlib.instruments.trainability.zoo import ZooSweep
+        >>> sweep = ZooSweep(numbers=range(300))
+        >>> quadruple = ZooSweep(numbers=range(0, 300, 10), budget=2400)
+        >>> len(list(sweep.points())), len(list(quadruple.points()))
+        (300, 30)
+    """
+
+    axes: ClassVar[Mapping[str, str]] = {"number": "numbers"}
+    point: ClassVar[type[Any]] = ZooPoint
+
+    numbers: tuple[int, ...] = option(tuple(range(300)), low=0, high=LARGEST_SEED)
+
+    def coordinates(self) -> dict[str, Any]:
+        descriptions = [describe(number) for number in self.numbers]
+        described = {
+            name: ("number", np.array([getattr(d, name) for d in descriptions]))
+            for name in ZooDescription.__annotations__
+            if name != "number"
+        }
+        return {
+            **super().coordinates(),
+            **described,
+            "training": np.array([training.name for training in TRAININGS]),
+            "moment": np.array(MOMENTS),
+            "step": np.arange(1, CURVE + 1),
+        }
+
+
+def trained(
+    network: nn.Module,
+    training: Training,
+    lessons: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    *,
+    budget: int,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Train a network in place and return the fields of `ZooPoint` for this training.
+
+    Args:
+        network: any module.
+        training: its optimiser and rate.
+        lessons: images and labels to learn from.
+        test: images and labels on which accuracies are taken, in evaluation mode.
+        budget: steps, fewer where a loss is no finite number any more.
+        batch_size: images per step.
+        seed: of the order of the images.
+    """
+    looks = _Looks(test)
+    moments = moments_of(budget)
+    begin = time.process_time()
+    losses = train(
+        network.train(),
+        lessons,
+        optimiser=_optimiser(network, training),
+        steps=budget,
+        batch_size=batch_size,
+        observers=[at(set(moments), looks)],
+        seed=seed,
+    )
+    seconds = time.process_time() - begin - looks.seconds
+    accuracy = [looks.found.get(step, np.nan) for step in moments]
+    curve = np.full(CURVE, np.nan, np.float32)
+    curve[: len(losses)] = losses[:CURVE]
+    diverged = not np.isfinite(losses).all() or not np.isfinite([*looks.found.values()]).all()
+    return {
+        "accuracy": np.nan_to_num(np.array(accuracy, np.float32), nan=0.0),
+        "loss": np.array([_loss(losses, step) for step in moments], np.float32),
+        "curve": curve,
+        "steps": np.array(len(losses), np.int32),
+        "diverged": np.array(diverged, np.int8),
+        "seconds": np.array(seconds, np.float32),
+        "judging_seconds": np.array(looks.seconds, np.float32),
+    }
+
+
+def moments_of(budget: int) -> list[int]:
+    """Return the steps after which a training is looked at, in the order of `MOMENTS`.
+
+    Example:
+        >>> from paperlib.instruments.trainability.zoo import moments_of
+        >>> moments_of(2400), moments_of(40)  # none is later than the budget's end
+        ([20, 30, 100, 600, 2400], [20, 30, 40, 10, 40])
+    """
+    parts = [max(1, round(part * budget)) for part in PARTS.values()]
+    return [*(min(steps, budget) for steps in EARLY), *parts]
+
+
+def labels(result: xr.Dataset, *, at_all: float = AT_ALL, fast: float = FAST) -> xr.Dataset:
+    """Return which of the trained networks learn, by their best training and by the default one.
+
+    A network *learns at all* if a training is right about `at_all` of the test images at any moment
+    within the budget, and *learns fast* if it is about `fast` of them within a quarter of it.
+
+    Args:
+        result: of a `ZooSweep`; networks that are not finished are left out.
+        at_all: accuracy; of data sets on which no network is good, take less.
+        fast: accuracy.
+
+    Returns:
+        Along number `best_accuracy` and `default_accuracy` within the budget, and the labels
+        `learns_at_all`, `learns_fast`, `default_learns_at_all` and `default_learns_fast`.
+    """
+    done = result.isel(number=np.flatnonzero(result["finished"].values == 1))
+    budget = json.loads(done.attrs["provenance"])["config"]["budget"]
+    steps = np.array(moments_of(budget))
+    within = done["accuracy"].max("moment")
+    quarter = steps <= steps[MOMENTS.index("quarter")]
+    early = done["accuracy"].isel(moment=quarter).max("moment")
+    default = {"training": DEFAULT.name}
+    best, default_best = within.max("training"), within.sel(default, drop=True)
+    return xr.Dataset(
+        {
+            "best_accuracy": best,
+            "default_accuracy": default_best,
+            "learns_at_all": best >= at_all,
+            "learns_fast": early.max("training") >= fast,
+            "default_learns_at_all": default_best >= at_all,
+            "default_learns_fast": early.sel(default, drop=True) >= fast,
+        }
+    )
+
+
+class _Looks:
+    """Watches a training: its accuracy at each look, NaN where an output is no finite number."""
+
+    def __init__(self, test: tuple[Tensor, Tensor]) -> None:
+        self.test = test
+        self.found: dict[int, float] = {}
+        self.seconds = 0.0
+
+    @torch.no_grad()
+    def __call__(self, step: int, network: nn.Module) -> None:
+        begin = time.process_time()
+        images, labels = self.test
+        logits = network.eval()(images)
+        network.train()
+        right = float((logits.argmax(1) == labels).float().mean())
+        self.found[step] = right if logits.isfinite().all() else np.nan
+        self.seconds += time.process_time() - begin
+
+
+def _optimiser(network: nn.Module, training: Training) -> torch.optim.Optimizer:
+    parameters, rate = network.parameters(), training.rate
+    if training.optimiser == "sgd":
+        return torch.optim.SGD(parameters, lr=rate, momentum=MOMENTUM, fused=True)
+    return torch.optim.Adam(parameters, lr=rate, fused=True)
+
+
+def _loss(losses: list[float], step: int) -> float:
+    """The mean loss of the last steps up to this one; infinite from where they diverged."""
+    if len(losses) < step:
+        return np.inf
+    mean = float(np.mean(losses[max(0, step - SMOOTH) : step]))
+    return mean if np.isfinite(mean) else np.inf
+
+
+def _examples(data: Dataset, split: str, limit: int, device: str) -> tuple[Tensor, Tensor]:
+    return data.floats(split, device=device)[:limit], data.labels(split)[:limit].to(device)
