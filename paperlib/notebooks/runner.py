@@ -134,6 +134,8 @@ def execute(
             f"saved as the committed notebook; this one goes to "
             f"{paths.figures_folder(folder) if output is None else output}"
         )
+    if save and paths.source() != paths.home():
+        raise ValueError(f"only a checkout's notebooks can be saved, not those of {paths.source()}")
     target, stem = paths.figures_folder(folder) / f"{name}.ipynb", figure_of_run(name, values)
     if output is not None:
         stem = _folder_of_output(output) / name
@@ -248,6 +250,7 @@ def _run(name: str, values: Mapping[str, Any], target: Path, stem: Path) -> None
     begin = time.monotonic()
     for folder in {target.parent, stem.parent}:
         _check_writable(folder)
+    paths.home().mkdir(parents=True, exist_ok=True)  # where the kernel runs
     print(f"{name}: running", flush=True)
     _papermill(name, values, target, stem)
     if not stem.with_name(f"{name}.png").exists():
