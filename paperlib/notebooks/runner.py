@@ -74,7 +74,7 @@ def validated(name: str, profile: str, overrides: Mapping[str, Any]) -> dict[str
     """
     values = {key: parameter.default for key, parameter in parameters(name).items()}
     values |= profile_parameters(name, overrides.get("profile", profile))
-    values |= {key: _absolute(value) for key, value in overrides.items()}
+    values |= {key: _absolute(key, value) for key, value in overrides.items()}
     return dict(_config_class(name).from_dict(values).as_dict())
 
 
@@ -191,11 +191,12 @@ def _config_class(name: str) -> Any:
     return found
 
 
-def _absolute(value: Any) -> Any:
+def _absolute(key: str, value: Any) -> Any:
+    """The value of a parameter, absolute where it is a path of the caller's."""
     if isinstance(value, list | tuple):
-        return [_absolute(each) for each in value]
-    is_path = isinstance(value, str) and ("/" in value or os.sep in value or Path(value).is_file())
-    return str(Path(value).expanduser().resolve()) if is_path else value
+        return [_absolute(key, each) for each in value]
+    own = isinstance(value, str) and inputs.is_own_path(key, value)
+    return str(Path(value).expanduser().resolve()) if own else value
 
 
 def _without_jobs(values: Mapping[str, Any]) -> dict[str, Any]:
