@@ -122,11 +122,9 @@ def execute(
     if jobs is not None and "jobs" in _config_class(name).names():
         overrides["jobs"] = jobs
     values = validated(name, profile, overrides)
-    if overrides.keys() - {
-        "profile",
-        "jobs",
-    }:  # a profile's files may be missing where it needs none
-        inputs.check(values)
+    # what a profile names may be missing here: where its result ships, nothing else is read
+    if overrides.keys() - {"profile", "jobs"}:
+        inputs.check({key: values[key] for key in catalogue.parameters(name)})
     folder = _folder_of_run(name, values)
     if save and (folder not in CANONICAL or output is not None):
         raise ValueError(
