@@ -100,7 +100,7 @@ def test_such_a_folder_and_such_a_module_would_be_found(tmp_path: Path) -> None:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str]]:
     """A wheel of a copy of the package that has folders, and the names of the files put in."""
     root = tmp_path_factory.mktemp("wheel")
-    for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore", "hatch_build.py"):
         shutil.copy(ROOT / name, root)
     shutil.copytree(PACKAGE, root / "paperlib", ignore=shutil.ignore_patterns("__pycache__"))
     for folder in FOLDERS:

@@ -8,8 +8,11 @@ from importlib import resources
 from pathlib import Path
 
 from filelock import FileLock
+from platformdirs import user_data_path
 
 PACKAGE = __name__.partition(".")[0]
+DISTRIBUTION = "reconstruction-entropy"
+SHIPPED = "shipped"  # in the package of a wheel: what a checkout holds beside it
 PLOTS = "plots"
 STYLE = "paper.mplstyle"  # of every figure; in that folder of the package
 
@@ -97,8 +100,10 @@ def package_files() -> list[Path]:
 
 
 def _is_by_product(path: Path) -> bool:
-    """Whether Python, Jupyter or an editor made the file."""
-    return any(part == "__pycache__" or part.startswith(".") for part in path.parts)
+    """Whether Python, Jupyter or an editor made the file, or a wheel brought it."""
+    return path.parts[0] == SHIPPED or any(
+        part == "__pycache__" or part.startswith(".") for part in path.parts
+    )
 
 
 def style_file() -> Path:
@@ -107,20 +112,41 @@ def style_file() -> Path:
 
 
 def home() -> Path:
-    """Return the checkout that holds `notebooks/`: $PAPERLIB_HOME, else the one of this package.
+    """Return where figures, downloads and finished points go: $PAPERLIB_HOME, else the checkout
+    that this package lies in, else, of an installed wheel, a folder of the user's.
 
     Raises:
-        FileNotFoundError: neither is a checkout; the message says how to get one.
+        FileNotFoundError: it holds no notebooks, and none were installed; says how to get some.
     """
     named = os.environ.get(HOME_VARIABLE)
-    root = Path(named).expanduser() if named else package_folder().parent
-    if not (root / NOTEBOOKS).is_dir():
+    if named:
+        root = Path(named).expanduser()
+    elif _shipped().is_dir():
+        root = user_data_path(DISTRIBUTION, appauthor=False)
+    else:
+        root = package_folder().parent
+    if not (root / NOTEBOOKS).is_dir() and not _shipped().is_dir():
         origin = f"${HOME_VARIABLE}" if named else "the installed package"
         raise FileNotFoundError(
             f"no notebooks/ in {root} (from {origin}): clone the repository and run there, "
             f"or set {HOME_VARIABLE} to your checkout"
         )
     return root.resolve()
+
+
+def source() -> Path:
+    """Return what holds `notebooks/` and `data/reference/`: `home()` where it is a checkout, else
+    the folder in which a wheel brings them.
+
+    Raises:
+        FileNotFoundError: as `home`.
+    """
+    root = home()
+    return root if (root / NOTEBOOKS).is_dir() else _shipped()
+
+
+def _shipped() -> Path:
+    return package_folder() / SHIPPED
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path:
@@ -153,17 +179,17 @@ def given_weights(path: str | os.PathLike[str]) -> Path:
 
 def notebook_file(name: str) -> Path:
     """Return the notebook called `name`, e.g. `01_mnist_phase_diagram`."""
-    return home() / NOTEBOOKS / f"{name}.ipynb"
+    return source() / NOTEBOOKS / f"{name}.ipynb"
 
 
 def profile_file(profile: str, name: str) -> Path:
     """Return the parameters of one notebook in one profile, in a form that `papermill -f` takes."""
-    return home() / PROFILES / profile / f"{name}.yaml"
+    return source() / PROFILES / profile / f"{name}.yaml"
 
 
 def costs_file() -> Path:
     """Return what the notebooks cost, as it was measured."""
-    return home() / COSTS
+    return source() / COSTS
 
 
 def points_folder() -> Path:
@@ -178,7 +204,7 @@ def results_folder() -> Path:
 
 def reference_file(name: str) -> Path:
     """Return a result that ships with the repository, e.g. `mnist_mlp.nc`."""
-    return home() / REFERENCE / name
+    return source() / REFERENCE / name
 
 
 def figures_folder(profile: str | None = None) -> Path:

@@ -26,14 +26,15 @@ def provenance(result: xr.Dataset) -> dict[str, Any]:
 
 def stamp() -> dict[str, Any]:
     """Return what this process computes with: commit, versions and hardware."""
-    return _stamp_in(paths.home())
+    home = paths.home()
+    return _stamp_in(home if home == paths.source() else None)
 
 
 @cache
-def _stamp_in(home: Path) -> dict[str, Any]:
-    """The stamp of a process in one project: looked up once, for points are many."""
+def _stamp_in(home: Path | None) -> dict[str, Any]:
+    """The stamp of a process in one checkout: looked up once, for points are many."""
     return {
-        "commit": _commit(home),
+        "commit": _commit(home) if home else "unknown",  # of an installed wheel
         "versions": {"python": platform.python_version()} | {k: version(k) for k in LIBRARIES},
         "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
     }

@@ -14,6 +14,13 @@ PICTURES = ("image", "asked_images")  # those that name a picture's file
 RESULTS = ("start_from", "compare_with", "calibration", "trained", "predicted")  # a .nc; or none
 WEIGHTS = ("random", "imagenet")
 PHOTOGRAPHS = ("bundled", "imagenette")
+_FOLDERS = (*DATA_SETS, "photographs")  # these may name one
+_KNOWN = {  # what is no path, whatever lies in the current folder
+    **dict.fromkeys(DATA_SETS, places.NAMES),
+    **dict.fromkeys(PICTURES, places.PHOTOGRAPHS),
+    "weights": WEIGHTS,
+    "photographs": PHOTOGRAPHS,
+}
 
 
 def texts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -22,6 +29,15 @@ def texts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for text in value if isinstance(value, tuple | list) else (value,):
             if isinstance(text, str):
                 yield key, text
+
+
+def is_own_path(key: str, text: str) -> bool:
+    """Return whether a text is a path, or a file of that name lies in the current folder, or a
+    folder where the parameter may name one; of what has a meaning by itself it is none."""
+    if text in _KNOWN.get(key, ()):
+        return False
+    folder = key in _FOLDERS and Path(text).is_dir()
+    return "/" in text or os.sep in text or folder or Path(text).is_file()
 
 
 def named(key: str, text: str) -> Path | None:

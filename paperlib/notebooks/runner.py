@@ -74,7 +74,7 @@ def validated(name: str, profile: str, overrides: Mapping[str, Any]) -> dict[str
     """
     values = {key: parameter.default for key, parameter in parameters(name).items()}
     values |= profile_parameters(name, overrides.get("profile", profile))
-    values |= {key: _absolute(value) for key, value in overrides.items()}
+    values |= {key: _absolute(key, value) for key, value in overrides.items()}
     return dict(_config_class(name).from_dict(values).as_dict())
 
 
@@ -122,11 +122,9 @@ def execute(
     if jobs is not None and "jobs" in _config_class(name).names():
         overrides["jobs"] = jobs
     values = validated(name, profile, overrides)
-    if overrides.keys() - {
-        "profile",
-        "jobs",
-    }:  # a profile's files may be missing where it needs none
-        inputs.check(values)
+    # what a profile names may be missing here: where its result ships, nothing else is read
+    if overrides.keys() - {"profile", "jobs"}:
+        inputs.check({key: values[key] for key in catalogue.parameters(name)})
     folder = _folder_of_run(name, values)
     if save and (folder not in CANONICAL or output is not None):
         raise ValueError(
@@ -134,6 +132,8 @@ def execute(
             f"saved as the committed notebook; this one goes to "
             f"{paths.figures_folder(folder) if output is None else output}"
         )
+    if save and paths.source() != paths.home():
+        raise ValueError(f"only a checkout's notebooks can be saved, not those of {paths.source()}")
     target, stem = paths.figures_folder(folder) / f"{name}.ipynb", figure_of_run(name, values)
     if output is not None:
         stem = _folder_of_output(output) / name
@@ -189,11 +189,12 @@ def _config_class(name: str) -> Any:
     return found
 
 
-def _absolute(value: Any) -> Any:
+def _absolute(key: str, value: Any) -> Any:
+    """The value of a parameter, absolute where it is a path of the caller's."""
     if isinstance(value, list | tuple):
-        return [_absolute(each) for each in value]
-    is_path = isinstance(value, str) and ("/" in value or os.sep in value or Path(value).is_file())
-    return str(Path(value).expanduser().resolve()) if is_path else value
+        return [_absolute(key, each) for each in value]
+    own = isinstance(value, str) and inputs.is_own_path(key, value)
+    return str(Path(value).expanduser().resolve()) if own else value
 
 
 def _without_jobs(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,6 +249,7 @@ def _run(name: str, values: Mapping[str, Any], target: Path, stem: Path) -> None
     begin = time.monotonic()
     for folder in {target.parent, stem.parent}:
         _check_writable(folder)
+    paths.home().mkdir(parents=True, exist_ok=True)  # where the kernel runs
     print(f"{name}: running", flush=True)
     _papermill(name, values, target, stem)
     if not stem.with_name(f"{name}.png").exists():

@@ -4,6 +4,12 @@ Brighter always means more of the image. Only means over seeds, collapse depths 
 curves are computed here.
 """
 
+# ruff: noqa: E402 (what is said below must be said before matplotlib is imported)
+import logging
+
+# After an installation the first figure would tell of its font cache, in notebooks in red.
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+
 from paperlib.plots.comparison import check_comparable, resolution_calibration, solver_comparison
 from paperlib.plots.labels import (
     describe,

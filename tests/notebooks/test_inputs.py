@@ -171,6 +171,26 @@ def test_what_is_there_is_accepted(words: str, here: Path, monkeypatch: pytest.M
     assert len(ran) == 1
 
 
+@pytest.mark.parametrize(
+    ("notebook", "key", "name", "is_path"),
+    [
+        ("00", "dataset", "two", True),
+        ("00", "dataset", "four.npz", True),
+        ("00", "dataset", "digits", False),
+        ("06", "photographs", "two", True),
+        ("06", "photographs", "bundled", False),
+        ("06", "image", "chelsea", False),
+    ],
+)
+def test_a_folder_of_the_callers_is_found_by_the_kernel_too_and_a_name_stays_one(
+    notebook: str, key: str, name: str, is_path: bool, here: Path
+) -> None:
+    if not is_path:
+        (here / name).mkdir()  # it is not meant
+    values = notebooks.validated(notebooks.resolve(notebook), "quick", {key: name})
+    assert values[key] == (str(here / name) if is_path else name)
+
+
 def test_texts_of_parameters_are_those_that_were_typed(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import logging
 import re
 from pathlib import Path
 
@@ -316,3 +317,7 @@ def test_what_has_no_value_is_grey_and_said_to_be() -> None:
 def test_no_cell_of_a_map_reaches_below_a_variance_of_0() -> None:
     assert plots.edges(np.array([0.1, 1.0, 4.0])).tolist() == [0, 0.55, 2.5, 5.5]
     assert plots.edges(np.array([0.01])).tolist() == [0, 0.01 + 0.05]
+
+
+def test_the_first_figure_on_a_machine_tells_nothing_of_a_font_cache() -> None:
+    assert not logging.getLogger("matplotlib.font_manager").isEnabledFor(logging.WARNING)
