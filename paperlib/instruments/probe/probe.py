@@ -21,11 +21,10 @@ from torch import Tensor, nn
 
 from paperlib import measures
 from paperlib.activations.fields import Level, shape_of
-from paperlib.activations.flow import tensors_in
 from paperlib.activations.guard import plain_module, take_statistics, untouched
 from paperlib.activations.inputs import Inputs, runner
-from paperlib.activations.looking import places, visit
-from paperlib.activations.tracing import Layers, ProbeError, Stage, run_once, stages_of
+from paperlib.activations.looking import places, samples_that_fit, visit
+from paperlib.activations.tracing import Layers, ProbeError, Stage, stages_of
 from paperlib.cascade import Cascade
 from paperlib.cascade.fitting import EXACT_BELOW, OVERFLOW, default_resolution
 from paperlib.core.checks import LARGEST_SEED, checked, quoted
@@ -39,7 +38,6 @@ NEIGHBOURS = 16  # images whose activations are compared, and moved a little
 STEP = 1e-3  # by which they are moved, of the way to another image
 COARSE_STEP = 3e-2  # for models in half precision
 PARTS = 6  # of the memory, for a level of all images
-BATCH = 64  # images that run through the model at a time, at most
 
 
 def probe(
@@ -100,7 +98,7 @@ def probe(
     resolution = _default_resolution(model) if resolution is None else float(resolution)
     with untouched(model, seed):
         work = _Work(model, inputs, layers, resolution, memory)
-        size = work.batch_size()
+        size = samples_that_fit(model, inputs, memory)
         statistics = take_statistics(model, work.run, inputs.batches(size), batch_norm)
         work.look()
         if work.has_cascade:
@@ -135,18 +133,6 @@ class _Work:
         self.resolution, self.memory = resolution, memory
         self.stages: list[Stage] = []
         self.levels: list[Level] = []
-
-    def batch_size(self) -> int:
-        """How many samples run through the model at a time: half the memory, as two of them say."""
-        two = self.inputs.part(0, 2)
-        numbers = 0
-
-        def record(layer: str, call: int, outputs: Any) -> None:
-            nonlocal numbers
-            numbers += sum(tensor.numel() for tensor in tensors_in(outputs))
-
-        run_once(self.model, self.run, two, record)
-        return int(min(BATCH, max(2, self.memory / 2 / (4 * max(1, numbers / 2)))))
 
     def look(self) -> None:
         """Find the stages, and how many numbers of each fit into memory."""
