@@ -61,11 +61,9 @@ class Loss:
         self._inputs = Inputs.in_order(images, self.model)
         with untouched(self.model, seed):
             run = runner(self.model)
-            example = outputs_in(
-                run_once(self.model, run, self._inputs.part(0, 1), lambda *_: None)
-            )
+            example = outputs_in(run_once(self.model, run, self._inputs.few(2), lambda *_: None))
         count = self._inputs.train
-        self._goal, self._targets = goal_of(example, count, labels, cotangent, seed)
+        self._goal, self._targets = goal_of(example[:1], count, labels, cotangent, seed)
         if not self.parameters:
             raise ProbeError(
                 "no parameter of the model learns; set requires_grad of those whose gradients are "

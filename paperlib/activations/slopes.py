@@ -68,6 +68,7 @@ def visit_slopes(
     labels: Tensor | None,
     take: Callable[[int, Tensor], None],
     *,
+    seen: Callable[[int, Tensor], None] | None = None,
     layers: Layers = "auto",
     cotangent: Tensor | None = None,
     seed: int = 0,
@@ -77,6 +78,7 @@ def visit_slopes(
 
     Args:
         take: is given the number of a stage and the gradients (samples, *shape) of a batch.
+        seen: is given the number of a stage and its activations (samples, *shape), on the way.
 
     Returns:
         the stages.
@@ -88,11 +90,12 @@ def visit_slopes(
     with untouched(model, seed):
         two, three, run = inputs.few(2), inputs.few(3), runner(model)
         stages = stages_of(model, run, (two, three), inputs.source_of(two), places(model, layers))
-        example = outputs_in(run_once(model, run, inputs.part(0, 1), lambda *_: None))
+        example = outputs_in(run_once(model, run, inputs.few(2), lambda *_: None))[:1]
         goal, targets = goal_of(example, inputs.train, labels, cotangent, seed)
         for first in range(0, inputs.train, batch_size):
             end = min(first + batch_size, inputs.train)
-            found = _of_batch(model, inputs.part(first, end), stages, goal, targets[first:end])
+            values = inputs.part(first, end)
+            found = _of_batch(model, values, stages, goal, targets[first:end], seen)
             for number, slope in enumerate(found):
                 take(number, stages[number].samples(slope))
     return stages
@@ -100,7 +103,12 @@ def visit_slopes(
 
 @torch.enable_grad()
 def _of_batch(
-    model: nn.Module, values: Any, stages: list[Stage], goal: Goal, targets: Tensor
+    model: nn.Module,
+    values: Any,
+    stages: list[Stage],
+    goal: Goal,
+    targets: Tensor,
+    seen: Callable[[int, Tensor], None] | None,
 ) -> list[Tensor]:
     """The gradients with respect to the tensors that the stages' layers returned."""
     values = tree_map(_followed, values)
@@ -109,6 +117,8 @@ def _of_batch(
 
     def take(number: int, value: Tensor) -> None:
         found[number] = torch.zeros_like(value)
+        if seen is not None:
+            seen(number, stages[number].samples(value.detach()))
         if value.requires_grad:  # the edge is that of now: a later layer may write into the tensor
             edges[number] = get_gradient_edge(value)
 

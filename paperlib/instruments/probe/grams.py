@@ -88,36 +88,41 @@ def same_class(labels: Tensor) -> Tensor:
     return labels[:, None] == labels
 
 
-def left_out(gram: Tensor, targets: Tensor, penalty: float) -> Tensor:
+def left_out(gram: Tensor, targets: Tensor, *penalties: float) -> Tensor:
     """Return what a ridge predicts of every sample from all others, (n, q).
 
-    The ridge minimises Σ|y − Wx − b|² + penalty·|W|²; its n fits are one, in closed form.
+    The ridge minimises Σ|y − Wx − b|² + penalty·|W|²; its n fits are one, in closed form. Of
+    several penalties that counts with which all predictions together are best.
 
     Args:
         gram: (n, n), the products of what is read.
         targets: (n, q).
-        penalty: in the unit of `gram`, above 0.
+        penalties: in the unit of `gram`, above 0.
     """
     targets = targets.to(gram)
     values, vectors = torch.linalg.eigh(centred(gram))
-    kept = values.clamp(min=0) / (values.clamp(min=0) + penalty)
-    mean = targets.mean(0)
-    fitted = mean + vectors @ (kept[:, None] * (vectors.T @ (targets - mean)))
-    own = (vectors.square() * kept).sum(1) + 1 / len(gram)  # of its own target, in each prediction
-    own = own.clamp(max=1 - 1e-9)[:, None]
-    return (fitted - own * targets) / (1 - own)
+    values, mean = values.clamp(min=0), targets.mean(0)
+    turned = vectors.T @ (targets - mean)
+    found = []
+    for penalty in penalties:
+        kept = values / (values + penalty)
+        fitted = mean + vectors @ (kept[:, None] * turned)
+        own = (vectors.square() * kept).sum(1) + 1 / len(gram)  # of its own target
+        own = own.clamp(max=1 - 1e-9)[:, None]
+        found.append((fitted - own * targets) / (1 - own))
+    return min(found, key=lambda predicted: float((predicted - targets).square().sum()))
 
 
-def accuracy_left_out(gram: Tensor, labels: Tensor, penalty: float) -> float:
+def accuracy_left_out(gram: Tensor, labels: Tensor, *penalties: float) -> float:
     """Return how often a ridge to the classes, fitted to all others, names a sample's class."""
     classes, place = labels.unique(return_inverse=True)
     targets = torch.nn.functional.one_hot(place, len(classes))
-    return float((left_out(gram, targets, penalty).argmax(1) == place).double().mean())
+    return float((left_out(gram, targets, *penalties).argmax(1) == place).double().mean())
 
 
-def r_squared_left_out(gram: Tensor, targets: Tensor, penalty: float) -> float:
+def r_squared_left_out(gram: Tensor, targets: Tensor, *penalties: float) -> float:
     """Return the fraction of targets (n, q) that a ridge fitted to all others brings back."""
     count, targets = len(gram), targets.to(gram)
-    errors = (left_out(gram, targets, penalty) - targets).square().sum()
+    errors = (left_out(gram, targets, *penalties) - targets).square().sum()
     spread = (targets - targets.mean(0)).square().sum() * (count / (count - 1)) ** 2
     return float(1 - errors / spread) if spread > 0 else 0.0

@@ -81,7 +81,6 @@ def test_a_ridge_with_each_sample_left_out_is_fitted_once_for_all(penalty: float
         others = np.arange(COUNT) != number
         ridge = Ridge(penalty).fit(features[others], targets[others])
         expected.append(ridge.predict(features[number : number + 1])[0])
-    # the closed form centres with all samples, so that its penalty is that of a Ridge on all
     found = left_out(features @ features.T, targets, penalty)
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
 
@@ -103,3 +102,11 @@ def test_labels_that_are_linear_are_read_and_others_by_chance() -> None:
     assert accuracy_left_out(noise @ noise.T, labels + 5, 1e-3) == accuracy_left_out(
         noise @ noise.T, labels, 1e-3
     )
+
+
+def test_of_several_penalties_that_counts_which_predicts_best() -> None:
+    features, targets = rows(COUNT, 28), rows(COUNT, 1, seed=1)  # nearly as many as samples
+    gram = features @ features.T
+    assert r_squared_left_out(gram, targets, 1e-6) < -1
+    both = r_squared_left_out(gram, targets, 1e-6, 1e6)
+    assert both == r_squared_left_out(gram, targets, 1e6) > -0.1
