@@ -102,6 +102,22 @@ def repeated(model: nn.Module, inputs: Inputs) -> str | None:
     return min((name for name in calls if calls[name] == most), key=len) if most > 2 else None
 
 
+def feeding(model: nn.Module, inputs: Inputs) -> str | None:
+    """Return the layer whose output, tokens of each sample, the first recurrent layer reads."""
+    names = {name for name, module in model.named_modules() if isinstance(module, nn.RNNBase)}
+    before: list[tuple[str, Any]] = []
+    found: list[str] = []
+
+    def record(layer: str, call: int, outputs: Any) -> None:
+        if layer in names and before and not found:
+            name, tokens = before[-1]
+            found.extend([name] if isinstance(tokens, Tensor) and tokens.ndim == 3 else [""])
+        before.append((layer, outputs))
+
+    run_once(model, runner(model), inputs.few(2), record)
+    return (found or [""])[0] or None
+
+
 def update(weight: Tensor, gradient: Tensor) -> dict[str, float]:
     """What is said of one layer's weights and their gradient."""
     values, slopes = weight.double(), gradient.double().abs()

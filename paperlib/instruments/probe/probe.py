@@ -11,7 +11,7 @@ directly, by one regression.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,6 +31,8 @@ from paperlib.core.checks import LARGEST_SEED, checked, quoted
 from paperlib.core.provenance import stamp
 from paperlib.instruments.probe.level_inverses import LevelInverse, inverse_between
 from paperlib.instruments.probe.report import Report, report_of
+from paperlib.instruments.probe.signals import check_labels
+from paperlib.instruments.probe.verdict import Verdict, fingerprint, judge
 from paperlib.networks import Erf, Network
 from paperlib.networks.kinds import RESOLUTION
 
@@ -43,6 +45,7 @@ PARTS = 6  # of the memory, for a level of all images
 def probe(
     model: nn.Module,
     images: Any,
+    labels: Tensor | None = None,
     *,
     layers: Layers = "auto",
     seed: int = 0,
@@ -74,6 +77,8 @@ def probe(
         images: (n, *shape), floating point, n >= 10 (a few hundred are better); or a dict or
             tuple of tensors with n samples each, the model's arguments, of which the first in
             floating point is reconstructed.
+        labels: (n,), whole numbers, for which the model returns (n, classes): with them the
+            report's `verdict` says more; nothing else reads them.
         layers: "auto", every place where all paths meet; or dotted names (`relu#2` is the second
             call of `relu`), or a function of name and module that picks layers.
         seed: of which images are held out, and of the model's random numbers while it is probed.
@@ -95,6 +100,8 @@ def probe(
     model = plain_module(model)
     _check_options(layers, seed, resolution, memory)
     inputs = Inputs.of(images, model, seed)
+    check_labels(labels, len(inputs.source))
+    judged = _judge_later(model, images, labels, layers, seed, batch_norm, memory)
     resolution = _default_resolution(model) if resolution is None else float(resolution)
     with untouched(model, seed):
         work = _Work(model, inputs, layers, resolution, memory)
@@ -118,7 +125,25 @@ def probe(
         "separation": separation,
     }
     found = report_of(table, pictures, about)
-    return Report(found, lambda other: probe(other, images, **options), model)
+    return Report(found, lambda other: probe(other, images, labels, **options), model, judged)
+
+
+def _judge_later(
+    model: nn.Module, images: Any, labels: Tensor | None, *options: Any
+) -> Callable[[Report], Verdict]:
+    """What judges the model as long as it is what it is now."""
+    names = ("layers", "seed", "batch_norm", "memory")
+    now = fingerprint(model)
+
+    def judged(report: Report) -> Verdict:
+        if fingerprint(model) != now:
+            raise ProbeError(
+                f"{type(model).__name__} has changed since it was probed; probe it again, and ask "
+                "for the verdict before it is trained"
+            )
+        return judge(report, model, images, labels, **dict(zip(names, options, strict=True)))
+
+    return judged
 
 
 class _Work:
@@ -128,7 +153,7 @@ class _Work:
         self, model: nn.Module, inputs: Inputs, layers: Layers, resolution: float, memory: float
     ) -> None:
         self.model, self.inputs, self.run = model, inputs, runner(model)
-        self.has_cascade = isinstance(model, Network) and layers == "auto"
+        self.has_cascade = layers == "auto" and _has_cascade(model, inputs)
         self.layers = places(model, layers)
         self.resolution, self.memory = resolution, memory
         self.stages: list[Stage] = []
@@ -275,6 +300,13 @@ class _Work:
             take(number, value)
 
         visit(self.model, values, {number: self.stages[number] for number in group}, taken)
+
+
+def _has_cascade(model: nn.Module, inputs: Inputs) -> bool:
+    """Whether it is a network of this package, of stages that all have inverses of their own."""
+    if not isinstance(model, Network):
+        return False
+    return Cascade.for_network(model.stages, inputs.source[:1]).has_inverses()
 
 
 def _geometry(values: Tensor) -> tuple[float, float]:

@@ -11,7 +11,7 @@ changes nothing; but for `gain`, `gain_norm`, and what holds sgd or adam in its 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ from paperlib.instruments.probe import grams
 from paperlib.instruments.probe.lessons import (
     awake,
     decades,
+    feeding,
     finite,
     in_units,
     layer_of,
@@ -103,19 +104,21 @@ def signals(
     stage before a narrower head; `r_squared_features`, `r_squared_output`, read directly from
     there and from the outputs by a ridge (λ = 1e-3 of the variance of a number, or coarser by
     powers of ten where that predicts better; each image is read by a fit to all others); with
-    labels `label_features`, `label_output`, how often such a ridge names the class.
+    labels `label_features`, `label_output`, how often such a ridge names the class, and `chance`,
+    the share of the most frequent one.
 
     Of the lesson: `gain`, the gradient of random cotangents at the first stage over that at the
     last, by root mean squares, `gain_norm`, by lengths, and `gain_relative`, by root mean squares
-    in units of the activations' own (of layers called again and again, at the first and the last
-    call); decades between the largest and the smallest of the layers'
-    `update_sgd`, `update_adam` and `sensitivity` (`sgd_decades`, …), and `adam_share`, the
-    smallest share of Adam's full step that a layer moves; `cosine` of two images' gradients, with
-    labels `cosine_within`, `cosine_between` classes. Of the tangent kernel in which each parameter
-    counts in units of its own length: `tangent_top` (the share of the largest eigenvalue),
-    `tangent_rank` (of the centred kernel, relative to the most there can be), `tangent_condition`
-    (ln, centred), and with labels `tangent_alignment` (above a noise of 1e-3 of the mean diagonal),
-    `tangent_accuracy` (of its ridge, penalty 0.1 of the mean diagonal, each image left out).
+    in units of the activations' own; where a layer is called again and again, or recurrent, that
+    along its calls or its tokens if it differs more from 1; decades between the largest and the
+    smallest of the layers' `update_sgd`, `update_adam` and `sensitivity` (`sgd_decades`, …), and
+    `adam_share`, the smallest share of Adam's full step that a layer moves; `cosine` of two images'
+    gradients, with labels `cosine_within`, `cosine_between` classes. Of the tangent kernel in which
+    each parameter counts in units of its own length: `tangent_top` (the share of the largest
+    eigenvalue), `tangent_rank` (of the centred kernel, relative to the most there can be),
+    `tangent_condition` (ln, centred), and with labels `tangent_alignment` (above a noise of 1e-3 of
+    the mean diagonal), `tangent_accuracy` (of its ridge, penalty 0.1 of the mean diagonal, each
+    image left out).
 
     With labels: `loss`, and `step_gain`, the share of it that one step takes away on images that
     the step has not seen. All parameters move by the same share of their own length, such that a
@@ -144,7 +147,7 @@ def signals(
         options: dict[str, Any] = {"batch_norm": batch_norm, "memory": memory}
         report = probe(model, images, layers=layers, seed=seed, **options)
     inputs = Inputs.in_order(images, model)
-    _check_labels(labels, inputs.train)
+    check_labels(labels, inputs.train)
     with untouched(model, seed):
         size = samples_that_fit(model, inputs, memory)
         take_statistics(model, runner(model), inputs.batches(size), batch_norm)
@@ -198,6 +201,9 @@ class _Work:
         stage = self._stages()[self.report.end - 1]
         per_sample = math.prod(stage.shape) + self.inputs.source[0].numel()
         some = self.some(self.memory / 8 / per_sample)
+        if some.labels is not None:
+            self.numbers["chance"] = float(some.labels.unique(return_counts=True)[1].max())
+            self.numbers["chance"] /= some.count
         pictures = self.inputs.source_of(some.values).flatten(1).double().cpu()
         for name, values in zip(("features", "output"), self._at(stage, some), strict=True):
             gram, penalties = _readable(values)
@@ -212,14 +218,8 @@ class _Work:
         slopes = self._slopes(some, self.layers)
         for name in ("slope", "size"):
             self.stages[name] = [at[name] for at in slopes]
-        back = self._way_back(some, slopes[: self.report.end])
-        first, last = back[0], back[-1]
-        units = {"gain": 0.0, "gain_norm": 0.5}
-        for name, power in units.items():
-            above, below = (at["slope"] * at["numbers"] ** power for at in (first, last))
-            self.numbers[name] = ratio(above, below)
-        above, below = (at["slope"] * at["size"] for at in (first, last))
-        self.numbers["gain_relative"] = ratio(above, below)
+        ways = [slopes[: self.report.end], *self._through_time(some)]
+        self.numbers |= max(map(_gains, ways), key=lambda gains: _change(gains["gain"]))
 
     def compare(self, samples: int) -> None:
         """How alike the gradients of different samples are, layer by layer and in all."""
@@ -299,39 +299,50 @@ class _Work:
             outputs.append(outputs_in(result).flatten(1).cpu())
         return torch.cat(at), torch.cat(outputs)
 
-    def _slopes(self, some: _Some, layers: Layers) -> list[dict[str, float]]:
+    def _slopes(
+        self, some: _Some, layers: Layers, *, tokens: bool = False
+    ) -> list[dict[str, float]]:
         """At each stage the root mean squares of gradients and activations, and how many numbers
-        there are."""
+        there are; or at each token of the one stage."""
+        squares: dict[str, dict[int, Tensor]] = {"slope": {}, "size": {}}
+
+        def add(name: str, number: int, value: Tensor) -> None:
+            rows = value.flatten(2) if tokens else value.flatten(1)[:, None]
+            found = torch.linalg.vector_norm(rows, dim=2, dtype=torch.float64).square().sum(0)
+            squares[name][number] = squares[name].get(number, 0) + found.cpu()
+
+        stages = visit_slopes(
+            self.model, some.values, None, partial(add, "slope"), seen=partial(add, "size"),
+            layers=layers, cotangent=self._cotangents(some), seed=self.seed,
+            batch_size=self.size,
+        )  # fmt: skip
+        found = []
+        for number, stage in enumerate(stages):
+            count = math.prod(stage.shape[1:] if tokens else stage.shape)
+            pairs = zip(squares["slope"][number], squares["size"][number], strict=True)
+            for slope, size in pairs:
+                if tokens:  # all are in one unit, and some may be black
+                    size = squares["size"][number].mean()
+                rms = {"slope": slope, "size": size, "numbers": some.count * count * count}
+                found.append({k: math.sqrt(float(v) / some.count / count) for k, v in rms.items()})
+        return found
+
+    def _cotangents(self, some: _Some) -> Tensor:
+        """Random numbers for every output of every sample."""
         with torch.no_grad():
             two = tree_map(lambda value: value[:2].clone(), some.values)
             shape = outputs_in(runner(self.model)(two)).shape[1:]
         generator = random_numbers("cotangents", self.seed)
-        cotangents = torch.randn(some.count, *shape, generator=generator)
-        squares: dict[tuple[str, int], float] = {}
+        return torch.randn(some.count, *shape, generator=generator)
 
-        def add(name: str, number: int, value: Tensor) -> None:
-            length = float(torch.linalg.vector_norm(value, dtype=torch.float64))
-            squares[name, number] = squares.get((name, number), 0.0) + length**2
-
-        found = visit_slopes(
-            self.model, some.values, None, partial(add, "slope"), seen=partial(add, "size"),
-            layers=layers, cotangent=cotangents, seed=self.seed, batch_size=self.size,
-        )  # fmt: skip
-        numbers = [math.prod(stage.shape) for stage in found]
-        return [
-            {
-                name: math.sqrt(squares[name, place] / some.count / count)
-                for name in ("slope", "size")
-            }
-            | {"numbers": count}
-            for place, count in enumerate(numbers)
-        ]
-
-    def _way_back(self, some: _Some, along: list[dict[str, float]]) -> list[dict[str, float]]:
-        """Where the gradients run: the stages, or the calls of a layer where these are more."""
-        cell = repeated(self.model, self.inputs)
-        through_time = [] if cell is None else self._slopes(some, [cell])
-        return max(along, through_time, key=len)
+    def _through_time(self, some: _Some) -> Iterator[list[dict[str, float]]]:
+        """The way back through the calls of a layer that is called again and again, and through
+        the tokens that a recurrent layer reads."""
+        cell, fed = repeated(self.model, self.inputs), feeding(self.model, self.inputs)
+        if cell is not None:
+            yield self._slopes(some, [cell])
+        if fed is not None:
+            yield self._slopes(some, [fed], tokens=True)
 
     def _note(self, column: str, found: Parameters, pairs: Tensor | None) -> None:
         for name in weights_by_name(self.model):
@@ -349,6 +360,20 @@ class _Work:
             self.numbers[f"{name}_decades"] = decades([row[f"update_{name}"] for row in able])
         self.numbers["sensitivity_decades"] = decades([row["sensitivity"] for row in able])
         self.numbers["adam_share"] = min((row["share"] for row in able), default=0.0)
+
+
+def _gains(way: list[dict[str, float]]) -> dict[str, float]:
+    """The gradient where a way back ends over that where it begins, in three units."""
+    units: dict[str, Callable[[dict[str, float]], float]] = {
+        "gain": lambda at: at["slope"],
+        "gain_norm": lambda at: at["slope"] * math.sqrt(at["numbers"]),
+        "gain_relative": lambda at: at["slope"] * at["size"],
+    }
+    return {name: ratio(unit(way[0]), unit(way[-1])) for name, unit in units.items()}
+
+
+def _change(gain: float) -> float:
+    return abs(math.log(gain)) if gain > 0 else math.inf
 
 
 def _readable(values: Tensor) -> tuple[Tensor, list[float]]:
@@ -371,7 +396,8 @@ def _spectrum(kernel: Tensor) -> dict[str, float]:
     }
 
 
-def _check_labels(labels: Tensor | None, count: int) -> None:
+def check_labels(labels: Tensor | None, count: int) -> None:
+    """Raise a ProbeError where labels are not one whole number for each of `count` images."""
     if labels is None:
         return
     came = type(labels).__name__

@@ -18,8 +18,8 @@ from paperlib.instruments.probe.signals import Signals, signals
 COUNT = 120
 OF_OPTIMISERS = ("sgd_decades", "adam_decades", "adam_share")  # what a rescaled layer may change
 WITH_LABELS = {
-    "label_features", "label_output", "cosine_within", "cosine_between", "tangent_alignment",
-    "tangent_accuracy", "loss", "step_gain",
+    "chance", "label_features", "label_output", "cosine_within", "cosine_between",
+    "tangent_alignment", "tangent_accuracy", "loss", "step_gain",
 }  # fmt: skip
 
 
@@ -209,6 +209,34 @@ class Loop(nn.Module):
 def test_of_a_recurrent_net_the_gain_is_that_along_time() -> None:
     found = signals(Loop(0.5).double(), rows(COUNT, 7, 3)).numbers
     assert found["gain"] == pytest.approx(0.5**6)
+
+
+class Fused(nn.Module):
+    """A linear cell of one layer that reads rows of an image, all calls in one."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.embed, self.recur, self.read = nn.Linear(3, 4), nn.RNN(4, 4), nn.Linear(4, 2)
+        with torch.no_grad():
+            self.recur.weight_hh_l0.copy_(factor * torch.eye(4))
+            self.recur.weight_ih_l0.copy_(torch.eye(4))
+            for bias in (self.recur.bias_hh_l0, self.recur.bias_ih_l0):
+                bias.zero_()
+            for parameter in self.embed.parameters():
+                parameter.mul_(1e-4)  # so small that tanh is linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.read(self.recur(self.embed(x).transpose(0, 1))[0][-1])
+
+
+def test_of_a_recurrent_layer_the_gain_is_that_along_its_tokens() -> None:
+    images = rows(COUNT, 7, 3)
+    images[:, 0] = 0  # a black row has the unit of the others
+    model = Fused(0.5).double()
+    nn.init.zeros_(model.embed.bias)
+    found = signals(model, images).numbers
+    assert found["gain"] == pytest.approx(0.5**6, rel=1e-3)
+    assert found["gain_relative"] == pytest.approx(0.5**6, rel=1e-3)
 
 
 def test_decades_lie_between_the_largest_and_the_smallest() -> None:
