@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from paperlib.instruments.probe.report import ALIVE, PARALLEL, Report
+from paperlib.instruments.probe.report import ALIVE, Report
 from paperlib.instruments.probe.signals import Signals
 from paperlib.measures import LOST
 
+PARALLEL = 0.999  # mean cosine of different images' gradients; a common mean alone gives 0.99
 UNRELATED = 0.01  # mean cosine of different images' gradients, below which none follows another
 SHRUNK = 100.0  # times that gradients change on their way back, and no rate fits all layers
 HALF = 0.5  # of Adam's full step, below which its ε holds a layer back
@@ -67,32 +68,25 @@ def _of_the_label(found: Signals) -> Iterator[Reason]:
 
 def _of_the_way_back(report: Report, found: Signals) -> Iterator[Reason]:
     gain = found.numbers["gain_relative"]
-    first, last = _name(report, 0), _name(report, report.end - 1)
     if gain == 0:
         yield 5.0, f"no gradient comes back to layer {_first_that_none_reaches(report, found)}"
         return
-    change, way = max(gain, 1 / gain), f"from layer {last} to {first}"
+    change, bad = max(gain, 1 / gain), 1 + abs(math.log10(gain)) / 3
+    way = f"{fold(change)}-fold from {found.way[0]} to {found.way[1]}"
     if change < SHRUNK:
         return
-    bad = 1 + math.log10(change) / 3
-    if gain > 1:
-        yield (
-            bad,
-            f"gradients grow {fold(change)}-fold {way}: a rate that moves the last layers is too "
-            "large for the first",
-        )
+    if not found.way[0].startswith("layer"):  # one layer's calls or tokens, which share its weights
+        ends = "too strong" if gain > 1 else "lost"
+        grow = "grow" if gain > 1 else "shrink"
+        yield bad, f"gradients {grow} {way}: what the first could teach is {ends}"
+    elif gain > 1:
+        too_large = "a rate that moves the last layers is too large for the first"
+        yield bad, f"gradients grow {way}: {too_large}"
     elif found.numbers["adam_share"] < HALF:
-        yield (
-            bad + 1,
-            f"gradients shrink {fold(change)}-fold {way}: SGD will not move the first layers, and "
-            "they lie below Adam's ε, too",
-        )
+        held = "SGD will not move the first layers, and they lie below Adam's ε, too"
+        yield bad + 1, f"gradients shrink {way}: {held}"
     else:
-        yield (
-            bad,
-            f"gradients shrink {fold(change)}-fold {way}: SGD will not move the first layers, Adam "
-            "may",
-        )
+        yield bad, f"gradients shrink {way}: SGD will not move the first layers, Adam may"
 
 
 def _first_that_none_reaches(report: Report, found: Signals) -> str:
@@ -120,7 +114,7 @@ def _of_likeness(found: Signals) -> Iterator[Reason]:
 def _of_zeros(found: Signals) -> Iterator[Reason]:
     for layer in found.drawn:
         yield 0.0, f"the last layer, {layer}, is all zeros: fine, it moves first"
-    others = [name for name in found.layers.index[found.layers["zero"] == 1]]
+    others = list(found.layers.index[found.layers["zero"] == 1])
     if others and found.numbers["gain_relative"] > 0:
         yield 0.0, f"all zeros: {', '.join(others)}; fine, a path leads past"
 

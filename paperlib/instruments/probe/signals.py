@@ -73,12 +73,14 @@ class Signals:
             all weights are.
         drawn: layers that end the model in nothing but zeros; the gradients are those of a copy in
             which they are drawn, as the first step of training would.
+        way: from where to where the gains were measured, in words.
     """
 
     numbers: Mapping[str, float]
     stages: "pd.DataFrame"
     layers: "pd.DataFrame"
     drawn: tuple[str, ...] = ()
+    way: tuple[str, str] = ("the last stage", "the first")
 
 
 def signals(
@@ -184,6 +186,7 @@ class _Work:
     numbers: dict[str, float] = field(default_factory=dict)
     stages: dict[str, Any] = field(default_factory=dict)
     table: dict[str, dict[str, float]] = field(default_factory=dict)
+    way: tuple[str, str] = ("", "")
 
     def some(self, count: float) -> _Some:
         """The same samples, or the first of them, at every call."""
@@ -218,8 +221,12 @@ class _Work:
         slopes = self._slopes(some, self.layers)
         for name in ("slope", "size"):
             self.stages[name] = [at[name] for at in slopes]
-        ways = [slopes[: self.report.end], *self._through_time(some)]
-        self.numbers |= max(map(_gains, ways), key=lambda gains: _change(gains["gain"]))
+        names = self.report.result["layer"].values
+        words = f"layer {names[self.report.end - 1]}", f"layer {names[0]}"
+        ways = [(words, slopes[: self.report.end]), *self._through_time(some)]
+        gains = [(words, _gains(along)) for words, along in ways]
+        self.way, found = max(gains, key=lambda each: _change(each[1]["gain"]))
+        self.numbers |= found
 
     def compare(self, samples: int) -> None:
         """How alike the gradients of different samples are, layer by layer and in all."""
@@ -276,7 +283,7 @@ class _Work:
         numbers = {name: value for name, value in self.numbers.items() if math.isfinite(value)}
         index = pd.Index(result["layer"].values, name="stage")
         layers = pd.DataFrame.from_dict(self.table, orient="index").rename_axis("layer")
-        return Signals(numbers, pd.DataFrame(stages, index=index), layers, drawn)
+        return Signals(numbers, pd.DataFrame(stages, index=index), layers, drawn, self.way)
 
     def _stages(self) -> list[Stage]:
         two, three = self.inputs.few(2), self.inputs.few(3)
@@ -335,14 +342,17 @@ class _Work:
         generator = random_numbers("cotangents", self.seed)
         return torch.randn(some.count, *shape, generator=generator)
 
-    def _through_time(self, some: _Some) -> Iterator[list[dict[str, float]]]:
+    def _through_time(
+        self, some: _Some
+    ) -> Iterator[tuple[tuple[str, str], list[dict[str, float]]]]:
         """The way back through the calls of a layer that is called again and again, and through
         the tokens that a recurrent layer reads."""
         cell, fed = repeated(self.model, self.inputs), feeding(self.model, self.inputs)
         if cell is not None:
-            yield self._slopes(some, [cell])
+            yield (f"the last call of {cell}", "the first"), self._slopes(some, [cell])
         if fed is not None:
-            yield self._slopes(some, [fed], tokens=True)
+            along = self._slopes(some, [fed], tokens=True)
+            yield (f"the last token behind {fed}", "the first"), along
 
     def _note(self, column: str, found: Parameters, pairs: Tensor | None) -> None:
         for name in weights_by_name(self.model):

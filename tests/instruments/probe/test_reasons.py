@@ -44,7 +44,9 @@ def test_of_an_ordered_network_it_says_where_the_image_is_lost_and_the_lesson_sh
     found = reasons(network(0.3))
     said = "\n".join(found)
     assert "the image is lost from layer stages." in said
-    assert "-fold from layer stages.29 to stages.0: SGD will not move the first layers" in said
+    assert (
+        "-fold from layer stages.29 to layer stages.0: SGD will not move the first layers" in said
+    )
     assert "gradients of different images are parallel: layer stages." in said
 
 
@@ -104,7 +106,7 @@ def test_adam_may_move_what_sgd_cannot_unless_epsilon_holds_it_back() -> None:
         return reasons_of(report([0.9, 0.9]), by_hand(numbers))[0]
 
     assert said(0.9) == (
-        "gradients shrink 10⁶-fold from layer layer1 to layer0: SGD will not move the first "
+        "gradients shrink 10⁶-fold from layer layer1 to layer layer0: SGD will not move the first "
         "layers, Adam may"
     )
     assert said(0.1).endswith("and they lie below Adam's ε, too")
@@ -112,15 +114,16 @@ def test_adam_may_move_what_sgd_cannot_unless_epsilon_holds_it_back() -> None:
 
 def by_hand(numbers: dict[str, Any], cosine: float = 0.5) -> Signals:
     layers = pd.DataFrame({"cosine": [cosine] * 4, "zero": [False] * 4}, index=list("abcd"))
-    return Signals(numbers, pd.DataFrame({"slope": [1.0, 1.0]}), layers)
+    stages = pd.DataFrame({"slope": [1.0, 1.0]})
+    return Signals(numbers, stages, layers, way=("layer layer1", "layer layer0"))
 
 
 def test_the_worst_comes_first() -> None:
     numbers = {
         "r_squared_features": 0.0, "r_squared_end": 0.0, "gain_relative": 0.0, "adam_share": 1.0,
-        "cosine": 0.999, "label_features": 0.11, "chance": 0.1,
+        "cosine": 0.9999, "label_features": 0.11, "chance": 0.1,
     }  # fmt: skip
-    found = reasons_of(report([0.9, 0.001]), by_hand(numbers, cosine=0.999))
+    found = reasons_of(report([0.9, 0.001]), by_hand(numbers, cosine=0.9999))
     assert [reason.split(":")[0][:30] for reason in found] == [
         "no gradient comes back to laye",
         "the image is lost from layer l",
@@ -128,6 +131,24 @@ def test_the_worst_comes_first() -> None:
         "no label can be read before th",
     ]
     assert found[2] == "gradients of different images are parallel: layer a to d learn one thing"
+
+
+def test_of_a_recurrent_layer_it_says_that_gradients_change_along_its_tokens() -> None:
+    class Reading(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.recur, self.read = nn.Linear(4, 8), nn.RNN(8, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.read(self.recur(self.embed(x[:, 0]).transpose(0, 1))[0][-1])
+
+    torch.manual_seed(0)
+    model = Reading()
+    with torch.no_grad():
+        model.recur.weight_hh_l0.mul_(0.05)
+    said = "\n".join(reasons(model))
+    assert "gradients shrink 10" in said
+    assert "-fold from the last token behind embed to the first: what the first could" in said
 
 
 @pytest.mark.parametrize(
