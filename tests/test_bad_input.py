@@ -312,9 +312,9 @@ CALLS = {
     "probe": Call(
         paperlib.probe,
         {"model": nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.Tanh(), nn.Linear(5, 3)),
-         "images": images(12), "layers": "auto", "seed": 0, "resolution": None,
-         "batch_norm": "auto", "memory": 2**30},
-        {"images": ("model", "samples", "layer"), "model": ("layer", "stage")},
+         "images": images(12), "labels": torch.arange(12) % 3, "layers": "auto", "seed": 0,
+         "resolution": None, "batch_norm": "auto", "memory": 2**30},
+        {"images": ("model", "samples", "layer", "labels"), "model": ("layer", "stage")},
     ),
     "vgg16": Call(
         lambda **options: paperlib.vgg16("random", **options),

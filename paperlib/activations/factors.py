@@ -93,6 +93,11 @@ class Dense:
 
     values: Tensor
 
+    @property
+    def held(self) -> int:
+        """How many numbers are held."""
+        return self.values.numel()
+
     def rows(self) -> Tensor:
         """Return the gradients, (n, numbers)."""
         return self.values
@@ -115,6 +120,11 @@ class Factored:
 
     inputs: Tensor
     slopes: Tensor
+
+    @property
+    def held(self) -> int:
+        """How many numbers are held."""
+        return self.inputs.numel() + self.slopes.numel()
 
     def rows(self) -> Tensor:
         """Return the gradients, (n, g o i)."""

@@ -1,7 +1,7 @@
 """The gradient of every sample alone, of any model, and the empirical tangent kernel they make."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from functools import reduce
 from typing import Any
 
@@ -23,16 +23,13 @@ from paperlib.activations.factors import (
     slopes_of,
     weight_gradients,
 )
-from paperlib.activations.flow import tensors_in
+from paperlib.activations.goals import Goal, goal_of, outputs_in
 from paperlib.activations.guard import plain_module, untouched
 from paperlib.activations.inputs import Inputs, runner
 from paperlib.activations.tracing import ProbeError, run_once
 from paperlib.core.checks import LARGEST_SEED, checked
-from paperlib.core.seeds import random_numbers
 
 CHUNK = 64  # samples that are differentiated at a time
-
-Goal = Callable[[Tensor, Tensor], Tensor]  # of outputs and targets, summed over the samples
 
 
 class SampleGradients:
@@ -58,7 +55,15 @@ class SampleGradients:
 
     def gram(self) -> Tensor:
         """Return all products of two samples' gradients, (n, n) in float64, without the matrix."""
-        return reduce(torch.add, (part.gram() for part in self._parts.values()))
+        return reduce(torch.add, self.grams().values())
+
+    def grams(self) -> dict[str, Tensor]:
+        """Return what each parameter adds to these products, (n, n) in float64, by its name."""
+        return {name: part.gram() for name, part in self._parts.items()}
+
+    def held(self) -> dict[str, int]:
+        """Return how many numbers are held of each parameter's gradients, by its name."""
+        return {name: part.held for name, part in self._parts.items()}
 
     def squared_norms(self) -> dict[str, Tensor]:
         """Return the squared length of each sample's gradient, (n,) in float64, layer by layer."""
@@ -77,6 +82,7 @@ def per_sample_gradients(
     cotangent: Tensor | None = None,
     chunk: int = CHUNK,
     seed: int = 0,
+    only: Collection[str] | None = None,
 ) -> SampleGradients:
     """Return the gradient of each sample alone, with respect to every parameter that learns.
 
@@ -93,6 +99,7 @@ def per_sample_gradients(
             the outputs, for one sample or for all n. None draws one for all samples from the seed.
         chunk: samples at a time; fewer take less memory.
         seed: of the cotangent, and of the model's random numbers meanwhile.
+        only: names of the parameters that count; None is all that learn.
 
     Raises:
         ProbeError: a batch norm that averages over samples, parameters none of which learns, labels
@@ -106,18 +113,22 @@ def per_sample_gradients(
     _check_norms(model)
     inputs = Inputs.in_order(images, model)
     with untouched(model, seed):
-        example = _output(run_once(model, runner(model), inputs.part(0, 1), lambda *_: None))
-        goal, targets = _goal(example, inputs.train, labels, cotangent, seed)
+        example = outputs_in(run_once(model, runner(model), inputs.part(0, 1), lambda *_: None))
+        goal, targets = goal_of(example, inputs.train, labels, cotangent, seed)
         with torch.enable_grad():
-            return SampleGradients(_Work(model, goal).parts(inputs, targets, chunk))
+            return SampleGradients(_Work(model, goal, only).parts(inputs, targets, chunk))
 
 
 class _Work:
     """One model, differentiated sample by sample."""
 
-    def __init__(self, model: nn.Module, goal: Goal) -> None:
+    def __init__(self, model: nn.Module, goal: Goal, only: Collection[str] | None) -> None:
         self.model, self.goal, self.run = model, goal, runner(model)
-        self.learning = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.learning = {
+            name: parameter
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad and (only is None or name in only)
+        }
         if not self.learning:
             raise ProbeError(
                 "no parameter of the model learns; set requires_grad of those whose gradients are "
@@ -214,7 +225,7 @@ class _Work:
         by_name = values if isinstance(values, dict) else {}
         by_place = values if isinstance(values, tuple) else () if by_name else (values,)
         result = functional_call(self.model, parameters, by_place, by_name)
-        return self.goal(_output(result), target[None])
+        return self.goal(outputs_in(result), target[None])
 
     def _in_turn(self, values: Any, targets: Tensor) -> dict[str, Tensor]:
         """The gradients (n, numbers) of sample after sample, by autograd."""
@@ -227,7 +238,7 @@ class _Work:
         return {name: torch.stack(rows) for name, rows in found.items()}
 
     def _total(self, values: Any, targets: Tensor) -> Tensor:
-        return self.goal(_output(self.run(values)), targets)
+        return self.goal(outputs_in(self.run(values)), targets)
 
 
 def _sample(values: Any, number: int) -> Any:
@@ -239,62 +250,6 @@ def _agree(found: Tensor, true: Tensor) -> bool:
     """Whether gradients are equal but for rounding."""
     tolerance = 10 * torch.finfo(true.dtype).eps ** 0.5
     return bool((found - true).norm() <= tolerance * true.norm())
-
-
-def _output(result: Any) -> Tensor:
-    """The first floating-point tensor that a model returned."""
-    found = next((t for t in tensors_in(result) if t.is_floating_point()), None)
-    if found is None:
-        raise ProbeError(
-            "the model returns no floating-point tensor, whose gradient could be taken"
-        )
-    return found
-
-
-def _goal(
-    example: Tensor, count: int, labels: Tensor | None, cotangent: Tensor | None, seed: int
-) -> tuple[Goal, Tensor]:
-    """What is differentiated, and its target for every sample."""
-    shape = example.shape[1:]
-    if labels is not None:
-        if cotangent is not None:
-            raise ProbeError("give labels or a cotangent, not both")
-        return _cross_entropy, _checked_labels(labels, example, count)
-    if cotangent is None:
-        cotangent = torch.randn(shape, generator=random_numbers("cotangent", seed))
-    if not isinstance(cotangent, Tensor) or cotangent.shape not in (shape, (count, *shape)):
-        raise ProbeError(
-            f"cotangent must have the shape {tuple(shape)} of a sample's outputs, or "
-            f"{(count, *shape)} of all; got {tuple(getattr(cotangent, 'shape', ()))}"
-        )
-    return _contracted, cotangent.to(example).expand(count, *shape)
-
-
-def _checked_labels(labels: Tensor, example: Tensor, count: int) -> Tensor:
-    came = type(labels).__name__
-    if isinstance(labels, Tensor):
-        came = f"{tuple(labels.shape)} of {labels.dtype}"
-        if not labels.is_floating_point() and example.ndim == 2 and labels.shape == (count,):
-            return _in_classes(labels, example)
-    raise ProbeError(
-        f"labels must be a tensor of {count} whole numbers, for outputs (n, classes); got {came} "
-        f"for outputs of shape {tuple(example.shape)}"
-    )
-
-
-def _in_classes(labels: Tensor, example: Tensor) -> Tensor:
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= example.shape[1]:
-        raise ProbeError(f"labels must lie in 0 … {example.shape[1] - 1}, got {low} … {high}")
-    return labels.to(example.device).long()
-
-
-def _cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
-    return nn.functional.cross_entropy(outputs, labels, reduction="sum")
-
-
-def _contracted(outputs: Tensor, cotangents: Tensor) -> Tensor:
-    return (outputs * cotangents).sum()
 
 
 def _check_norms(model: nn.Module) -> None:

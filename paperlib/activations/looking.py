@@ -78,6 +78,25 @@ def places(model: nn.Module, layers: Layers) -> Layers:
     )
 
 
+def samples_that_fit(model: nn.Module, inputs: Inputs, memory: float) -> int:
+    """Return how many samples may run at a time: half the memory, as two of them say.
+
+    Args:
+        model: in the mode in which it is to run, see `guard.untouched`.
+        inputs: its arguments.
+        memory: in bytes, for the outputs of all layers.
+    """
+    two = inputs.few(2)
+    numbers = 0
+
+    def record(layer: str, call: int, outputs: Any) -> None:
+        nonlocal numbers
+        numbers += sum(tensor.numel() for tensor in tensors_in(outputs))
+
+    run_once(model, runner(model), two, record)
+    return int(min(BATCH, max(2, memory / 2 / (4 * max(1, numbers / 2)))))
+
+
 @torch.no_grad()
 def visit(
     model: nn.Module,
@@ -96,6 +115,20 @@ def visit(
     Raises:
         ProbeError: the model stopped, or did not come by all stages; names the layer.
     """
+
+    def taken(number: int, value: Tensor) -> None:
+        take(number, stages[number].samples(value))
+
+    visit_whole(model, values, stages, taken)
+
+
+def visit_whole(
+    model: nn.Module,
+    values: Any,
+    stages: Mapping[int, Stage],
+    take: Callable[[int, Tensor], None],
+) -> Any:
+    """Do as `visit` with the tensors themselves, as layers returned them; return the result."""
     wanted: dict[tuple[str, int], list[int]] = {}
     for number, stage in stages.items():
         wanted.setdefault((stage.layer, stage.call), []).append(number)
@@ -103,11 +136,11 @@ def visit(
 
     def told(layer: str, call: int, outputs: Any) -> None:
         for number in wanted.get((layer, call), ()):
-            stage = stages[number]
-            take(number, stage.samples(list(tensors_in(outputs))[stage.place]))
+            take(number, list(tensors_in(outputs))[stages[number].place])
             missing.discard(number)
 
-    run_once(model, runner(model), values, told)
+    result = run_once(model, runner(model), values, told)
     if missing:
         name = stages[min(missing)].name
         raise ProbeError(f"layer {name!r} was called for some images and not for others")
+    return result

@@ -389,6 +389,14 @@ class Cascade:
                 )
         return cascade
 
+    def has_inverses(self) -> bool:
+        """Return whether an inverse is known for every stage, so that `fit` will find one."""
+        try:
+            self._new_inverses("ridge", affine=False)
+        except ValueError:
+            return False
+        return True
+
     def _new_inverses(self, solver: str, *, affine: bool, seed: int | None = None) -> list[Inverse]:
         """Untrained inverses; the published ones end in what bounded their stage's input.
 

@@ -11,7 +11,7 @@ directly, by one regression.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,17 +21,18 @@ from torch import Tensor, nn
 
 from paperlib import measures
 from paperlib.activations.fields import Level, shape_of
-from paperlib.activations.flow import tensors_in
 from paperlib.activations.guard import plain_module, take_statistics, untouched
 from paperlib.activations.inputs import Inputs, runner
-from paperlib.activations.looking import places, visit
-from paperlib.activations.tracing import Layers, ProbeError, Stage, run_once, stages_of
+from paperlib.activations.looking import places, samples_that_fit, visit
+from paperlib.activations.tracing import Layers, ProbeError, Stage, stages_of
 from paperlib.cascade import Cascade
 from paperlib.cascade.fitting import EXACT_BELOW, OVERFLOW, default_resolution
 from paperlib.core.checks import LARGEST_SEED, checked, quoted
 from paperlib.core.provenance import stamp
 from paperlib.instruments.probe.level_inverses import LevelInverse, inverse_between
 from paperlib.instruments.probe.report import Report, report_of
+from paperlib.instruments.probe.signals import check_labels
+from paperlib.instruments.probe.verdict import Verdict, fingerprint, judge
 from paperlib.networks import Erf, Network
 from paperlib.networks.kinds import RESOLUTION
 
@@ -39,12 +40,12 @@ NEIGHBOURS = 16  # images whose activations are compared, and moved a little
 STEP = 1e-3  # by which they are moved, of the way to another image
 COARSE_STEP = 3e-2  # for models in half precision
 PARTS = 6  # of the memory, for a level of all images
-BATCH = 64  # images that run through the model at a time, at most
 
 
 def probe(
     model: nn.Module,
     images: Any,
+    labels: Tensor | None = None,
     *,
     layers: Layers = "auto",
     seed: int = 0,
@@ -76,6 +77,8 @@ def probe(
         images: (n, *shape), floating point, n >= 10 (a few hundred are better); or a dict or
             tuple of tensors with n samples each, the model's arguments, of which the first in
             floating point is reconstructed.
+        labels: (n,), whole numbers, for which the model returns (n, classes): with them the
+            report's `verdict` says more; nothing else reads them.
         layers: "auto", every place where all paths meet; or dotted names (`relu#2` is the second
             call of `relu`), or a function of name and module that picks layers.
         seed: of which images are held out, and of the model's random numbers while it is probed.
@@ -97,10 +100,12 @@ def probe(
     model = plain_module(model)
     _check_options(layers, seed, resolution, memory)
     inputs = Inputs.of(images, model, seed)
+    check_labels(labels, len(inputs.source))
+    judged = _judge_later(model, images, labels, layers, seed, batch_norm, memory)
     resolution = _default_resolution(model) if resolution is None else float(resolution)
     with untouched(model, seed):
         work = _Work(model, inputs, layers, resolution, memory)
-        size = work.batch_size()
+        size = samples_that_fit(model, inputs, memory)
         statistics = take_statistics(model, work.run, inputs.batches(size), batch_norm)
         work.look()
         if work.has_cascade:
@@ -120,7 +125,25 @@ def probe(
         "separation": separation,
     }
     found = report_of(table, pictures, about)
-    return Report(found, lambda other: probe(other, images, **options), model)
+    return Report(found, lambda other: probe(other, images, labels, **options), model, judged)
+
+
+def _judge_later(
+    model: nn.Module, images: Any, labels: Tensor | None, *options: Any
+) -> Callable[[Report], Verdict]:
+    """What judges the model as long as it is what it is now."""
+    names = ("layers", "seed", "batch_norm", "memory")
+    now = fingerprint(model)
+
+    def judged(report: Report) -> Verdict:
+        if fingerprint(model) != now:
+            raise ProbeError(
+                f"{type(model).__name__} has changed since it was probed; probe it again, and ask "
+                "for the verdict before it is trained"
+            )
+        return judge(report, model, images, labels, **dict(zip(names, options, strict=True)))
+
+    return judged
 
 
 class _Work:
@@ -130,23 +153,11 @@ class _Work:
         self, model: nn.Module, inputs: Inputs, layers: Layers, resolution: float, memory: float
     ) -> None:
         self.model, self.inputs, self.run = model, inputs, runner(model)
-        self.has_cascade = isinstance(model, Network) and layers == "auto"
+        self.has_cascade = layers == "auto" and _has_cascade(model, inputs)
         self.layers = places(model, layers)
         self.resolution, self.memory = resolution, memory
         self.stages: list[Stage] = []
         self.levels: list[Level] = []
-
-    def batch_size(self) -> int:
-        """How many samples run through the model at a time: half the memory, as two of them say."""
-        two = self.inputs.part(0, 2)
-        numbers = 0
-
-        def record(layer: str, call: int, outputs: Any) -> None:
-            nonlocal numbers
-            numbers += sum(tensor.numel() for tensor in tensors_in(outputs))
-
-        run_once(self.model, self.run, two, record)
-        return int(min(BATCH, max(2, self.memory / 2 / (4 * max(1, numbers / 2)))))
 
     def look(self) -> None:
         """Find the stages, and how many numbers of each fit into memory."""
@@ -289,6 +300,13 @@ class _Work:
             take(number, value)
 
         visit(self.model, values, {number: self.stages[number] for number in group}, taken)
+
+
+def _has_cascade(model: nn.Module, inputs: Inputs) -> bool:
+    """Whether it is a network of this package, of stages that all have inverses of their own."""
+    if not isinstance(model, Network):
+        return False
+    return Cascade.for_network(model.stages, inputs.source[:1]).has_inverses()
 
 
 def _geometry(values: Tensor) -> tuple[float, float]:

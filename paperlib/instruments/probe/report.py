@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from paperlib.measures import LOST, collapse_depth
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+    from paperlib.instruments.probe.verdict import Verdict
 
 PARALLEL = 0.98  # mean cosine of different images' activations from which they are parallel
 APART = 3.0  # times as far apart as at the input: neighbours have separated
@@ -51,6 +54,21 @@ class Report:
     result: xr.Dataset
     _again: Callable[[nn.Module], "Report"]
     _model: nn.Module
+    _judge: "Callable[[Report], Verdict] | None" = None
+
+    @cached_property
+    def verdict(self) -> "Verdict":
+        """Whether the untrained model will train, and why; measured when it is first asked for.
+
+        Its `probability`, `default_probability` (with Adam at 1e-3), `reasons` and `signals`; see
+        `verdict.Verdict`. Some passes forward and back of a few hundred of the images.
+
+        Raises:
+            ValueError: the model has changed since it was probed, or cannot be judged; says why.
+        """
+        if self._judge is None:
+            raise ValueError("this report has no model to judge; probe the model")
+        return self._judge(self)
 
     @property
     def cutoff(self) -> str | None:

@@ -71,6 +71,19 @@ def test_of_the_same_layers_in_a_plain_sequence_it_finds_the_same(digits: Tensor
     np.testing.assert_allclose(plain, own, atol=2e-3)
 
 
+def test_a_network_whose_stages_have_no_inverses_is_read_as_any_model(digits: Tensor) -> None:
+    """The cascade knows stages of one Linear layer; here are two, and an activation in between."""
+    images = small(digits, 6)
+    torch.manual_seed(0)
+    layers = [nn.Flatten(), nn.Linear(36, 36), nn.Softsign(), nn.Linear(36, 36)]
+    stages = nn.Sequential(nn.Sequential(*layers), nn.Sequential(nn.Linear(36, 36), nn.Softsign()))
+    network = Network(stages, nn.Linear(36, 10), image_shape=(1, 6, 6))
+    report = probe(network, images)
+    assert report.result["layer"].values.tolist() == network.stage_names
+    plain = probe(nn.Sequential(*stages), images, layers=["0", "1"])
+    np.testing.assert_allclose(report.result["r_squared"], plain.result["r_squared"], atol=1e-6)
+
+
 @pytest.mark.filterwarnings("ignore:only 20 images")
 def test_a_large_image_is_whole_for_the_cascade_of_a_network_and_the_report_says_so() -> None:
     images = torch.rand(20, 1, 40, 40, generator=torch.Generator().manual_seed(0))

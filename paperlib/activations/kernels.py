@@ -1,0 +1,82 @@
+"""The empirical tangent kernel, parameter by parameter, in bounded memory."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from paperlib.activations.gradients import per_sample_gradients
+from paperlib.activations.guard import plain_module, untouched
+from paperlib.activations.inputs import Inputs
+from paperlib.activations.looking import samples_that_fit
+
+MEMORY = 2**30  # bytes, about
+
+
+def sample_grams(
+    model: nn.Module,
+    images: Any,
+    labels: Tensor | None = None,
+    *,
+    cotangent: Tensor | None = None,
+    memory: float = MEMORY,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """Return all products of two samples' gradients, for every parameter that learns.
+
+        grams = sample_grams(model, images)
+        sum(grams.values())  # (n, n), the empirical neural tangent kernel
+
+    One forward and one backward pass of all samples, and as many again for each further group of
+    parameters whose gradients do not fit into memory together.
+
+    Args:
+        model, images, labels, cotangent, seed: as for `per_sample_gradients`.
+        memory: bytes that gradients of samples may take.
+
+    Returns:
+        by the parameter's name, (n, n) in float64.
+
+    Raises:
+        ProbeError: as `per_sample_gradients`.
+    """
+    model = plain_module(model)
+    inputs = Inputs.in_order(images, model)
+    with untouched(model, seed):
+        chunk = samples_that_fit(model, inputs, memory)
+    held = numbers_held(model, images, seed=seed)
+    found: dict[str, Tensor] = {}
+    for group in _groups(held, memory / 4 / inputs.train):
+        some = per_sample_gradients(
+            model, images, labels, cotangent=cotangent, chunk=chunk, seed=seed, only=group
+        )
+        found |= some.grams()
+    return {name: found[name] for name in held}
+
+
+def numbers_held(model: nn.Module, images: Any, *, seed: int = 0) -> dict[str, float]:
+    """Return how many numbers one sample's gradient takes, by parameter, as two samples say.
+
+    Args:
+        model, images, seed: as for `per_sample_gradients`.
+    """
+    inputs = Inputs.in_order(images, model)
+    count = min(2, inputs.train)
+    found = per_sample_gradients(model, inputs.part(0, count), seed=seed).held()
+    return {name: numbers / count for name, numbers in found.items()}
+
+
+def _groups(held: dict[str, float], most: float) -> Iterator[set[str]]:
+    """Names of parameters whose gradients fit into memory together; a module's stay together."""
+    by_module: dict[str, list[str]] = {}
+    for name in held:
+        by_module.setdefault(name.rpartition(".")[0], []).append(name)
+    group, numbers = set[str](), 0.0
+    for names in by_module.values():
+        own = sum(held[name] for name in names)
+        if group and numbers + own > most:
+            yield group
+            group, numbers = set(), 0.0
+        group |= set(names)
+        numbers += own
+    yield group

@@ -1,0 +1,63 @@
+"""Tangent kernels by parameter: explicit Jacobians, and memory that is bounded."""
+
+import pytest
+import torch
+from test_gradients import MODELS, model_and_images
+from torch import Tensor
+
+from paperlib.activations import gradients, kernels
+from paperlib.activations.kernels import sample_grams
+
+
+@pytest.mark.parametrize("memory", [2**30, 1])
+@pytest.mark.parametrize("name", ["MLP", "CNN", "norms", "tied weights", "attention"])
+def test_they_are_products_of_explicit_jacobians(name: str, memory: float) -> None:
+    model, images = model_and_images(name)
+    cotangent = torch.randn(model(images).shape[1:], dtype=torch.float64)
+    found = sample_grams(model, images, cotangent=cotangent, memory=memory)
+    assert list(found) == [key for key, _ in model.named_parameters()]
+    for key, parameter in model.named_parameters():
+
+        def scalar(value: Tensor, key: str = key) -> Tensor:
+            outputs = torch.func.functional_call(model, {key: value}, (images,))
+            return (outputs * cotangent).flatten(1).sum(1)
+
+        rows = torch.autograd.functional.jacobian(scalar, parameter.detach()).flatten(1)
+        torch.testing.assert_close(found[key], rows @ rows.T, rtol=1e-9, atol=1e-9)
+
+
+def test_less_memory_takes_more_passes_and_one_is_enough_where_all_fits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    passes: list[int] = []
+
+    def counted(*arguments: object, **options: object) -> object:
+        passes.append(1)
+        return real(*arguments, **options)  # type: ignore[arg-type]
+
+    real = gradients.per_sample_gradients
+    monkeypatch.setattr(kernels, "per_sample_gradients", counted)
+    model, images = model_and_images("MLP")
+    sample_grams(model, images)
+    assert len(passes) == 2  # the first of two samples, to see how much is held
+    passes.clear()
+    sample_grams(model, images, memory=1)
+    assert len(passes) == 1 + 4  # four layers
+
+
+def test_labels_give_those_of_the_cross_entropy() -> None:
+    model, images = model_and_images("MLP")
+    labels = torch.arange(len(images)) % 3
+    found = sum(sample_grams(model, images, labels).values())
+    expected = gradients.per_sample_gradients(model, images, labels).gram()
+    torch.testing.assert_close(found, expected)
+
+
+def test_only_some_parameters_may_count() -> None:
+    assert set(MODELS) >= {"norms"}
+    model, images = model_and_images("norms")
+    whole = gradients.per_sample_gradients(model, images)
+    some = gradients.per_sample_gradients(model, images, only=["3.weight", "1.bias"])
+    assert some.names == ["1.bias", "3.weight"]
+    for name, gram in some.grams().items():
+        torch.testing.assert_close(gram, whole.grams()[name])
