@@ -205,6 +205,15 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_status_1(
     assert captured.err.count("\n") == 1
 
 
+def test_a_reader_that_has_read_enough_is_no_error(project: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-u", "-m", "paperlib", "list"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert done.stderr == ""
+
+
 def test_a_folder_that_is_no_checkout_is_told_how_to_get_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

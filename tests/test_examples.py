@@ -1,5 +1,6 @@
 """Every public name shows how it is used, and its examples run."""
 
+import ast
 import doctest
 import inspect
 from importlib import import_module
@@ -27,10 +28,18 @@ NOUNS = ("A ", "An ", "The ", "What ", "How ", "Which ", "Whether ", "Where ", "
 
 def exported(module: ModuleType) -> dict[str, Any]:
     """The functions and classes that a module promises; its own, where it does not say which."""
-    own = [name for name, value in vars(module).items() if is_own(value, module)]
+    own = [name for name in all_names(module) if is_own(getattr(module, name), module)]
     names = getattr(module, "__all__", own)
     found = {name: getattr(module, name) for name in names}
     return {name: value for name, value in found.items() if is_documented(value)}
+
+
+def all_names(module: ModuleType) -> list[str]:
+    """The names in a module, and those that it imports when they are used."""
+    blocks = [b for b in ast.parse(inspect.getsource(module)).body if isinstance(b, ast.If)]
+    lines = [line for b in blocks for line in b.body if isinstance(line, ast.ImportFrom)]
+    later = [alias.name for line in lines for alias in line.names]
+    return list(dict.fromkeys([*vars(module), *later]))
 
 
 def is_own(value: Any, module: ModuleType) -> bool:
@@ -145,3 +154,7 @@ def test_a_wrong_example_would_be_found() -> None:
         """
 
     assert "Expected" in outcome(examples_of("wrong", wrong))
+
+
+def test_names_that_a_room_imports_when_they_are_used_are_looked_at_too() -> None:
+    assert {"load_dataset", "located", "run_sweep", "train", "mlp", "r_squared"} <= VERBS.keys()

@@ -223,7 +223,8 @@ def _folder_of_output(output: str | os.PathLike[str]) -> Path:
 
 
 def _shown(path: Path) -> str:
-    inside = path.is_relative_to(paths.home())
+    """A path as it is printed: short in a checkout, whole where it leads to another folder."""
+    inside = path.is_relative_to(paths.home()) and paths.source() == paths.home()
     return os.path.relpath(path, paths.home()) if inside else os.fspath(path)
 
 
