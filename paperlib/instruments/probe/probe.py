@@ -31,7 +31,8 @@ from paperlib.cascade.fitting import EXACT_BELOW, OVERFLOW, default_resolution
 from paperlib.core.checks import LARGEST_SEED, checked, quoted
 from paperlib.core.provenance import stamp
 from paperlib.instruments.probe.level_inverses import LevelInverse, inverse_between
-from paperlib.instruments.probe.report import Report, report_of
+from paperlib.instruments.probe.report import Report, report_of, with_vital_signs
+from paperlib.instruments.probe.vitals import checked_labels, examine
 from paperlib.networks import Erf, Network
 from paperlib.networks.kinds import RESOLUTION
 
@@ -45,6 +46,7 @@ BATCH = 64  # images that run through the model at a time, at most
 def probe(
     model: nn.Module,
     images: Any,
+    labels: Tensor | None = None,
     *,
     layers: Layers = "auto",
     seed: int = 0,
@@ -76,6 +78,8 @@ def probe(
         images: (n, *shape), floating point, n >= 10 (a few hundred are better); or a dict or
             tuple of tensors with n samples each, the model's arguments, of which the first in
             floating point is reconstructed.
+        labels: (n,) whole numbers: gradients are then those of the cross-entropy, and the loss at
+            the start is reported. None: of a random readout.
         layers: "auto", every place where all paths meet; or dotted names (`relu#2` is the second
             call of `relu`), or a function of name and module that picks layers.
         seed: of which images are held out, and of the model's random numbers while it is probed.
@@ -97,6 +101,7 @@ def probe(
     model = plain_module(model)
     _check_options(layers, seed, resolution, memory)
     inputs = Inputs.of(images, model, seed)
+    checked_labels(labels, len(inputs.source))
     resolution = _default_resolution(model) if resolution is None else float(resolution)
     with untouched(model, seed):
         work = _Work(model, inputs, layers, resolution, memory)
@@ -108,6 +113,8 @@ def probe(
         else:
             kept, pictures = work.by_chained_inverses(size)
         correlation, separation = work.neighbours(size)
+        in_order = Inputs.in_order(images, model)
+        examined = examine(model, in_order, labels, work.stages, seed=seed, memory=memory)
     about = {
         "config": work.settings() | {"seed": seed, "batch_norms_of_these_images": statistics},
         "data": inputs.about(),
@@ -119,8 +126,8 @@ def probe(
         "correlation": correlation,
         "separation": separation,
     }
-    found = report_of(table, pictures, about)
-    return Report(found, lambda other: probe(other, images, **options), model)
+    found = with_vital_signs(report_of(table, pictures, about), examined, work.stages)
+    return Report(found, lambda other: probe(other, images, labels, **options), model)
 
 
 class _Work:

@@ -14,8 +14,12 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from paperlib.activations.tracing import Stage
 from paperlib.core.provenance import provenance
 from paperlib.datasets import PICTURE
+from paperlib.instruments.probe.diagnoses import Diagnosis, diagnose
+from paperlib.instruments.probe.findings import body_end
+from paperlib.instruments.probe.vitals import STAGE_SIGNS, Examination, dataset_of
 from paperlib.measures import LOST, collapse_depth
 
 if TYPE_CHECKING:
@@ -32,6 +36,7 @@ WORDS = (
     f"times as far apart; critical: neither, and R² is above {ALIVE:g}; undecided: neither, and R² "
     "is lower"
 )
+TABLE = ("layer", "shape", "r_squared", "correlation", "separation")
 SHOWN = 7  # stages from which an image is shown
 
 
@@ -53,15 +58,20 @@ class Report:
 
     @property
     def cutoff(self) -> str | None:
-        """The layer from which R² stays below 0.02; None where it never does."""
+        """The layer from which R² stays below 0.02; None where it never does before the head.
+
+        A head that is narrower than the layer before it is meant to reduce, and so is a mean over
+        positions or tokens before it.
+        """
         number = self.cutoff_stage
         return None if number is None else str(self.result["layer"].values[number - 1])
 
     @property
     def cutoff_stage(self) -> int | None:
         """The number of that stage, from 1."""
-        number = collapse_depth(self.result["r_squared"].values)
-        return number if number <= self.result.sizes["stage"] else None
+        end = body_end([str(shape) for shape in self.result["shape"].values])
+        number = collapse_depth(self.result["r_squared"].values[:end])
+        return number if number <= end else None
 
     @property
     def end(self) -> int:
@@ -73,6 +83,12 @@ class Report:
         """Whether the model ends in a stage that has fewer numbers than the one before it."""
         numbers = self.result["numbers"].values
         return len(numbers) > 1 and bool(numbers[-1] < numbers[-2])
+
+    @property
+    def diagnoses(self) -> list[Diagnosis]:
+        """What ails the model, worst first; that nothing does is a diagnosis, too."""
+        found = json.loads(self.result.attrs.get("diagnoses", "[]"))
+        return [Diagnosis(**diagnosis) for diagnosis in found]
 
     @property
     def phase(self) -> str:
@@ -99,6 +115,7 @@ class Report:
     def to_dataframe(self) -> "pd.DataFrame":
         """Return a table with a row for each stage."""
         names = ["layer", "shape", "read", "r_squared", "correlation", "separation"]
+        names += [name for name in STAGE_SIGNS if name in self.result]
         return self.result[names].to_dataframe()[names]
 
     def plot(self) -> "Figure":
@@ -123,7 +140,8 @@ class Report:
         return suggestion_of(self, self._model, self._again, gains)
 
     def summary(self) -> str:
-        """Say in three sentences what was probed, where the input is lost, and the phase."""
+        """Say what ails the model, a line each; then, in three sentences, what was probed, where
+        the input is lost, and the phase."""
         about, at = provenance(self.result), self.phase_numbers
         config, data = about["config"], about["data"]
         stages = self.result.sizes["stage"]
@@ -137,8 +155,9 @@ class Report:
         )
         where = repr(str(self.result["layer"].values[self.end - 1]))
         where += ", before the head" if self.has_head else ""
+        diagnosed = "".join(f"{diagnosis}\n" for diagnosis in self.diagnoses)
         return (
-            f"{config['model']}, {config['parameters']:,} parameters; inputs of "
+            f"{diagnosed}{config['model']}, {config['parameters']:,} parameters; inputs of "
             f"{'×'.join(map(str, data['shape']))}{averaged}; {data['train_images']} fitted, "
             f"{data['test_images']} held out\n{lost}\n{self.phase}: at layer {where}, the mean "
             f"cosine of different inputs is {at['correlation']:z.3f}, neighbours are "
@@ -243,6 +262,15 @@ def report_of(
         result["example"] = (("shown", *PICTURE), values[shown])
     result.attrs["provenance"] = json.dumps(about, sort_keys=True)
     return result
+
+
+def with_vital_signs(result: xr.Dataset, found: Examination, stages: Sequence[Stage]) -> xr.Dataset:
+    """Return a report's Dataset with vital signs, and with what they are diagnosed as."""
+    found.table = {name: result[name].values for name in TABLE}
+    signs = dataset_of(found, stages).drop_vars("layer")
+    diagnoses = [diagnosis.to_dict() for diagnosis in diagnose(found)]
+    signs.attrs["diagnoses"] = json.dumps(diagnoses)
+    return result.assign(signs).assign_attrs(signs.attrs)
 
 
 def weights_of(model: nn.Module) -> list[nn.Parameter]:
