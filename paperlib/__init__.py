@@ -18,6 +18,7 @@ from paperlib.cascade import Cascade
 from paperlib.datasets import Dataset, load_dataset
 from paperlib.instruments.prediction.points import PredictorPoint, PredictorSweep
 from paperlib.instruments.probe.probe import probe
+from paperlib.instruments.probe.watching import watch
 from paperlib.instruments.reconstruction.points import CascadePoint, CascadeSweep
 from paperlib.instruments.trainability.points import TrainingSweep
 from paperlib.meanfield import correlation_depth, critical_sigma_w2
@@ -71,4 +72,5 @@ __all__ = [
     "run_search",
     "run_sweep",
     "vgg16",
+    "watch",
 ]

@@ -3,7 +3,7 @@
 Functions and methods count as modules do: an addition in `forward` is an operation like a layer.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,7 +61,7 @@ class Record:
     steps: list[Step] = field(default_factory=list)
     layers: dict[tuple[str, int, int], int] = field(default_factory=dict)
     sink: int = -1
-    shapes: list[tuple[int, ...]] = field(default_factory=list)
+    shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
     operations: list[Operation] = field(default_factory=list)
 
     @property
@@ -101,7 +101,7 @@ def outline_of(model: nn.Module, inputs: Inputs) -> Record:
     Raises:
         ProbeError: the model stopped.
     """
-    return _recorded(model, inputs, inputs.few(3), lambda *_: None, [])
+    return _recorded(model, inputs, inputs.few(3), lambda *_: None, {})
 
 
 @torch.no_grad()
@@ -124,7 +124,7 @@ def operations_of(
 
 
 def _recorded(
-    model: nn.Module, inputs: Inputs, values: Any, take: Take, shapes: list[tuple[int, ...]]
+    model: nn.Module, inputs: Inputs, values: Any, take: Take, shapes: dict[int, tuple[int, ...]]
 ) -> Record:
     source, record, running = inputs.source_of(values), Record(), [""]
 
@@ -134,7 +134,7 @@ def _recorded(
         name = operation.name.rstrip("_") if not operation.name.startswith("_") else operation.name
         step = Step(node, name, running[-1], operation.parents, axis, rows)
         record.steps.append(step)
-        record.shapes.append(tuple(value.shape))
+        record.shapes[node] = tuple(value.shape)
         take(step, value, arguments)
 
     def ended(layer: str, call: int, outputs: Any) -> None:
@@ -144,7 +144,7 @@ def _recorded(
 
     flow = _Listener(source, made)
     record.steps.append(Step(0, "input", "", (), 0, 1))
-    record.shapes.append(tuple(source.shape))
+    record.shapes[0] = tuple(source.shape)
     run = runner(model)
     with _listening(model, ended, lambda layer, _: running.append(layer)), flow:
         result = run(values)
@@ -155,10 +155,10 @@ def _recorded(
 
 
 def _samples_of(
-    shape: tuple[int, ...], three: list[tuple[int, ...]], node: int, count: int
+    shape: tuple[int, ...], three: dict[int, tuple[int, ...]], node: int, count: int
 ) -> tuple[int | None, int]:
     """The axis that counts samples and how many of its rows belong to one, from two batches."""
-    if node >= len(three) or len(three[node]) != len(shape):
+    if len(three.get(node, ())) != len(shape):
         return None, 1
     pairs = list(enumerate(zip(three[node], shape, strict=True)))
     different = [(axis, a, b) for axis, (a, b) in pairs if a != b]
@@ -174,11 +174,13 @@ class Slopes:
 
     Attributes:
         value: that number, divided by the samples.
+        activations: of every stage, (n, *shape).
         stages: the gradient at every stage, (n, *shape), each sample's own.
         parameters: by name, of the mean over the samples; zero where nothing arrives.
     """
 
     value: float
+    activations: list[Tensor]
     stages: list[Tensor]
     parameters: dict[str, Tensor]
 
@@ -227,13 +229,18 @@ def one_gradient(
         total = goal(outputs)
         seen = [found[number] for number in range(len(stages)) if number in found]
         slopes = gradients(total, [*seen, *learning.values()])
+    missing = source.new_full((1,), torch.nan)
     by_stage = dict(zip(sorted(found), slopes[: len(seen)], strict=True))
-    of_stages = [
-        stage.samples(by_stage[n]) if n in by_stage else source.new_full((1,), torch.nan)
-        for n, stage in enumerate(stages)
-    ]
+
+    def of_stages(tensors: dict[int, Tensor]) -> list[Tensor]:
+        return [
+            stage.samples(tensors[n].detach()) if n in tensors else missing
+            for n, stage in enumerate(stages)
+        ]
+
     rest = zip(learning, slopes[len(seen) :], strict=True)
-    return Slopes(float(total) / count, of_stages, {name: slope / count for name, slope in rest})
+    by_name = {name: slope / count for name, slope in rest}
+    return Slopes(float(total) / count, of_stages(found), of_stages(by_stage), by_name)
 
 
 @torch.no_grad()
@@ -277,10 +284,3 @@ def _spread(old: Tensor, new: Tensor) -> bool:
         int(moved.movedim(axis, 0).flatten(1).any(1).sum()) * 4 > old.shape[axis]
         for axis in counted
     )
-
-
-def running_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the layers without layers inside, by name."""
-    for name, module in model.named_modules():
-        if not any(True for _ in module.children()):
-            yield name, module

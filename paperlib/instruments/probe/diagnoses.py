@@ -7,9 +7,9 @@ report.diagnoses  # worst first
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
-from paperlib.instruments.probe import findings
+from paperlib.instruments.probe import findings, sizes
+from paperlib.instruments.probe.examination import Examination
 from paperlib.instruments.probe.findings import Finding
-from paperlib.instruments.probe.vitals import Examination
 
 HEALTHY = "nothing here keeps it from training: look at labels, rate and loss"
 
@@ -100,10 +100,17 @@ RULES = (
     ),
     Rule(
         "inputs of the wrong size",
-        findings.large_inputs,
+        sizes.large_inputs,
         10,
         "initialisations assume inputs of RMS 1; images in [0, 1] or standardised have 0.1 to 3",
         "scale the inputs to [0, 1], or to mean 0 and variance 1",
+    ),
+    Rule(
+        "stale batch norms",
+        findings.stale,
+        4,
+        "twice the deviation, or a mean one deviation away",
+        "train a few more steps, use a larger momentum, or take statistics anew before evaluation",
     ),
     Rule(
         "dead units",
@@ -115,7 +122,7 @@ RULES = (
     ),
     Rule(
         "sines",
-        findings.sines,
+        sizes.sines,
         3,
         "below a quarter of a period, ± π/2, a sine is nearly a line; later layers keep variance 1",
         "draw the first layer uniformly within ± 1/fan-in, later ones within ± √(6/fan-in)/ω",
@@ -137,7 +144,7 @@ RULES = (
     ),
     Rule(
         "size of weights",
-        findings.weights_size,
+        sizes.weights_size,
         1000,
         "a factor of 1000 in what tells images apart is one of 1000 in the first layers' gradients",
         "draw the weights by that initialisation, or normalise between the layers",
@@ -145,15 +152,15 @@ RULES = (
     ),
     Rule(
         "residual growth",
-        findings.residual_growth,
+        sizes.residual_growth,
         100,
         "with norms the trunk grows as the root of the depth, 10-fold in 100 blocks",
         "normalise before each branch, or start the branches' last layers at 0 or scaled by depth",
     ),
     Rule(
         "post-norm",
-        findings.post_norm,
-        0.03,
+        sizes.post_norm,
+        0.05,
         "6 layers by Glorot's rule, which train, leave 13% of the skip; 12, which need care, 1.5%",
         "put the norms before the branches (norm_first=True), or warm the rate up",
     ),
@@ -172,13 +179,6 @@ RULES = (
         "scale the weights or the inputs down, or use ReLU",
     ),
     Rule(
-        "stale batch norms",
-        findings.stale,
-        4,
-        "twice the deviation, or a mean one deviation away",
-        "train a few more steps, use a larger momentum, or take statistics anew before evaluation",
-    ),
-    Rule(
         "softmax before the loss",
         findings.softmax_output,
         1,
@@ -187,9 +187,9 @@ RULES = (
     ),
     Rule(
         "input lost",
-        findings.lost,
-        0.98,
-        "the mean cosine from which images are parallel, as for the phase",
+        sizes.lost,
+        0.14,
+        "what images differ by where their mean cosine is 0.98, the phase's bound: √(1 − 0.98)",
         "try report.suggest(), norms or skips",
         echo=True,
     ),
@@ -210,7 +210,7 @@ def diagnose(found: Examination) -> list[Diagnosis]:
     Each rule speaks once, of the first layer that it found.
 
     Args:
-        found: see `vitals.examine`.
+        found: see `examination.examine`.
     """
     diagnoses: list[Diagnosis] = []
     for rule in RULES:

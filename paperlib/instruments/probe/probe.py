@@ -30,9 +30,10 @@ from paperlib.cascade import Cascade
 from paperlib.cascade.fitting import EXACT_BELOW, OVERFLOW, default_resolution
 from paperlib.core.checks import LARGEST_SEED, checked, quoted
 from paperlib.core.provenance import stamp
+from paperlib.instruments.probe.examination import examine
 from paperlib.instruments.probe.level_inverses import LevelInverse, inverse_between
 from paperlib.instruments.probe.report import Report, report_of, with_vital_signs
-from paperlib.instruments.probe.vitals import checked_labels, examine
+from paperlib.instruments.probe.vitals import checked_labels
 from paperlib.networks import Erf, Network
 from paperlib.networks.kinds import RESOLUTION
 
@@ -114,7 +115,7 @@ def probe(
             kept, pictures = work.by_chained_inverses(size)
         correlation, separation = work.neighbours(size)
         in_order = Inputs.in_order(images, model)
-        examined = examine(model, in_order, labels, work.stages, seed=seed, memory=memory)
+        examined = examine(model, in_order, labels, work.stages, seed=seed)
     about = {
         "config": work.settings() | {"seed": seed, "batch_norms_of_these_images": statistics},
         "data": inputs.about(),

@@ -18,8 +18,9 @@ from paperlib.activations.tracing import Stage
 from paperlib.core.provenance import provenance
 from paperlib.datasets import PICTURE
 from paperlib.instruments.probe.diagnoses import Diagnosis, diagnose
-from paperlib.instruments.probe.findings import body_end
-from paperlib.instruments.probe.vitals import STAGE_SIGNS, Examination, dataset_of
+from paperlib.instruments.probe.examination import Examination
+from paperlib.instruments.probe.sizes import body_end
+from paperlib.instruments.probe.vitals import STAGE_SIGNS, dataset_of
 from paperlib.measures import LOST, collapse_depth
 
 if TYPE_CHECKING:
