@@ -143,14 +143,6 @@ RULES = (
         "take fewer layers, wider ones, or skips between them",
     ),
     Rule(
-        "size of weights",
-        sizes.weights_size,
-        1000,
-        "a factor of 1000 in what tells images apart is one of 1000 in the first layers' gradients",
-        "draw the weights by that initialisation, or normalise between the layers",
-        echo=True,
-    ),
-    Rule(
         "residual growth",
         sizes.residual_growth,
         100,
@@ -163,6 +155,14 @@ RULES = (
         0.05,
         "6 layers by Glorot's rule, which train, leave 13% of the skip; 12, which need care, 1.5%",
         "put the norms before the branches (norm_first=True), or warm the rate up",
+    ),
+    Rule(
+        "size of weights",
+        sizes.weights_size,
+        1000,
+        "a factor of 1000 in what tells images apart is one of 1000 in the first layers' gradients",
+        "draw the weights by that initialisation, or normalise between the layers",
+        echo=True,
     ),
     Rule(
         "bottleneck",
@@ -188,7 +188,7 @@ RULES = (
     Rule(
         "input lost",
         sizes.lost,
-        0.14,
+        sizes.PARALLEL,
         "what images differ by where their mean cosine is 0.98, the phase's bound: √(1 − 0.98)",
         "try report.suggest(), norms or skips",
         echo=True,

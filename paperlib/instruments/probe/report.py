@@ -50,7 +50,7 @@ class Report:
             there): `r_squared`, the fraction of held-out images that comes back; `correlation`, the
             mean cosine of two images' activations; `separation`, how far apart those of neighbours
             are, relative to their length, as a multiple of the same at the input; `numbers` of one
-            sample.
+            sample; and vital signs: see `vitals.vital_signs`.
     """
 
     result: xr.Dataset
@@ -92,6 +92,16 @@ class Report:
         return [Diagnosis(**diagnosis) for diagnosis in found]
 
     @property
+    def _loss(self) -> str:
+        """The loss before training beside that of guessing, where there were labels."""
+        if "loss" not in self.result.attrs:
+            return ""
+        loss, chance = self.result.attrs["loss"], self.result.attrs["ln_classes"]
+        return (
+            f"the loss is {loss:.2f} as the model is; guessing gives ln(classes) = {chance:.2f}\n"
+        )
+
+    @property
     def phase(self) -> str:
         """ordered, chaotic, critical, or undecided, by the numbers at the `end`.
 
@@ -114,9 +124,9 @@ class Report:
         return {name: float(at[name]) for name in ("correlation", "separation", "r_squared")}
 
     def to_dataframe(self) -> "pd.DataFrame":
-        """Return a table with a row for each stage."""
+        """Return a table with a row for each stage, its vital signs and what ails it."""
         names = ["layer", "shape", "read", "r_squared", "correlation", "separation"]
-        names += [name for name in STAGE_SIGNS if name in self.result]
+        names += [name for name in (*STAGE_SIGNS, "diagnosis") if name in self.result]
         return self.result[names].to_dataframe()[names]
 
     def plot(self) -> "Figure":
@@ -156,7 +166,7 @@ class Report:
         )
         where = repr(str(self.result["layer"].values[self.end - 1]))
         where += ", before the head" if self.has_head else ""
-        diagnosed = "".join(f"{diagnosis}\n" for diagnosis in self.diagnoses)
+        diagnosed = "".join(f"{diagnosis}\n" for diagnosis in self.diagnoses) + self._loss
         return (
             f"{diagnosed}{config['model']}, {config['parameters']:,} parameters; inputs of "
             f"{'×'.join(map(str, data['shape']))}{averaged}; {data['train_images']} fitted, "
@@ -269,9 +279,21 @@ def with_vital_signs(result: xr.Dataset, found: Examination, stages: Sequence[St
     """Return a report's Dataset with vital signs, and with what they are diagnosed as."""
     found.table = {name: result[name].values for name in TABLE}
     signs = dataset_of(found, stages).drop_vars("layer")
-    diagnoses = [diagnosis.to_dict() for diagnosis in diagnose(found)]
-    signs.attrs["diagnoses"] = json.dumps(diagnoses)
+    diagnoses = diagnose(found)
+    signs["diagnosis"] = ("stage", _by_stage(diagnoses, found))
+    signs.attrs["diagnoses"] = json.dumps([diagnosis.to_dict() for diagnosis in diagnoses])
     return result.assign(signs).assign_attrs(signs.attrs)
+
+
+def _by_stage(diagnoses: Sequence[Diagnosis], found: Examination) -> list[str]:
+    """The kinds of what ails each stage: the first that ends where the layer runs, or later."""
+    kinds: list[list[str]] = [[] for _ in found.stages]
+    for diagnosis in diagnoses:
+        runs = [step.number for step in found.record.steps if step.layer == diagnosis.layer]
+        after = [stage for stage, node in enumerate(found.stages) if node >= min(runs, default=0)]
+        if diagnosis.ill and after:
+            kinds[after[0]].append(diagnosis.kind)
+    return ["; ".join(some) for some in kinds]
 
 
 def weights_of(model: nn.Module) -> list[nn.Parameter]:

@@ -12,6 +12,7 @@ from paperlib.instruments.probe.signs import Signs
 from paperlib.measures import LOST, collapse_depth
 
 SINE = 1.0  # the pre-activations' RMS that SIREN's initialisation gives, in radians
+PARALLEL = 0.14  # what images differ by where their mean cosine is 0.98: √(1 − 0.98)
 CHAOTIC = 100.0  # times as far apart as at the input: gradients grow alike
 
 
@@ -86,6 +87,8 @@ def weights_size(found: Examination, threshold: float) -> Iterator[Finding]:
         what = f"what tells images apart shrinks {what}"
     elif change > threshold and ratio > 1:
         what = f"what tells images apart grows {what}"
+    elif ratio < 1 and any(lost(found, PARALLEL)):
+        what = f"the input is lost, what tells images apart shrinks {what}"
     elif apart > CHAOTIC and ratio > 1:
         what = f"neighbours are driven {apart:.2g} times apart"
     else:
