@@ -312,8 +312,15 @@ CALLS = {
     "probe": Call(
         paperlib.probe,
         {"model": nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.Tanh(), nn.Linear(5, 3)),
-         "images": images(12), "layers": "auto", "seed": 0, "resolution": None,
+         "images": images(12), "labels": None, "layers": "auto", "seed": 0, "resolution": None,
          "batch_norm": "auto", "memory": 2**30},
+        {"images": ("model", "samples", "layer"), "model": ("layer", "stage")},
+    ),
+    "watch": Call(
+        paperlib.watch,
+        {"model": nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.Tanh(), nn.Linear(5, 3)),
+         "images": images(12), "labels": None, "instruments": ("r_squared", "vital_signs"),
+         "every": 10, "layers": "auto", "seed": 0},
         {"images": ("model", "samples", "layer"), "model": ("layer", "stage")},
     ),
     "vgg16": Call(

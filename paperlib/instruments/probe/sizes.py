@@ -13,6 +13,7 @@ from paperlib.measures import LOST, collapse_depth
 
 SINE = 1.0  # the pre-activations' RMS that SIREN's initialisation gives, in radians
 PARALLEL = 0.14  # what images differ by where their mean cosine is 0.98: √(1 − 0.98)
+FEW = 4  # numbers: one alone holds about 1/rank of the images, some hundredths, in good health
 CHAOTIC = 100.0  # times as far apart as at the input: gradients grow alike
 
 
@@ -177,7 +178,7 @@ def lost(found: Examination, threshold: float) -> Iterator[Finding]:
         return  # sines are meant to drive coordinates apart
     end = body_end(list(table["shape"]))
     number = collapse_depth(table["r_squared"][:end])
-    if number > end:
+    if number > end or min(map(numbers_in, table["shape"][:number])) < FEW:
         return
     layer, apart = str(table["layer"][number - 1]), _apart(found)
     sign = found.signs.get(found.stages[end - 1])
@@ -194,6 +195,11 @@ def lost(found: Examination, threshold: float) -> Iterator[Finding]:
     )
 
 
+def numbers_in(shape: str) -> int:
+    """Return how many numbers an activation of a shape like 32×8×8 has."""
+    return math.prod(int(size) for size in str(shape).split("×") if size)
+
+
 def body_end(shapes: Sequence[str]) -> int:
     """Return the number of the last stage before the head, which is meant to reduce.
 
@@ -205,7 +211,7 @@ def body_end(shapes: Sequence[str]) -> int:
     """
     sizes = [[int(size) for size in shape.split("×") if size] for shape in shapes]
     end = len(sizes)
-    if end > 1 and math.prod(sizes[-1]) < math.prod(sizes[-2]):
+    if end > 1 and numbers_in(shapes[-1]) < numbers_in(shapes[-2]):
         end -= 1
     if end > 1:
         wide = [size for size in sizes[end - 1] if size > 1]
