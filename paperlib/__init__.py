@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from paperlib.datasets import Dataset, load_dataset
     from paperlib.instruments.prediction.points import PredictorPoint, PredictorSweep
     from paperlib.instruments.probe.probe import probe
+    from paperlib.instruments.probe.watching import watch
     from paperlib.instruments.reconstruction.points import CascadePoint, CascadeSweep
     from paperlib.instruments.trainability.points import TrainingSweep
     from paperlib.meanfield import correlation_depth, critical_sigma_w2
@@ -77,4 +78,5 @@ __all__ = [
     "run_search",
     "run_sweep",
     "vgg16",
+    "watch",
 ]

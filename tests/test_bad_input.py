@@ -316,6 +316,13 @@ CALLS = {
          "resolution": None, "batch_norm": "auto", "memory": 2**30},
         {"images": ("model", "samples", "layer", "labels"), "model": ("layer", "stage")},
     ),
+    "watch": Call(
+        paperlib.watch,
+        {"model": nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.Tanh(), nn.Linear(5, 3)),
+         "images": images(12), "labels": None, "instruments": ("r_squared", "vital_signs"),
+         "every": 10, "layers": "auto", "seed": 0},
+        {"images": ("model", "samples", "layer"), "model": ("layer", "stage")},
+    ),
     "vgg16": Call(
         lambda **options: paperlib.vgg16("random", **options),
         {"image_shape": (3, 32, 32), "layers": 12, "batch_norm": False, "classes": 2, "seed": 0},

@@ -12,6 +12,8 @@ from tiny_project import NAME, build
 
 from paperlib.cli import main
 from paperlib.core import paths
+from paperlib.instruments.probe.diagnoses import HEALTHY
+from paperlib.instruments.probe.vitals import STAGE_SIGNS
 from paperlib.notebooks import runner as notebooks
 from paperlib.sweep import engines
 
@@ -343,13 +345,17 @@ def test_probe_prints_a_report_on_a_model_of_the_current_folder_and_writes_it(
     words = f"probe my_own_models:{name} --dataset digits --size 8 --images 200 --output report"
     assert main(words.split()) == 0
     out = capsys.readouterr().out
-    assert out.startswith("Sequential, 1,363 parameters; inputs of 1×8×8; 160 fitted, 40 held out")
+    first, second = out.splitlines()[:2]
+    assert first == HEALTHY
+    assert second == "Sequential, 1,363 parameters; inputs of 1×8×8; 160 fitted, 40 held out"
     assert {f"report/probe.{kind}" for kind in ("html", "png", "csv")} == {
         line.removeprefix("wrote ") for line in out.splitlines() if line.startswith("wrote")
     }
     assert (mine / "report/probe.png").read_bytes().startswith(b"\x89PNG")
     header, *rows = (mine / "report/probe.csv").read_text().splitlines()
-    assert header == "stage,layer,shape,read,r_squared,correlation,separation"
+    assert header == ",".join(
+        ["stage,layer,shape,read,r_squared,correlation,separation", *STAGE_SIGNS, "diagnosis"]
+    )
     assert [row.split(",")[1] for row in rows] == ["2", "3"]
     page = (mine / "report/probe.html").read_text()
     assert "160 fitted" in page

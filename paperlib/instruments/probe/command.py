@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from paperlib.core import paths
 from paperlib.core.checks import checked
+from paperlib.core.provenance import provenance
 from paperlib.datasets import load_dataset
 from paperlib.instruments.probe.report import Report
 
@@ -107,7 +108,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     figure = report.plot()
     figure.savefig(picture, format="png")
     plt.close(figure)
-    title = report.summary().partition(",")[0]
+    title = provenance(report.result)["config"]["model"]
     contents = {
         "probe.html": PAGE.format(title=title, body=report.to_html()).encode(),
         "probe.png": picture.getvalue(),

@@ -6,11 +6,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure, SubFigure
 
 from paperlib.core.provenance import provenance
 from paperlib.measures import LOST, collapse_depth
-from paperlib.plots import BLUE, ORANGE, draw_picture, paper_style, pixels, sign
+from paperlib.plots import BLUE, ORANGE, draw_picture, edges, paper_style, pixels, sign
 
 NAMED = 36  # stages whose names have room on the axis
 
@@ -35,6 +36,55 @@ def report(result: xr.Dataset, *, title: str | None = None) -> Figure:
             _pictures(panels[1], result)
         sign(figure, title or describe(result), result)
     return figure
+
+
+WATCHED = {
+    "r_squared": ("R²: fraction of the input that comes back", False),
+    "rms": ("size of activations (RMS)", True),
+    "gradient": ("size of their gradient (RMS)", True),
+    "dead": ("share of dead units", False),
+    "constant": ("share of units that are the same for every image", False),
+    "rank": ("effective rank", True),
+}
+
+
+def watched(result: xr.Dataset) -> Figure:
+    """Draw a training: R² and vital signs over step × stage, those that are there.
+
+    Args:
+        result: of `Watch.result`.
+    """
+    own = [n for n, v in result.data_vars.items() if v.dims == ("step", "stage")]
+    names = [n for n in WATCHED if n in own] or [str(name) for name in own[:6]]
+    config = provenance(result)["config"]
+    with paper_style():
+        rows = max(1, -(-len(names) // 2))
+        figure, axes = plt.subplots(rows, 2, figsize=(8.2, 1.9 * rows + 0.8), squeeze=False)
+        for axis in axes.flat[len(names) :]:
+            axis.axis("off")
+        for axis, name in zip(axes.flat, names, strict=False):
+            _over_steps(axis, result, name)
+        looks = f"{result.sizes['step']} looks, every {config['every']} steps"
+        sign(figure, f"{config['model']}, {config['parameters']:,} parameters  ·  {looks}", result)
+    return figure
+
+
+def _over_steps(axis: Axes, result: xr.Dataset, name: str) -> None:
+    title, logarithmic = WATCHED.get(name, (name, False))
+    values = result[name].transpose("stage", "step").values.astype(float)
+    seen = values[np.isfinite(values) & (values > 0)]
+    norm: Any = None
+    if logarithmic and seen.size and seen.min() < seen.max():
+        norm = LogNorm(max(seen.min(), 1e-9 * seen.max()), seen.max())
+    elif not logarithmic:
+        norm = Normalize(0, 1)
+    axis.set_facecolor("0.8")  # where there is no number, or none that a logarithm has
+    drawn = axis.pcolormesh(
+        edges(result.step.values.astype(float)), edges(result.stage.values.astype(float)),
+        values, norm=norm, cmap="viridis",
+    )  # fmt: skip
+    axis.figure.colorbar(drawn, ax=axis)
+    axis.set(title=title, xlabel="step", ylabel="stage")
 
 
 def compare(results: dict[str, xr.Dataset]) -> Figure:

@@ -29,8 +29,9 @@ from paperlib.cascade import Cascade
 from paperlib.cascade.fitting import EXACT_BELOW, OVERFLOW, default_resolution
 from paperlib.core.checks import LARGEST_SEED, checked, quoted
 from paperlib.core.provenance import stamp
+from paperlib.instruments.probe.examination import examine
 from paperlib.instruments.probe.level_inverses import LevelInverse, inverse_between
-from paperlib.instruments.probe.report import Report, report_of
+from paperlib.instruments.probe.report import Report, report_of, with_vital_signs
 from paperlib.instruments.probe.signals import check_labels
 from paperlib.instruments.probe.verdict import Verdict, fingerprint, judge
 from paperlib.networks import Erf, Network
@@ -77,8 +78,9 @@ def probe(
         images: (n, *shape), floating point, n >= 10 (a few hundred are better); or a dict or
             tuple of tensors with n samples each, the model's arguments, of which the first in
             floating point is reconstructed.
-        labels: (n,), whole numbers, for which the model returns (n, classes): with them the
-            report's `verdict` says more; nothing else reads them.
+        labels: (n,) whole numbers, for which the model returns (n, classes): gradients are then
+            those of the cross-entropy, the loss at the start is reported, and the report's
+            `verdict` says more. None: of a random readout.
         layers: "auto", every place where all paths meet; or dotted names (`relu#2` is the second
             call of `relu`), or a function of name and module that picks layers.
         seed: of which images are held out, and of the model's random numbers while it is probed.
@@ -113,6 +115,8 @@ def probe(
         else:
             kept, pictures = work.by_chained_inverses(size)
         correlation, separation = work.neighbours(size)
+        in_order = Inputs.in_order(images, model)
+        examined = examine(model, in_order, labels, work.stages, seed=seed)
     about = {
         "config": work.settings() | {"seed": seed, "batch_norms_of_these_images": statistics},
         "data": inputs.about(),
@@ -124,7 +128,7 @@ def probe(
         "correlation": correlation,
         "separation": separation,
     }
-    found = report_of(table, pictures, about)
+    found = with_vital_signs(report_of(table, pictures, about), examined, work.stages)
     return Report(found, lambda other: probe(other, images, labels, **options), model, judged)
 
 

@@ -15,9 +15,14 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from paperlib.activations.tracing import Stage
 from paperlib.core.provenance import provenance
 from paperlib.core.threads import one_thread
 from paperlib.datasets import PICTURE
+from paperlib.instruments.probe.diagnoses import Diagnosis, diagnose
+from paperlib.instruments.probe.examination import Examination
+from paperlib.instruments.probe.sizes import body_end
+from paperlib.instruments.probe.vitals import STAGE_SIGNS, dataset_of
 from paperlib.measures import LOST, collapse_depth
 
 if TYPE_CHECKING:
@@ -36,6 +41,7 @@ WORDS = (
     f"times as far apart; critical: neither, and R² is above {ALIVE:g}; undecided: neither, and R² "
     "is lower"
 )
+TABLE = ("layer", "shape", "r_squared", "correlation", "separation")
 SHOWN = 7  # stages from which an image is shown
 
 
@@ -48,7 +54,7 @@ class Report:
             there): `r_squared`, the fraction of held-out images that comes back; `correlation`, the
             mean cosine of two images' activations; `separation`, how far apart those of neighbours
             are, relative to their length, as a multiple of the same at the input; `numbers` of one
-            sample.
+            sample; and vital signs: see `vitals.vital_signs`.
     """
 
     result: xr.Dataset
@@ -72,15 +78,20 @@ class Report:
 
     @property
     def cutoff(self) -> str | None:
-        """The layer from which R² stays below 0.02; None where it never does."""
+        """The layer from which R² stays below 0.02; None where it never does before the head.
+
+        A head that is narrower than the layer before it is meant to reduce, and so is a mean over
+        positions or tokens before it.
+        """
         number = self.cutoff_stage
         return None if number is None else str(self.result["layer"].values[number - 1])
 
     @property
     def cutoff_stage(self) -> int | None:
         """The number of that stage, from 1."""
-        number = collapse_depth(self.result["r_squared"].values)
-        return number if number <= self.result.sizes["stage"] else None
+        end = body_end([str(shape) for shape in self.result["shape"].values])
+        number = collapse_depth(self.result["r_squared"].values[:end])
+        return number if number <= end else None
 
     @property
     def end(self) -> int:
@@ -92,6 +103,22 @@ class Report:
         """Whether the model ends in a stage that has fewer numbers than the one before it."""
         numbers = self.result["numbers"].values
         return len(numbers) > 1 and bool(numbers[-1] < numbers[-2])
+
+    @property
+    def diagnoses(self) -> list[Diagnosis]:
+        """What ails the model, worst first; that nothing does is a diagnosis, too."""
+        found = json.loads(self.result.attrs.get("diagnoses", "[]"))
+        return [Diagnosis(**diagnosis) for diagnosis in found]
+
+    @property
+    def _loss(self) -> str:
+        """The loss before training beside that of guessing, where there were labels."""
+        if "loss" not in self.result.attrs:
+            return ""
+        loss, chance = self.result.attrs["loss"], self.result.attrs["ln_classes"]
+        return (
+            f"the loss is {loss:.2f} as the model is; guessing gives ln(classes) = {chance:.2f}\n"
+        )
 
     @property
     def phase(self) -> str:
@@ -116,8 +143,9 @@ class Report:
         return {name: float(at[name]) for name in ("correlation", "separation", "r_squared")}
 
     def to_dataframe(self) -> "pd.DataFrame":
-        """Return a table with a row for each stage."""
+        """Return a table with a row for each stage, its vital signs and what ails it."""
         names = ["layer", "shape", "read", "r_squared", "correlation", "separation"]
+        names += [name for name in (*STAGE_SIGNS, "diagnosis") if name in self.result]
         return self.result[names].to_dataframe()[names]
 
     def plot(self) -> "Figure":
@@ -142,7 +170,8 @@ class Report:
         return suggestion_of(self, self._model, self._again, gains)
 
     def summary(self) -> str:
-        """Say in three sentences what was probed, where the input is lost, and the phase."""
+        """Say what ails the model, a line each; then, in three sentences, what was probed, where
+        the input is lost, and the phase."""
         about, at = provenance(self.result), self.phase_numbers
         config, data = about["config"], about["data"]
         stages = self.result.sizes["stage"]
@@ -156,8 +185,9 @@ class Report:
         )
         where = repr(str(self.result["layer"].values[self.end - 1]))
         where += ", before the head" if self.has_head else ""
+        diagnosed = "".join(f"{diagnosis}\n" for diagnosis in self.diagnoses) + self._loss
         return (
-            f"{config['model']}, {config['parameters']:,} parameters; inputs of "
+            f"{diagnosed}{config['model']}, {config['parameters']:,} parameters; inputs of "
             f"{'×'.join(map(str, data['shape']))}{averaged}; {data['train_images']} fitted, "
             f"{data['test_images']} held out\n{lost}\n{self.phase}: at layer {where}, the mean "
             f"cosine of different inputs is {at['correlation']:z.3f}, neighbours are "
@@ -262,6 +292,27 @@ def report_of(
         result["example"] = (("shown", *PICTURE), values[shown])
     result.attrs["provenance"] = json.dumps(about, sort_keys=True)
     return result
+
+
+def with_vital_signs(result: xr.Dataset, found: Examination, stages: Sequence[Stage]) -> xr.Dataset:
+    """Return a report's Dataset with vital signs, and with what they are diagnosed as."""
+    found.table = {name: result[name].values for name in TABLE}
+    signs = dataset_of(found, stages).drop_vars("layer")
+    diagnoses = diagnose(found)
+    signs["diagnosis"] = ("stage", _by_stage(diagnoses, found))
+    signs.attrs["diagnoses"] = json.dumps([diagnosis.to_dict() for diagnosis in diagnoses])
+    return result.assign(signs).assign_attrs(signs.attrs)
+
+
+def _by_stage(diagnoses: Sequence[Diagnosis], found: Examination) -> list[str]:
+    """The kinds of what ails each stage: the first that ends where the layer runs, or later."""
+    kinds: list[list[str]] = [[] for _ in found.stages]
+    for diagnosis in diagnoses:
+        runs = [step.number for step in found.record.steps if step.layer == diagnosis.layer]
+        after = [stage for stage, node in enumerate(found.stages) if node >= min(runs, default=0)]
+        if diagnosis.ill and after:
+            kinds[after[0]].append(diagnosis.kind)
+    return ["; ".join(some) for some in kinds]
 
 
 def weights_of(model: nn.Module) -> list[nn.Parameter]:

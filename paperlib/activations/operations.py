@@ -1,0 +1,286 @@
+"""Every operation of a model on a few samples, and one gradient: what a doctor listens to.
+
+Functions and methods count as modules do: an addition in `forward` is an operation like a layer.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from paperlib.activations.factors import gradients
+from paperlib.activations.flow import Flow, Operation, cuts_of, tensors_in
+from paperlib.activations.inputs import Inputs, runner
+from paperlib.activations.tracing import Stage, _listening, run_once
+
+Take = Callable[["Step", Tensor, tuple[Any, ...]], None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation on numbers that depend on the input.
+
+    Attributes:
+        number: from 1; 0 is the input.
+        name: torch's, without the `_` of those that write in place.
+        layer: the dotted name of the innermost layer that was running; "" is the model's forward().
+        parents: numbers of the operations whose results it reads.
+        axis: of the result, that counts samples; None where no axis does.
+        rows: of that axis, that belong to one sample.
+    """
+
+    number: int
+    name: str
+    layer: str
+    parents: tuple[int, ...]
+    axis: int | None
+    rows: int
+
+    def samples(self, value: Tensor) -> Tensor | None:
+        """Return the result as (n, *shape); None where no axis counts samples."""
+        if self.axis is None:
+            return None
+        value = value.movedim(self.axis, 0)
+        return value if self.rows == 1 else value.unflatten(0, (-1, self.rows))
+
+
+@dataclass
+class Record:
+    """The operations of one run.
+
+    Attributes:
+        steps: in their order; the first is the input.
+        layers: (layer, call, place) of what layers returned, to the number of its operation.
+        sink: the number of the operation that made the model's result.
+        shapes: of the results, by number.
+    """
+
+    steps: list[Step] = field(default_factory=list)
+    layers: dict[tuple[str, int, int], int] = field(default_factory=dict)
+    sink: int = -1
+    shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    operations: list[Operation] = field(default_factory=list)
+
+    @property
+    def cuts(self) -> set[int]:
+        """The operations that every path from the input to the result runs through."""
+        return set(cuts_of(self.operations, self.sink)) if self.sink > 0 else set()
+
+
+class _Listener(Flow):
+    """Gives each new operation, and its result, to a function."""
+
+    def __init__(self, source: Tensor, made: Callable[[int, Tensor, tuple[Any, ...]], None]):
+        super().__init__(source)
+        self._made = made
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before = len(self.operations)
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        if len(self.operations) > before:
+            seen: set[int] = set()
+            for tensor in tensors_in([result, args]):
+                node = self.node(tensor)
+                if node >= before and node not in seen:
+                    seen.add(node)
+                    self._made(node, tensor, args)
+        return result
+
+
+@torch.no_grad()
+def outline_of(model: nn.Module, inputs: Inputs) -> Record:
+    """Return the operations of a model on three samples, by which others find the samples' axes.
+
+    Args:
+        model: in the mode in which it is to run, see `guard.untouched`.
+        inputs: its arguments.
+
+    Raises:
+        ProbeError: the model stopped.
+    """
+    return _recorded(model, inputs, inputs.few(3), lambda *_: None, {})
+
+
+@torch.no_grad()
+def operations_of(
+    model: nn.Module, inputs: Inputs, values: Any, outline: Record, take: Take
+) -> Record:
+    """Run a model once on samples; call `take(step, result, arguments)` after each operation.
+
+    Args:
+        model: in the mode in which it is to run, see `guard.untouched`.
+        inputs: whose arguments these are.
+        values: the arguments of n samples, n not 3.
+        outline: see `outline_of`.
+        take: is given the result as torch returned it, and torch's arguments.
+
+    Raises:
+        ProbeError: the model stopped.
+    """
+    return _recorded(model, inputs, values, take, outline.shapes)
+
+
+def _recorded(
+    model: nn.Module, inputs: Inputs, values: Any, take: Take, shapes: dict[int, tuple[int, ...]]
+) -> Record:
+    source, record, running = inputs.source_of(values), Record(), [""]
+
+    def made(node: int, value: Tensor, arguments: tuple[Any, ...]) -> None:
+        operation = flow.operations[node]
+        axis, rows = _samples_of(tuple(value.shape), shapes, node, len(source))
+        name = operation.name.rstrip("_") if not operation.name.startswith("_") else operation.name
+        step = Step(node, name, running[-1], operation.parents, axis, rows)
+        record.steps.append(step)
+        record.shapes[node] = tuple(value.shape)
+        take(step, value, arguments)
+
+    def ended(layer: str, call: int, outputs: Any) -> None:
+        running.pop()
+        for place, tensor in enumerate(tensors_in(outputs)):
+            record.layers[layer, call, place] = flow.node(tensor)
+
+    flow = _Listener(source, made)
+    record.steps.append(Step(0, "input", "", (), 0, 1))
+    record.shapes[0] = tuple(source.shape)
+    run = runner(model)
+    with _listening(model, ended, lambda layer, _: running.append(layer)), flow:
+        result = run(values)
+    found = [flow.node(t) for t in tensors_in(result) if t.is_floating_point()]
+    record.operations = flow.operations
+    record.sink = next((node for node in found if node > 0), -1)
+    return record
+
+
+def _samples_of(
+    shape: tuple[int, ...], three: dict[int, tuple[int, ...]], node: int, count: int
+) -> tuple[int | None, int]:
+    """The axis that counts samples and how many of its rows belong to one, from two batches."""
+    if len(three.get(node, ())) != len(shape):
+        return None, 1
+    pairs = list(enumerate(zip(three[node], shape, strict=True)))
+    different = [(axis, a, b) for axis, (a, b) in pairs if a != b]
+    if len(different) != 1:
+        return None, 1
+    axis, a, b = different[0]
+    return (axis, b // count) if a * count == b * 3 and b % count == 0 else (None, 1)
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """The gradients of one number.
+
+    Attributes:
+        value: that number, divided by the samples.
+        activations: of every stage, (n, *shape).
+        stages: the gradient at every stage, (n, *shape), each sample's own.
+        parameters: by name, of the mean over the samples; zero where nothing arrives.
+    """
+
+    value: float
+    activations: list[Tensor]
+    stages: list[Tensor]
+    parameters: dict[str, Tensor]
+
+
+def one_gradient(
+    model: nn.Module,
+    inputs: Inputs,
+    values: Any,
+    stages: Sequence[Stage],
+    goal: Callable[[Tensor], Tensor],
+) -> Slopes:
+    """Return the gradients of `goal(outputs)`, summed over samples, by one backward pass.
+
+    No `.grad` is touched.
+
+    Args:
+        model: in the mode in which it is to run, see `guard.untouched`.
+        inputs: whose arguments these are.
+        values: the arguments of n samples.
+        stages: where the gradient with respect to activations is wanted.
+        goal: from the model's first floating-point output to one number.
+
+    Raises:
+        ProbeError: the model stopped.
+        RuntimeError: torch cannot differentiate it.
+    """
+    wanted = {(s.layer, s.call, s.place): n for n, s in enumerate(stages)}
+    found: dict[int, Tensor] = {}
+
+    def keep(layer: str, call: int, outputs: Any) -> None:
+        for place, tensor in enumerate(tensors_in(outputs)):
+            number = wanted.get((layer, call, place))
+            if number is not None:
+                found[number] = tensor
+
+    source = inputs.source_of(values)
+
+    def differentiable(value: Tensor) -> Tensor:
+        return value.requires_grad_().clone() if value is source else value
+
+    count = len(source)
+    learning = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):  # whose RNNs need train()
+        result = run_once(model, runner(model), tree_map(differentiable, values), keep)
+        outputs = next(t for t in tensors_in(result) if t.is_floating_point())
+        total = goal(outputs)
+        seen = [found[number] for number in range(len(stages)) if number in found]
+        slopes = gradients(total, [*seen, *learning.values()])
+    missing = source.new_full((1,), torch.nan)
+    by_stage = dict(zip(sorted(found), slopes[: len(seen)], strict=True))
+
+    def of_stages(tensors: dict[int, Tensor]) -> list[Tensor]:
+        return [
+            stage.samples(tensors[n].detach()) if n in tensors else missing
+            for n, stage in enumerate(stages)
+        ]
+
+    rest = zip(learning, slopes[len(seen) :], strict=True)
+    by_name = {name: slope / count for name, slope in rest}
+    return Slopes(float(total) / count, of_stages(found), of_stages(by_stage), by_name)
+
+
+@torch.no_grad()
+def entangled(model: nn.Module, inputs: Inputs, seed: int) -> str | None:
+    """Return the first layer whose answer to one sample depends on another sample of the batch.
+
+    Four samples run through the model twice, the second time with another one in the last place.
+
+    Raises:
+        ProbeError: the model stopped.
+    """
+    before: dict[tuple[str, int, int], Tensor] = {}
+    found: list[str] = []
+    four, other = inputs.few(4), inputs.few(5)
+    changed = tree_map(lambda a, b: torch.cat([a[:3], b[4:5]]), four, other)
+
+    def first(layer: str, call: int, outputs: Any) -> None:
+        for place, tensor in enumerate(tensors_in(outputs)):
+            before[layer, call, place] = tensor.detach().clone()
+
+    def second(layer: str, call: int, outputs: Any) -> None:
+        for place, tensor in enumerate(tensors_in(outputs)):
+            old = before.get((layer, call, place))
+            if old is not None and old.shape == tensor.shape and _spread(old, tensor):
+                found.append(layer)
+
+    for values, record in ((four, first), (changed, second)):
+        torch.manual_seed(seed)
+        run_once(model, runner(model), values, record)
+    return found[0] if found else None
+
+
+def _spread(old: Tensor, new: Tensor) -> bool:
+    """Whether more than a quarter of every axis changed, of which one counts four samples."""
+    if not old.is_floating_point() or not old.numel():
+        return False
+    scale = float(old.abs().max())
+    moved = (old - new).abs() > 1e-4 * scale
+    counted = [axis for axis, size in enumerate(old.shape) if size % 4 == 0]
+    return bool(counted) and all(
+        int(moved.movedim(axis, 0).flatten(1).any(1).sum()) * 4 > old.shape[axis]
+        for axis in counted
+    )
