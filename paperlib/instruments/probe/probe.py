@@ -32,8 +32,8 @@ from paperlib.core.provenance import stamp
 from paperlib.instruments.probe.examination import examine
 from paperlib.instruments.probe.level_inverses import LevelInverse, inverse_between
 from paperlib.instruments.probe.report import Report, report_of, with_vital_signs
-from paperlib.instruments.probe.signals import check_labels
 from paperlib.instruments.probe.verdict import Verdict, fingerprint, judge
+from paperlib.instruments.probe.vitals import check_labels
 from paperlib.networks import Erf, Network
 from paperlib.networks.kinds import RESOLUTION
 

@@ -28,7 +28,7 @@ from paperlib.activations.kernels import numbers_held, sample_grams
 from paperlib.activations.looking import places, samples_that_fit, visit_whole
 from paperlib.activations.losses import Loss, Parameters
 from paperlib.activations.slopes import visit_slopes
-from paperlib.activations.tracing import Layers, ProbeError, Stage, stages_of
+from paperlib.activations.tracing import Layers, Stage, stages_of
 from paperlib.core.seeds import random_numbers
 from paperlib.instruments.probe import grams
 from paperlib.instruments.probe.lessons import (
@@ -46,6 +46,7 @@ from paperlib.instruments.probe.lessons import (
     weights_by_name,
 )
 from paperlib.instruments.probe.report import Report
+from paperlib.instruments.probe.vitals import check_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -404,15 +405,3 @@ def _spectrum(kernel: Tensor) -> dict[str, float]:
         "tangent_rank": grams.effective_rank(kernel) / max(1, len(kernel) - 1),
         "tangent_condition": grams.log_condition(kernel),
     }
-
-
-def check_labels(labels: Tensor | None, count: int) -> None:
-    """Raise a ProbeError where labels are not one whole number for each of `count` images."""
-    if labels is None:
-        return
-    came = type(labels).__name__
-    if isinstance(labels, Tensor):
-        came = f"{tuple(labels.shape)} of {labels.dtype}"
-        if labels.shape == (count,) and not labels.is_floating_point():
-            return
-    raise ProbeError(f"labels must be a tensor of {count} whole numbers, one per image; got {came}")

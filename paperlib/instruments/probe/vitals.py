@@ -22,7 +22,6 @@ from paperlib.activations.looking import places
 from paperlib.activations.tracing import Layers, Stage, stages_of
 from paperlib.core.checks import LARGEST_SEED, checked
 from paperlib.instruments.probe.examination import SAMPLES, Examination, branch_sizes, examine
-from paperlib.instruments.probe.signals import check_labels
 
 STAGE_SIGNS = {
     "rms": ("root mean square of activations", "1"),
@@ -127,3 +126,15 @@ def vital_signs(
         check_labels(labels, inputs.train)
         found = examine(model, inputs, labels, stages, seed=seed)
     return dataset_of(found, stages)
+
+
+def check_labels(labels: Tensor | None, count: int) -> None:
+    """Raise a ProbeError where labels are not one whole number for each of `count` images."""
+    if labels is None:
+        return
+    came = type(labels).__name__
+    if isinstance(labels, Tensor):
+        came = f"{tuple(labels.shape)} of {labels.dtype}"
+        if labels.shape == (count,) and not labels.is_floating_point():
+            return
+    raise ProbeError(f"labels must be a tensor of {count} whole numbers, one per image; got {came}")

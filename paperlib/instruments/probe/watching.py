@@ -31,8 +31,7 @@ from paperlib.core import paths
 from paperlib.core.checks import LARGEST_SEED, checked, quoted
 from paperlib.core.provenance import stamp
 from paperlib.instruments.probe.examination import stage_signs
-from paperlib.instruments.probe.signals import check_labels
-from paperlib.instruments.probe.vitals import STAGE_SIGNS
+from paperlib.instruments.probe.vitals import STAGE_SIGNS, check_labels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
