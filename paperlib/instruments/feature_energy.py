@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from paperlib.activations import look
+from paperlib.activations.looking import look
 from paperlib.cascade import Cascade
 from paperlib.cascade.fitting import default_resolution
 from paperlib.core.checks import LARGEST_SEED
@@ -313,7 +313,8 @@ def scores(result: xr.Dataset) -> dict[str, xr.DataArray]:
     ordered side only: in chaos the part is large, and the image is gone all the same.
     """
     part = result["differing"].sel(state="untrained", drop=True) / result["lost_below"]
-    return {"differing": np.log10(part.clip(1e-300).min("depth")).drop_attrs()}
+    least = part.clip(1e-300).min("depth").drop_attrs()
+    return {"differing": least.copy(data=np.log10(least.values))}
 
 
 def layers_held(travelling: NDArray[Any], share: float) -> float:
@@ -330,7 +331,7 @@ def _images(settings: Settings, data: Dataset, split: str, limit: int) -> Tensor
     """Grey images of one size (n, side, side): larger ones averaged, smaller ones padded by 0."""
     images = data.floats(split)[:limit].double()
     sizes = [min(settings.side, size) for size in images.shape[2:]]
-    images = nn.functional.adaptive_avg_pool2d(images, sizes)
+    images = nn.functional.adaptive_avg_pool2d(images, (sizes[0], sizes[1]))
     rest = [settings.side - size for size in sizes]
     (top, left) = (size // 2 for size in rest)
     return nn.functional.pad(images, (left, rest[1] - left, top, rest[0] - top))[:, 0]
@@ -481,19 +482,19 @@ def takeaway(result: xr.Dataset) -> str:
     held, read = result["held"].values, result["r_squared_features"].values
     ends = result.sel(state="untrained").isel(depth=-1).mean("network")
     flat = ends.stack(each=("architecture", "sigma_w2"))
+    order = np.argsort(flat["differing"].values)
+    quiet, loud = (flat.isel(each=int(order[place])) for place in (0, -1))
     best = flat.isel(each=int(np.nanargmax(flat["r_squared"].values)))
-    kind, sigma_w2 = best["each"].item()
-    family = ends.sel(architecture=kind)
-    loud = family.isel(sigma_w2=int(np.nanargmax(family["differing"].values)))
     return (
         f"**In short.** The features of order 0 hold {held[0]:.0%} of the energy, those up to "
         f"order {len(held) - 1} hold {held[-1]:.0%}; a linear regression reads R² = {read[0]:.2f} "
-        f"of the image from the first and {read[-1]:.2f} from all. The untrained {_kind(kind)} "
-        f"that keeps most of the image at its end (σ_w² = {sigma_w2:g}, "
-        f"R² = {float(best['r_squared']):.2f}) has a differing energy of "
-        f"{float(best['differing']):.2g} per neuron; the one of the largest "
-        f"(σ_w² = {float(loud['sigma_w2']):g}, {float(loud['differing']):.2g}) keeps "
-        f"R² = {float(loud['r_squared']):.2f}. Energy that stays is not an image that stays."
+        f"of the image from the first and {read[-1]:.2f} from all. Of the untrained networks, the "
+        f"one whose images differ least at its end ({_named(quiet)}: {quiet['differing']:.1e} of "
+        f"an energy of {quiet['energy']:.1e} per neuron) keeps R² = {quiet['r_squared']:.2f}, the "
+        f"one whose images differ most ({_named(loud)}: {loud['differing']:.2g} of "
+        f"{loud['energy']:.2g}) keeps {loud['r_squared']:.2f}. The image survives best at "
+        f"{best['differing']:.1e} ({_named(best)}: R² = {best['r_squared']:.2f}). "
+        "Without a difference there is no image; with one there need not be."
     )
 
 
@@ -519,8 +520,8 @@ def findings(result: xr.Dataset) -> str:
     return "\n\n".join([
         f"**This run.** {_data_of(result, main)}: {about['test_images']} images of "
         f"{about['side']}×{about['side']}, {about['scales']} scales and {about['angles']} angles.",
-        f"**The identity** W_n = E_n + W_n+1 holds to {residual:.0e} of each image's energy. As "
-        f"published, the filters pass on {low:.2f} to {high:.2f} of it, by frequency; "
+        f"**The identity** $W_n = E_n + W_{{n+1}}$ holds to {residual:.0e} of each image's energy. "
+        f"As published, the filters pass on {low:.2f} to {high:.2f} of it, by frequency; "
         f"they leak up to {leak:.2f} of an image's energy in a layer, which is no decay.",
         "**What travels**, as a share of the energy:",
         _travelling_table(result),
@@ -530,7 +531,7 @@ def findings(result: xr.Dataset) -> str:
         f"them: {_row(above[1:])}. Below the bound at every layer: {below}.",
         "**The theorem's layers** for a share of the energy:",
         _theorem_table(),
-        f"**What a linear regression reads:** {read}.",
+        f"**What a linear regression reads:** {read}. {_verdict(result)}",
         "**Networks**, at their last stage, mean over networks; the differing part is summed over "
         "channels and divided by λ, so that below 1 a cascade loses it:",
         _networks_table(result),
@@ -546,6 +547,11 @@ def _kind(architecture: str) -> str:
     return {"mlp": "MLP", "cnn": "CNN", "resnet": "ResNet"}[architecture]
 
 
+def _named(network: xr.Dataset) -> str:
+    kind, sigma_w2 = network["each"].item()
+    return f"{_kind(kind)}, σ_w² = {sigma_w2:g}"
+
+
 def _row(values: Any) -> str:
     return ", ".join(f"{value:.3f}" for value in values)
 
@@ -555,6 +561,17 @@ def _label(curve: str) -> str:
     return ", ".join([LABELS.get(name, name), *rest])
 
 
+def _verdict(result: xr.Dataset) -> str:
+    """Whether the image can be read the better, the more of the energy the features hold."""
+    read = result["r_squared_features"].values
+    if (np.diff(read) > 0).all():
+        return "Here R² rises with the energy held."
+    return (
+        "So R² does not rise with the energy held: a modulus leaves signs out, and what it gives "
+        "out is not linear in the image."
+    )
+
+
 def _travelling_table(result: xr.Dataset) -> str:
     layers = result["layer"].values[1:]
     rows = [
@@ -562,7 +579,7 @@ def _travelling_table(result: xr.Dataset) -> str:
         + " | ".join(f"{v:.3f}" for v in result["travelling"].sel(curve=curve).values[1:]) + " |"
         for curve in result["curve"].values
     ]  # fmt: skip
-    head = "| images | " + " | ".join(f"W_{n}" for n in layers) + " |"
+    head = "| images | " + " | ".join(f"$W_{n}$" for n in layers) + " |"
     return "\n".join([head, "|---" * (len(layers) + 1) + "|", *rows])
 
 
@@ -576,28 +593,33 @@ def _theorem_table() -> str:
 
 
 def _networks_table(result: xr.Dataset) -> str:
-    rows = []
-    ends = result.isel(depth=-1).mean("network")
-    for kind, sigma_w2 in np.ndindex(result.sizes["architecture"], result.sizes["sigma_w2"]):
-        here, at = result.isel(architecture=kind, sigma_w2=sigma_w2), ends.isel(
-            architecture=kind, sigma_w2=sigma_w2
-        )  # fmt: skip
-        part = at["differing"] / at["lost_below"]
-        lost = collapse_depth(
-            here["r_squared"].sel(state="untrained").mean("network").values[1:]
-        )  # fmt: skip
-        cells = [
-            _kind(str(here["architecture"].values)), f"{float(here['sigma_w2']):g}",
-            *(f"{at['energy'].sel(state=s):.2g}, {part.sel(state=s):.2g}, "
-              f"{at['r_squared'].sel(state=s):.2f}" for s in STATES),
-            f"{lost}" if lost < result.sizes["depth"] else "never", f"{at['accuracy']:.0%}",
-        ]  # fmt: skip
-        rows.append("| " + " | ".join(cells) + " |")
     head = (
-        "| network | σ_w² | untrained: energy per neuron, differing part / λ, R² | trained: same | "
-        f"untrained R² below {LOST:g} from depth | test accuracy |"
+        "| network | σ_w² | untrained: energy per neuron, differing part / λ, R² | trained: same "
+        f"| untrained: differing part below λ from depth | R² below {LOST:g} from depth "
+        "| test accuracy |"
     )
-    return "\n".join([head, "|---" * 6 + "|", *rows])
+    means = result.mean("network").stack(each=("architecture", "sigma_w2"))
+    rows = [_network_cells(means.isel(each=n)) for n in range(means.sizes["each"])]
+    lines = [f"| {' | '.join(cells)} |" for cells in rows]
+    return "\n".join([head, "|---" * 7 + "|", *lines])
+
+
+def _network_cells(network: xr.Dataset) -> list[str]:
+    kind, sigma_w2 = network["each"].item()
+    part = network["differing"] / network["lost_below"]
+    end, ratio = network.isel(depth=-1), part.isel(depth=-1)
+    states = [
+        f"{end['energy'].sel(state=state):.2g}, {ratio.sel(state=state):.2g}, "
+        f"{end['r_squared'].sel(state=state):.2f}"
+        for state in STATES
+    ]
+    kept = network["r_squared"].sel(state="untrained")
+    depths = [
+        collapse_depth(part.sel(state="untrained").values[1:], threshold=1.0),
+        collapse_depth(kept.values[1:]),
+    ]
+    lost = [str(depth) if depth < part.sizes["depth"] else "never" for depth in depths]
+    return [_kind(kind), f"{sigma_w2:g}", *states, *lost, f"{network['accuracy']:.0%}"]
 
 
 def _draw_decay(axis: Any, result: xr.Dataset) -> None:
@@ -616,7 +638,7 @@ def _draw_decay(axis: Any, result: xr.Dataset) -> None:
     axis.plot(layers, result["line_bound"], "--", color="0.55", label="the theorem's bound for it")
     axis.set(yscale="log", xlabel="layer n", xticks=layers, title="a  Energy that still travels")
     axis.set_ylabel("share of the images' energy")
-    axis.legend(fontsize=6, loc="lower left")
+    axis.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18), fontsize=6)
 
 
 def _draw_bars(axis: Any, result: xr.Dataset) -> None:
@@ -668,7 +690,7 @@ def _draw_networks(place: Any, result: xr.Dataset) -> None:
             accuracy = float(here["accuracy"].mean())
             letter = "defghijklmnopqrstuvwxyz"[(row * len(variances) + column) % 23]
             axis.set_title(f"{letter}  {_kind(str(kind))}, $\\sigma_w^2$ = {sigma_w2:g} "
-                           f"(learns {accuracy:.0%})")  # fmt: skip
+                           f"(trained: {accuracy:.0%})")  # fmt: skip
             if column == len(variances) - 1:
                 right.set_ylabel("R² of the image", color=GREEN)
             else:
