@@ -690,7 +690,7 @@ def _draw_networks(place: Any, result: xr.Dataset) -> None:
             accuracy = float(here["accuracy"].mean())
             letter = "defghijklmnopqrstuvwxyz"[(row * len(variances) + column) % 23]
             axis.set_title(f"{letter}  {_kind(str(kind))}, $\\sigma_w^2$ = {sigma_w2:g} "
-                           f"(trained: {accuracy:.0%})")  # fmt: skip
+                           f"({accuracy:.0%} after training)")  # fmt: skip
             if column == len(variances) - 1:
                 right.set_ylabel("R² of the image", color=GREEN)
             else:
