@@ -320,7 +320,7 @@ def scores(result: xr.Dataset) -> dict[str, xr.DataArray]:
 def layers_held(travelling: NDArray[Any], share: float) -> float:
     """Return the least N for which the orders 0 … N give out a share of the energy, by
     W_{N+1} ≤ 1 − share; NaN if no layer that was measured does."""
-    enough = np.flatnonzero(travelling[1:] / travelling[0] <= 1 - share)
+    enough = np.flatnonzero(travelling[1:] / travelling[0] <= 1 - share + 1e-12)
     return float(enough[0]) if len(enough) else math.nan
 
 
