@@ -521,7 +521,7 @@ def _draw_law(axis: Any, result: xr.Dataset) -> None:
             axis.plot(levels[here] / width, gaps[here], markers[place % 7], color=colour, ms=3,
                       mfc="none", lw=0)  # fmt: skip
         used = _gaps(result, sigma_w2)
-        label = f"σ_w² = {sigma_w2:g}"
+        label = rf"$\sigma_w^2$ = {sigma_w2:g}"
         axis.plot([], [], color=colour, label=label + _exponents(law(result, sigma_w2)))
         if used.shape[1]:
             x = np.geomspace((levels / widths).min(), (levels / widths).max(), 50)
@@ -588,5 +588,5 @@ def _draw_ridges(axis: Any, result: xr.Dataset) -> None:
         axis.plot(here["level"], here.sel(kernel="ntk", ridge=ridge), color=colour, ls="--", lw=1)
     axis.plot([], [], color="0.4", ls="--", lw=1, label="NTK")
     axis.set(xlabel="level", ylabel="test accuracy (%)", ylim=(0, 100),
-             title=f"Which ridge? (σ_w² = {smallest:g})")  # fmt: skip
+             title=rf"Which ridge? ($\sigma_w^2$ = {smallest:g})")  # fmt: skip
     axis.legend(loc="lower left")
