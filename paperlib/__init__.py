@@ -12,6 +12,7 @@
 Source: arXiv:2406.12916. The notebooks regenerate its figures: `paperlib list`.
 """
 
+import sys as _sys
 from importlib.metadata import version as _version
 
 from paperlib.cascade import Cascade
@@ -32,10 +33,13 @@ from paperlib.measures import (
     relative_entropy,
 )
 from paperlib.networks import Network, cnn, initialise, mlp, residual_mlp, resnet, vgg16
-from paperlib.sweep import run_search, run_sweep
+from paperlib.sweep import results, run_search, run_sweep
 from paperlib.sweep.points import measure_point
 from paperlib.sweep.store import load_result
 from paperlib.training import TrainingPoint
+
+# where users import it from; in the package it belongs to the sweeps that write results
+_sys.modules[f"{__name__}.results"] = results
 
 __version__ = _version("reconstruction-entropy")
 
