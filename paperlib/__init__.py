@@ -12,10 +12,12 @@
 Source: arXiv:2406.12916. The notebooks regenerate its figures: `paperlib list`.
 """
 
+import sys as _sys
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING
 
 from paperlib.core.lazy import exports
+from paperlib.sweep import results
 
 if TYPE_CHECKING:
     from paperlib.cascade import Cascade
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
     from paperlib.training import TrainingPoint
 else:
     __getattr__ = exports(__name__)
+
+# where users import it from; in the package it belongs to the sweeps that write results
+_sys.modules[f"{__name__}.results"] = results
 
 __version__ = _version("reconstruction-entropy")
 

@@ -382,24 +382,35 @@ def _first_crossing(function: Callable[[float], float], *, start: float) -> floa
     return root if root <= LARGEST_VARIANCE else math.inf
 
 
-@functools.lru_cache(maxsize=1)
-def _nodes() -> tuple[Array, Array]:
-    """Points and weights of the standard normal average ∫Dz (Gauss–Hermite)."""
+@functools.lru_cache(maxsize=2)
+def quadrature(negligible: float = NEGLIGIBLE_WEIGHT) -> tuple[Array, Array]:
+    """Return points and weights of the standard normal average ∫Dz (Gauss–Hermite).
+
+    Example:
+        >>> from paperlib.meanfield import quadrature
+        >>> points, weights = quadrature()
+        >>> round(float(weights @ points**4), 6)
+        3.0
+
+    Args:
+        negligible: weights below it are left out. Where a function grows as fast as high Hermite
+            polynomials do, the points far out count too, and it must be smaller.
+    """
     points, weights = roots_hermitenorm(NODES)
     weights = weights / weights.sum()
-    kept = weights > NEGLIGIBLE_WEIGHT
+    kept = weights > negligible
     return points[kept], weights[kept]
 
 
 def _mean_square(function: Function, q: float) -> float:
     """∫Dz f²(√q z)."""
-    points, weights = _nodes()
+    points, weights = quadrature()
     return float(weights @ function(math.sqrt(q) * points) ** 2)
 
 
 def _pair(q: float, distance: float) -> tuple[Array, Array]:
     """Two pre-activations of variance q and correlation 1 − distance, on the grid of nodes."""
-    points, _ = _nodes()
+    points, _ = quadrature()
     first = math.sqrt(q) * points[:, None]
     other = math.sqrt(q * distance * (2 - distance)) * points[None, :]
     return first, (1 - distance) * first + other
@@ -407,7 +418,7 @@ def _pair(q: float, distance: float) -> tuple[Array, Array]:
 
 def _mean_2d(values: Array) -> float:
     """∫∫Dz₁Dz₂ of a function given on the grid of nodes."""
-    _, weights = _nodes()
+    _, weights = quadrature()
     return float(weights @ values @ weights)
 
 

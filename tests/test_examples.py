@@ -15,7 +15,17 @@ from checkout import ROOT
 import paperlib
 from paperlib.instruments.probe.report import Report, Suggestion
 
-ROOMS = ("sweep", "measures", "meanfield", "datasets", "networks", "plots", "cascade", "training")
+ROOMS = (
+    "sweep",
+    "measures",
+    "meanfield",
+    "kernels",
+    "datasets",
+    "networks",
+    "plots",
+    "cascade",
+    "training",
+)
 # whose examples cannot be made short
 SLOW = {
     "heat_maps": "draws four maps, each with its mean-field curves",

@@ -90,13 +90,13 @@ def test_wide_random_layers_converge_to_the_fixed_points():
 @pytest.mark.parametrize("sigma_b2", SIGMAS_B2)
 def test_twice_the_nodes_change_no_digit_of_the_first_four(sigma_b2, monkeypatch):
     def everything():
-        meanfield._nodes.cache_clear()
+        meanfield.quadrature.cache_clear()
         return np.array([[f(s, sigma_b2) for f in SINGLE] for s in SIGMAS_W2])
 
     usual = everything()
     monkeypatch.setattr(meanfield, "NODES", 2 * meanfield.NODES)
     finer = everything()
-    meanfield._nodes.cache_clear()
+    meanfield.quadrature.cache_clear()
     np.testing.assert_allclose(usual, finer, rtol=1e-5, atol=1e-9)
 
 

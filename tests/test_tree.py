@@ -93,6 +93,20 @@ def test_such_a_folder_and_such_a_module_would_be_found(tmp_path: Path) -> None:
     assert shadowed(tmp_path) == [tmp_path / "sweep.py"]
 
 
+def test_the_package_has_at_most_sixteen_entries() -> None:
+    entries = [path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= 16, sorted(entries)
+
+
+def test_results_are_imported_from_where_they_were() -> None:
+    """As `paperlib.results`, by a program that imports nothing else; they live with the sweeps."""
+    code = (
+        "from paperlib.results import save_result; import paperlib.results as r; print(r.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "paperlib.sweep.results", done.stderr
+
+
 # --- the wheel ---
 
 

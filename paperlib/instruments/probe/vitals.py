@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from paperlib.activations.guard import plain_module, take_statistics, untouched
 from paperlib.activations.inputs import Inputs, runner
 from paperlib.activations.looking import places
-from paperlib.activations.tracing import Layers, Stage, stages_of
+from paperlib.activations.tracing import Layers, ProbeError, Stage, stages_of
 from paperlib.core.checks import LARGEST_SEED, checked
 from paperlib.instruments.probe.examination import SAMPLES, Examination, branch_sizes, examine
 
