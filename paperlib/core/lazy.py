@@ -23,16 +23,17 @@ def exports(package: str) -> Callable[[str], Any]:
     Args:
         package: its `__name__`.
     """
-    homes = dict(_imported(ast.parse(inspect.getsource(sys.modules[package]))))
+    module = sys.modules[package]
+    homes = dict(_imported(ast.parse(inspect.getsource(module))))
 
     def find(name: str) -> Any:
         if name in homes:
             found = getattr(import_module(homes[name]), name)
-        elif not name.startswith("_") and find_spec(f"{package}.{name}"):
+        elif name[0] != "_" and hasattr(module, "__path__") and find_spec(f"{package}.{name}"):
             found = import_module(f"{package}.{name}")
         else:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        setattr(sys.modules[package], name, found)
+        setattr(module, name, found)
         return found
 
     return find

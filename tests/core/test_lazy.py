@@ -43,3 +43,9 @@ def test_modules_of_a_package_are_found_and_all_else_is_an_error(package: str) -
     assert find("other") is sys.modules["example_package.other"]
     with pytest.raises(AttributeError, match="'example_package' has no attribute 'missing'"):
         find("missing")
+
+
+def test_a_module_has_no_modules_of_its_own(package: str) -> None:
+    find = exports(import_module(f"{package}.inside").__name__)
+    with pytest.raises(AttributeError, match="'example_package.inside' has no attribute 'other'"):
+        find("other")
