@@ -47,5 +47,5 @@ def test_modules_of_a_package_are_found_and_all_else_is_an_error(package: str) -
 
 def test_a_module_has_no_modules_of_its_own(package: str) -> None:
     find = exports(import_module(f"{package}.inside").__name__)
-    with pytest.raises(AttributeError, match="'example_package.inside' has no attribute 'other'"):
+    with pytest.raises(AttributeError, match=r"'example_package\.inside' has no attribute 'other'"):
         find("other")

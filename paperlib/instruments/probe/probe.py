@@ -100,7 +100,7 @@ def probe(
     options: dict[str, Any] = {"layers": layers, "seed": seed, "resolution": resolution}
     options |= {"batch_norm": batch_norm, "memory": memory}
     model = plain_module(model)
-    _check_options(layers, seed, resolution, memory)
+    check_options(layers, seed, resolution, memory)
     inputs = Inputs.of(images, model, seed)
     check_labels(labels, len(inputs.source))
     judged = _judge_later(model, images, labels, layers, seed, batch_norm, memory)
@@ -336,7 +336,8 @@ def _channels_first(model: nn.Module, shape: Sequence[int]) -> bool:
     return len(shape) == 2 and shape[0] in widths
 
 
-def _check_options(layers: Any, seed: Any, resolution: Any, memory: Any) -> None:
+def check_options(layers: Any, seed: Any, resolution: Any = None, memory: Any = 2**30) -> None:
+    """Raise a ProbeError where an option is none that a probe takes."""
     names = [layers] if isinstance(layers, str) else layers
     if not callable(layers) and not (
         isinstance(names, Sequence) and all(isinstance(name, str) for name in names)

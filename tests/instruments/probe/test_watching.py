@@ -155,7 +155,7 @@ def test_nothing_seen_is_said() -> None:
         ({"instruments": "r_squared"}, "must be a tuple of names"),
         ({"instruments": ()}, "must be a tuple of names"),
         ({"every": 0}, "every must be >= 1"),
-        ({"seed": -1}, "seed must be >= 0"),
+        ({"seed": -1}, "seed must be a whole number >= 0"),
         ({"labels": torch.zeros(3)}, "labels must be a tensor of one entry"),
     ],
 )
