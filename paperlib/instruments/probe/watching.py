@@ -31,12 +31,8 @@ from paperlib.core import paths
 from paperlib.core.checks import checked, quoted
 from paperlib.core.provenance import stamp
 from paperlib.instruments.probe.examination import stage_signs
-<<<<<<< HEAD
-from paperlib.instruments.probe.vitals import STAGE_SIGNS, check_labels
-=======
 from paperlib.instruments.probe.probe import check_options
-from paperlib.instruments.probe.vitals import STAGE_SIGNS, checked_labels
->>>>>>> 07acd3ba7a12ecf038f53f1a143472c7abfd3a1c
+from paperlib.instruments.probe.vitals import STAGE_SIGNS, check_labels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,15 +71,10 @@ class Watch:
         self._names = [
             i if isinstance(i, str) else getattr(i, "__name__", "own") for i in instruments
         ]
-<<<<<<< HEAD
-        plain, inputs = plain_module(model), Inputs.in_order(images, plain_module(model))
-        check_labels(labels, inputs.train)
-=======
         plain = plain_module(model)
         Inputs.of(images, plain, seed)  # which says what is wrong with them
         inputs = Inputs.in_order(images, plain)
-        checked_labels(labels, inputs.train)
->>>>>>> 07acd3ba7a12ecf038f53f1a143472c7abfd3a1c
+        check_labels(labels, inputs.train)
         with untouched(plain, seed):
             two, three = inputs.few(2), inputs.few(3)
             source = inputs.source_of(two)
