@@ -1,15 +1,16 @@
 """Running somebody else's model without changing it."""
 
 import random
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from paperlib.activations.memory import remember
 from paperlib.activations.tracing import ProbeError, Run
 
 BATCH_NORM = ("auto", "batch", "running")
@@ -19,54 +20,94 @@ BATCH_NORM = ("auto", "batch", "running")
 def untouched(model: nn.Module, seed: int) -> Iterator[None]:
     """A model in evaluation mode, without gradients, which afterwards is as it was.
 
-    Inside, its random numbers are those of the seed.
+    Inside, random numbers are those of the seed, and nothing is compiled.
 
-    Its modes, buffers, batch norms' momenta, and the state of every random number generator (of
-    Python, NumPy, torch, and torch on the model's GPUs) are put back, also after an exception.
+    The model goes there by its own `eval()`, and back by its modules' own `train(mode)`, which may
+    do more than to set a flag. Then all that it holds is put back, and the state of every random
+    number generator (of Python, NumPy, torch, and torch on the model's GPUs), also after an
+    exception.
     """
+    put_back = remember(model)
     modes = [(module, module.training) for module in model.modules()]
-    buffers = [(module, dict(module._buffers)) for module in model.modules()]
-    values = [
-        (buffer, buffer.detach().clone())
-        for _, named in buffers
-        for buffer in named.values()
-        if buffer is not None
-    ]
-    momenta = [(norm, norm.momentum) for norm in batch_norms(model)]
-    numbers = random.getstate(), np.random.get_state()  # noqa: NPY002 (the model may use it)
-    devices = {p.device.index or 0 for p in model.parameters() if p.is_cuda}
-    try:
-        with torch.random.fork_rng(devices=sorted(devices)), torch.no_grad():
-            torch.default_generator.manual_seed(seed)
-            for device in devices:
-                torch.cuda.default_generators[device].manual_seed(seed)
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.is_cuda})
+    with (
+        same_numbers(devices),
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.compiler.set_stance("force_eager"),
+    ):
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002 (the model may use it)
+        torch.default_generator.manual_seed(seed)
+        for device in devices:
+            torch.cuda.default_generators[device].manual_seed(seed)
+        try:
             model.eval()
+            _leave_inference(model)
+            yield
+        finally:
+            try:
+                _back_to(modes)
+            finally:
+                put_back()
+
+
+@contextmanager
+def same_numbers(devices: Sequence[int] = ()) -> Iterator[None]:
+    """Whatever draws random numbers inside: afterwards those of Python, NumPy and torch go on as if
+    it had not."""
+    numbers = random.getstate(), np.random.get_state()  # noqa: NPY002 (it may use it)
+    try:
+        with torch.random.fork_rng(devices=devices):
             yield
     finally:
         random.setstate(numbers[0])
         np.random.set_state(numbers[1])  # noqa: NPY002
-        for norm, momentum in momenta:
-            norm.momentum = momentum
-        for module, named in buffers:
-            module._buffers.clear()
-            module._buffers.update(named)
-        with torch.no_grad():
-            for buffer, value in values:
-                if not torch.equal(buffer, value):
-                    buffer.copy_(value)
-        for module, mode in modes:
-            module.training = mode
+
+
+def _back_to(modes: Sequence[tuple[nn.Module, bool]]) -> None:
+    """Bring modules to the modes that they were in, each by its own `train`, outer ones first."""
+    for module, mode in modes:
+        if module.training != mode:
+            with suppress(Exception):  # it is put back all the same
+                module.train(mode)
+    for module, mode in modes:
+        module.training = mode
+
+
+def _leave_inference(model: nn.Module) -> None:
+    """Put copies in the place of tensors that were made in torch's inference mode."""
+    copies: dict[int, Tensor] = {}
+    for module in model.modules():
+        for name, value in module._parameters.items():
+            if value is not None and value.is_inference():
+                made = nn.Parameter(value.clone(), value.requires_grad)
+                module._parameters[name] = copies.setdefault(id(value), made)  # type: ignore[assignment]
+        for name, buffer in module._buffers.items():
+            if buffer is not None and buffer.is_inference():
+                module._buffers[name] = copies.setdefault(id(buffer), buffer.clone())
 
 
 def plain_module(model: Any) -> nn.Module:
     """Return the module itself, of a compiled one the original.
 
     Raises:
-        ProbeError: no module, or one whose weights do not exist yet.
+        ProbeError: no module, one whose weights do not exist yet, or one that cannot be read; it is
+            not touched.
     """
     model = getattr(model, "_orig_mod", model)
     if not isinstance(model, nn.Module):
         raise ProbeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ProbeError(
+            "model is scripted, traced or frozen by torch.jit, which hides its layers; give the "
+            "module that it was made from"
+        )
+    if isinstance(model, torch.fx.GraphModule) and "train" in vars(model):
+        raise ProbeError(
+            "model was exported by torch.export, which has no modes and takes batches of one size "
+            "only; give the module that it was made from"
+        )
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise ProbeError(f"{name} is not initialised yet; run the model once on some images")
