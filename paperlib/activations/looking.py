@@ -6,10 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from paperlib.activations.arguments import runner
+from paperlib.activations.calls import Called
 from paperlib.activations.flow import tensors_in
 from paperlib.activations.guard import plain_module, untouched
-from paperlib.activations.inputs import Inputs, runner
-from paperlib.activations.tracing import Layers, ProbeError, Stage, run_once, stages_of
+from paperlib.activations.inputs import Inputs
+from paperlib.activations.tracing import Layers, ProbeError, Stage, read_once, run_once, stages_of
 from paperlib.core.checks import LARGEST_SEED, checked
 
 BATCH = 64  # images that run through the model at a time
@@ -51,9 +53,9 @@ def look(
     model = plain_module(model)
     seed = checked("seed", seed, int, low=0, high=LARGEST_SEED)
     batch_size = checked("batch_size", batch_size, int, low=1)
-    inputs = Inputs.in_order(images, model)
-    count, found = inputs.train, dict[int, Tensor]()
     with untouched(model, seed):
+        inputs = Inputs.in_order(images, model)
+        count, found = inputs.train, dict[int, Tensor]()
         two, three = inputs.few(2), inputs.few(3)
         chosen = places(model, layers)
         stages = stages_of(model, runner(model), (two, three), inputs.source_of(two), chosen)
@@ -78,6 +80,25 @@ def places(model: nn.Module, layers: Layers) -> Layers:
     )
 
 
+def samples_that_fit(model: nn.Module, inputs: Inputs, memory: float) -> int:
+    """Return how many samples may run at a time: half the memory, as two of them say.
+
+    Args:
+        model: in the mode in which it is to run, see `guard.untouched`.
+        inputs: its arguments.
+        memory: in bytes, for the outputs of all layers.
+    """
+    two = inputs.few(2)
+    numbers = 0
+
+    def record(layer: str, call: int, outputs: Any) -> None:
+        nonlocal numbers
+        numbers += sum(tensor.numel() for tensor in tensors_in(outputs))
+
+    run_once(model, runner(model), two, record)
+    return int(min(BATCH, max(2, memory / 2 / (4 * max(1, numbers / 2)))))
+
+
 @torch.no_grad()
 def visit(
     model: nn.Module,
@@ -96,18 +117,33 @@ def visit(
     Raises:
         ProbeError: the model stopped, or did not come by all stages; names the layer.
     """
-    wanted: dict[tuple[str, int], list[int]] = {}
+
+    def taken(number: int, value: Tensor) -> None:
+        take(number, stages[number].samples(value))
+
+    visit_whole(model, values, stages, taken)
+
+
+def visit_whole(
+    model: nn.Module,
+    values: Any,
+    stages: Mapping[int, Stage],
+    take: Callable[[int, Tensor], None],
+) -> Any:
+    """Do as `visit` with the tensors themselves, as layers returned them; return the result."""
+    wanted: dict[Any, list[int]] = {}
     for number, stage in stages.items():
-        wanted.setdefault((stage.layer, stage.call), []).append(number)
+        wanted.setdefault(stage.operation or Called(stage.layer, stage.call), []).append(number)
     missing = set(stages)
 
-    def told(layer: str, call: int, outputs: Any) -> None:
-        for number in wanted.get((layer, call), ()):
-            stage = stages[number]
-            take(number, stage.samples(list(tensors_in(outputs))[stage.place]))
+    def told(key: Any, outputs: Any) -> None:
+        tensors = list(tensors_in(outputs))
+        for number in wanted[key]:
+            take(number, tensors[stages[number].place])
             missing.discard(number)
 
-    run_once(model, runner(model), values, told)
+    result = read_once(model, runner(model), values, wanted, told)
     if missing:
         name = stages[min(missing)].name
         raise ProbeError(f"layer {name!r} was called for some images and not for others")
+    return result
