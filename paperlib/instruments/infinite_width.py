@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -36,6 +37,7 @@ from paperlib.plots import (
     SEQUENTIAL,
     VARIANCE,
     edges,
+    legend_below,
     paper_style,
 )
 from paperlib.training import train
@@ -46,7 +48,7 @@ CODE_VERSION = 1
 BOUNDED = ("tanh", "erf")  # activations whose unit is 1, so that λ needs no other
 RIDGES = ("noise floor", "relative", "relative, centred")
 WAYS = ("all weights", "all weights, centred", "last layer, centred")  # of training
-APART = 2  # times the number of images: narrower networks are near the peak of interpolation
+APART = 3  # times the number of images: narrower networks are near the peak of interpolation
 FITTED = (0.005, 0.3)  # gaps, as fractions of R² at infinite width, that the law is fitted to
 COLOURS = dict(zip(WAYS, (GREEN, BLUE, ORANGE), strict=True))
 
@@ -164,9 +166,9 @@ def image_r2(kernel: Array, images: Array, count: int, ridge: float) -> float:
 def law(result: xr.Dataset, sigma_w2: float) -> dict[str, float]:
     """Return the fit a · level^q / width^p to the gap of R² between infinite and finite width.
 
-    By least squares of logarithms, over widths of at least twice the number of fitted images and
-    gaps between 0.5% and 30% of R² at infinite width; `points` says how many these are, and all
-    else is NaN if they are fewer than three or of one width.
+    By least squares of logarithms, over widths of at least three times the number of fitted images
+    and gaps between 0.5% and 30% of R² at infinite width; `points` says how many these are, and
+    all else is NaN if they are fewer than three or of one width.
     """
     levels, widths, gaps = np.log(_gaps(result, sigma_w2)[:3])
     if len(gaps) < 3 or len(set(widths)) < 2 or len(set(levels)) < 2:
@@ -191,6 +193,30 @@ def scores(result: xr.Dataset) -> dict[str, xr.DataArray]:
         "R² at infinite width": result["r2_infinite"],
         "kernel accuracy above the noise floor": accuracy,
     }
+
+
+def takeaway(result: xr.Dataset) -> str:
+    """Return in two sentences where theory alone knows what is lost, and where width decides."""
+    smallest, width = float(result["sigma_w2"].min()), int(result["drawn_width"])
+    found = walls(result)
+    place = int(np.argmin(result["sigma_w2"].values))
+    most = result.sizes["level"]
+    alone, drawn = (found[which][place] for which in ("infinite", "drawn"))
+    wall = (
+        f"At σ_w² = {smallest:g} the image is lost from level {alone:.0f} on at infinite width and "
+        f"from {drawn:.1f} on in drawn networks: this wall is in the theory."
+        if max(alone, drawn) <= most and abs(alone - drawn) <= 0.1 * alone
+        else f"At σ_w² = {smallest:g} R² at level {most} is "
+        f"{float(result['r2_infinite'].sel(sigma_w2=smallest, level=most)):.2f} at infinite width."
+    )
+    gap = result["r2_infinite"] - result["r2_drawn"].mean("network")
+    at = gap.stack(place=("sigma_w2", "level")).idxmax("place").item()
+    here = {"sigma_w2": at[0], "level": at[1]}
+    return (
+        f"**In short.** {wall} The two differ most at σ_w² = {at[0]:g}, level {at[1]}: R² is "
+        f"{float(result['r2_infinite'].sel(here)):.2f} at infinite width and "
+        f"{float(result['r2_drawn'].mean('network').sel(here)):.2f} at {width} neurons."
+    )
 
 
 def findings(result: xr.Dataset) -> str:
@@ -218,7 +244,7 @@ def findings(result: xr.Dataset) -> str:
     return "\n\n".join([
         f"**This run.** {data}, {int(result['law_images'])} images fitted; drawn networks "
         f"{int(result['drawn_width'])} wide, {result.sizes['network']} of each.",
-        f"**The ordered wall is theory.** R² by level at σ_w² = {smallest:g}:",
+        f"**The wall at σ_w² = {smallest:g}.** R² by level:",
         "\n".join(["| level | infinite width | drawn |", "|---|---|---|", *rows]),
         *(_said_of_law(result, float(s)) for s in result["law_sigma_w2"]),
         "**Trained networks and their kernels.** Distance of the test outputs to the kernel's "
@@ -485,15 +511,15 @@ def _draw_map(drawn: Figure, axis: Any, result: xr.Dataset, name: str, title: st
     extend = "min" if float(values.min()) < -0.01 else "neither"
     drawn.colorbar(mesh, ax=axis, label="R² of the image", extend=extend)
     found, most = walls(result), result.sizes["level"]
-    for which, style, fill in (("infinite", "-", True), ("drawn", "--", False)):
+    for which, marker, size in (("drawn", "s", 9), ("infinite", "o", 5)):
         lost = np.where(found[which] <= most, found[which], np.nan)
-        axis.plot(np.arange(len(grid)), lost, style, color=COLLAPSE_COLOUR, marker="o", ms=4,
-                  mfc=COLLAPSE_COLOUR if fill else "white",
-                  label=f"R² < {LOST:g}, {which}")  # fmt: skip
+        axis.plot(np.arange(len(grid)), lost, marker, color=COLLAPSE_COLOUR, ms=size, lw=0,
+                  mfc=COLLAPSE_COLOUR if which == "infinite" else "none",
+                  mew=1.2, label=f"R² < {LOST:g}, {which}")  # fmt: skip
     axis.set_xticks(np.arange(len(grid)), [f"{s:g}" for s in grid])
     axis.set(title=title, xlabel=VARIANCE, ylabel="level", ylim=(most + 0.5, 0.5))
-    if np.isfinite([*found.values()]).any():
-        axis.legend(loc="lower right", facecolor="white", framealpha=0.8, frameon=True)
+    axis.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    legend_below(axis, ncols=2)
 
 
 def _gaps(result: xr.Dataset, sigma_w2: float, *, all_of_them: bool = False) -> Array:
@@ -518,8 +544,9 @@ def _draw_law(axis: Any, result: xr.Dataset) -> None:
         levels, widths, gaps = _gaps(result, sigma_w2, all_of_them=True)
         for place, width in enumerate(result["law_width"].values):
             here = widths == width
+            wide = width >= APART * int(result["law_images"])
             axis.plot(levels[here] / width, gaps[here], markers[place % 7], color=colour, ms=3,
-                      mfc="none", lw=0)  # fmt: skip
+                      mfc="none", alpha=1 if wide else 0.35)  # fmt: skip
         used = _gaps(result, sigma_w2)
         label = rf"$\sigma_w^2$ = {sigma_w2:g}"
         axis.plot([], [], color=colour, label=label + _exponents(law(result, sigma_w2)))
@@ -527,7 +554,9 @@ def _draw_law(axis: Any, result: xr.Dataset) -> None:
             x = np.geomspace((levels / widths).min(), (levels / widths).max(), 50)
             axis.plot(x, np.median(used[2] * used[1] / used[0]) * x, color=colour, lw=1)
     for place, width in enumerate(result["law_width"].values):
-        axis.plot([], [], markers[place % 7], color="0.4", ms=3, mfc="none", label=f"width {width}")
+        said = "" if width >= APART * int(result["law_images"]) else " (not fitted)"
+        axis.plot([], [], markers[place % 7], color="0.4", ms=3, mfc="none",
+                  label=f"width {width}{said}")  # fmt: skip
     axis.set(xscale="log", yscale="log", xlabel="level / width",
              ylabel="R² at infinite width − drawn R²", title="What a finite width costs",
              ylim=(2e-3, 3))  # fmt: skip
@@ -558,7 +587,10 @@ def _draw_distance(axis: Any, result: xr.Dataset) -> None:
              ylabel="distance to the kernel's prediction")  # fmt: skip
     axis.set_xticks(widths, [str(w) for w in widths])
     axis.minorticks_off()
-    axis.legend(loc="lower left")
+    least = float(min(result["distance"].min(), result["ensemble_distance"].min()))
+    # room for the legend below the lines
+    axis.set_ylim(least**1.1 * float(result["distance"].max()) ** -0.1 / 5, None)
+    axis.legend(loc="lower left", fontsize=6)
 
 
 def _draw_accuracy(axis: Any, result: xr.Dataset) -> None:
