@@ -312,7 +312,7 @@ def rule_agreement(
         ]
         saved = [weight.clone() for weight in weights]
         for weight, move in zip(weights, moves, strict=True):
-            weight -= rate * move
+            weight.sub_(move, alpha=rate)
         with recorded_calls(layers) as after:
             network(images)
         for weight, old in zip(weights, saved, strict=True):
@@ -332,8 +332,8 @@ def _codes(settings: Settings, data: Dataset) -> dict[str, NDArray[Any]]:
     fitted = data.floats("train")[: settings.fitted]
     test = data.floats("test")[: settings.test_images]
     rows: dict[str, list[Any]] = {"untrained_constant": [], "codes": [], "r_squared": []}
+    sizes: Any = {"depth": settings.untrained_depth, "width": settings.untrained_width}
     for sigma_w2 in settings.variances:
-        sizes = {"depth": settings.untrained_depth, "width": settings.untrained_width}
         with torch.random.fork_rng(devices=[]):  # which layers draw from before initialisation
             network = mlp((1, *data.image_shape[1:]), activation="relu", **sizes)
         initialise(network, sigma_w2=sigma_w2, sigma_b2=settings.sigma_b2, seed=settings.seed)
@@ -358,7 +358,7 @@ ROWS = {
 
 def figure(result: xr.Dataset) -> Figure:
     """Draw three measures along training, and what they hide; then untrained networks."""
-    deep = result.isel(depth=-1)
+    deep = result.isel(depth=_middle(result))
     runs = [(loss, width) for loss in deep["loss"].values for width in deep["width"].values]
     with paper_style():
         drawn = Figure(figsize=(10.5, 8.4), layout="constrained")
@@ -366,7 +366,7 @@ def figure(result: xr.Dataset) -> Figure:
         axes = parts[0].subplots(len(ROWS), len(runs), sharex=True, sharey="row", squeeze=False)
         for column, (loss, width) in enumerate(runs):
             _draw_run(axes[:, column], deep.sel(loss=loss, width=width))
-            axes[0, column].set_title(f"{loss}, {width} nodes")
+            axes[0, column].set_title(f"{loss}, {int(deep['depth'])} × {width}")
         for row, label in enumerate(ROWS.values()):
             axes[row, 0].set_ylabel(label)
         handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -419,9 +419,14 @@ def _data_of(result: xr.Dataset) -> str:
     return provenance(result)["data"]["name"] if "provenance" in result.attrs else "images given"
 
 
+def _middle(result: xr.Dataset) -> int:
+    """The place of the depth that is drawn: the middle one."""
+    return int(result.sizes["depth"] // 2)
+
+
 def _shown(result: xr.Dataset) -> xr.Dataset:
-    """The deepest and widest network of the first loss, mean over seeds."""
-    one = result.isel(loss=0, depth=-1, width=-1)
+    """The widest network of the first loss and of the depth that is drawn, mean over seeds."""
+    one = result.isel(loss=0, depth=_middle(result), width=-1)
     name = f"{one['loss'].item()} and {int(one['depth'])} layers of {int(one['width'])} nodes"
     return one.mean("network").assign_attrs(name=name)
 
@@ -492,7 +497,9 @@ def _draw_run(axes: Any, one: xr.Dataset) -> None:
                  label="constant nodes")  # fmt: skip
     axes[0].plot([], [], ":", color="0.3", label="constant nodes")
     axes[1].set_ylim(0, 1)
-    axes[2].set_ylim(0, None)
+    axes[2].axhline(float(one["ceiling"]), color="0.3", ls="--", lw=1)
+    axes[0].plot([], [], "--", color="0.3", lw=1, label="ceiling of a bit")
+    axes[2].set_ylim(0, 1.08 * float(one["ceiling"]))
     axes[-1].set_xlabel("step + 1")
 
 
@@ -507,13 +514,15 @@ def _draw_more(place: Any, result: xr.Dataset, deep: xr.Dataset) -> None:
     largest = np.abs(pictures).max() or 1.0
     for axis, moment, picture in zip((start, end), ("start", "end"), pictures, strict=True):
         axis.imshow(picture, cmap="RdBu_r", vmin=-largest, vmax=largest)
-        axis.set(xticks=[], yticks=[], title=f"A set, {moment}")
+        axis.set_axis_off()
+        axis.set_title(f"A set, {moment}")
     for number, sigma_w2 in enumerate(result["sigma_w2"].values):
         one, colour = result.sel(sigma_w2=sigma_w2), PALETTE[number % len(PALETTE)]
         untrained.plot(one["level"], one["codes"], color=colour, label=f"{sigma_w2:g}")
         untrained.plot(one["level"], one["r_squared"].clip(0), "--", color=colour)
     untrained.plot([], [], color="0.4", label="own code")
     untrained.plot([], [], "--", color="0.4", label="R²")
-    untrained.set(ylim=(0, 1.02), xlabel="depth", title="Untrained, by σ_w²")
-    untrained.set_ylabel("share of images, R²")
+    untrained.set(ylim=(0, 1.02), xlabel="depth", title=r"Untrained, by $\sigma_w^2$")
+    untrained.xaxis.get_major_locator().set_params(integer=True)
+    untrained.set_ylabel("share of images with an own code, R²")
     untrained.legend(ncols=2, fontsize=6)

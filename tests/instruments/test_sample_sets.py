@@ -142,6 +142,25 @@ def test_the_rule_gives_the_first_layers_sets_after_a_step_of_sgd() -> None:
     assert (true != (layers[0](images) > 0)).any()
 
 
+def test_the_rule_is_exact_in_a_deeper_layer_too_if_only_that_one_moves() -> None:
+    network = tiny(2)
+    generator = torch.Generator().manual_seed(4)
+    images = torch.randn(500, 5, generator=generator, dtype=torch.float64)
+    layers = list(network[::2])
+    with recorded_calls(layers) as calls:
+        logits = network(images[:30])
+        total = nn.functional.cross_entropy(logits, torch.arange(30) % 2, reduction="sum")
+    slope = slopes_of(total, calls)[1]
+    inputs = torch.relu(layers[0](images)).detach()
+    found = predicted_sets(inputs, layers[1], calls[1].inputs, slope, 0.05)
+    optimiser = torch.optim.SGD(layers[1].parameters(), lr=0.05)
+    total.backward()
+    before = layers[1](inputs) > 0
+    optimiser.step()
+    assert (found == (layers[1](inputs) > 0)).all()
+    assert (found != before).any()
+
+
 @pytest.mark.parametrize("kind", sample_sets.LOSSES)
 def test_agreement_is_whole_in_the_first_layer_and_leaves_the_network_alone(kind: str) -> None:
     data = load_dataset("digits", limit=200)
