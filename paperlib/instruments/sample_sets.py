@@ -5,7 +5,7 @@ While a network learns, the sets grow at first, then shrink, and nodes say more 
 What a node's bit can say at most, and nodes that are always or never active, are shown beside it.
 
 Source: Haasbroek & Davel, SACAIR 2020, pp. 304-320; theory: Davel et al., arXiv:2001.06178.
-Beside it, on untrained networks: how many images have a code of their own, and R² of the image.
+Beside it, on untrained networks: how many different codes images have, and R² of the image.
 """
 
 import math
@@ -182,7 +182,7 @@ def distinct_codes(active: Tensor) -> int:
 
 def scores(result: xr.Dataset) -> dict[str, xr.DataArray]:
     """Return what untrained networks say of "will it train", (sigma_w2,): the first depth from
-    which fewer than half of the images have a code of their own."""
+    which there are fewer different codes than half of the images."""
     curves = result["codes"].transpose("sigma_w2", "level")
     return {"codes": result["sigma_w2"].copy(data=[_halved(row) for row in curves.values])}
 
@@ -191,7 +191,7 @@ def scores(result: xr.Dataset) -> dict[str, xr.DataArray]:
 
 
 def _halved(codes: NDArray[Any]) -> float:
-    """The first depth from which fewer than half of the images have a code of their own."""
+    """The first depth from which there are fewer different codes than half of the images."""
     return float(collapse_depth(codes, threshold=0.5))
 
 
@@ -327,8 +327,8 @@ def _caught(before: Tensor, after: Tensor, predicted: Tensor) -> float:
 
 
 def _codes(settings: Settings, data: Dataset) -> dict[str, NDArray[Any]]:
-    """Untrained networks by σ_w² and level: constant nodes, the share of images with a code of
-    their own, and R² of the image."""
+    """Untrained networks by σ_w² and level: constant nodes, different codes as a share of the
+    images, and R² of the image."""
     fitted = data.floats("train")[: settings.fitted]
     test = data.floats("test")[: settings.test_images]
     rows: dict[str, list[Any]] = {"untrained_constant": [], "codes": [], "r_squared": []}
@@ -406,17 +406,29 @@ def findings(result: xr.Dataset) -> str:
         f"layer: {shares}. In the first layer it is exact; deeper, inputs move too.",
         f"**The ceiling** of informativeness is {float(result['ceiling']):.3f}, whatever a node "
         "does: a bit holds no more than a bit.",
-        "**Untrained networks**, depth from which fewer than half of the images have a code of "
-        f"their own, and from which R² stays below {LOST:g}:",
+        "**Untrained networks**, depth from which there are fewer codes than half of the "
+        f"images, and from which R² stays below {LOST:g}:",
         _untrained_table(result),
         "**Against the paper:** on MNIST sets grow until an accuracy of about "
         f"{LIKELY:.0%} and then shrink, fastest in the first layer; nodes come to say more of the "
-        "class, and remain poor predictors. Its numbers are in figures, so none is compared.",
+        "class, and remain poor predictors. Its numbers are in figures, so none is compared. "
+        + _order(result),
     ])  # fmt: skip
 
 
 def _data_of(result: xr.Dataset) -> str:
     return provenance(result)["data"]["name"] if "provenance" in result.attrs else "images given"
+
+
+def _order(result: xr.Dataset) -> str:
+    """In how many kinds of networks the sets grow first and shrink after, by loss."""
+    size = result["fraction"].mean(["network", "layer"]).stack(kind=("depth", "width"))
+    found = []
+    for loss in size["loss"].values:
+        rows = size.sel(loss=loss).transpose("kind", "step").values
+        both = [row.max() > row[0] + 0.01 and row.max() > row[-1] + 0.01 for row in rows]
+        found.append(f"{sum(both)} of {len(both)} by {loss}")
+    return "Here they grow and then shrink, each by more than 0.01, in " + ", ".join(found) + "."
 
 
 def _middle(result: xr.Dataset) -> int:
@@ -520,9 +532,9 @@ def _draw_more(place: Any, result: xr.Dataset, deep: xr.Dataset) -> None:
         one, colour = result.sel(sigma_w2=sigma_w2), PALETTE[number % len(PALETTE)]
         untrained.plot(one["level"], one["codes"], color=colour, label=f"{sigma_w2:g}")
         untrained.plot(one["level"], one["r_squared"].clip(0), "--", color=colour)
-    untrained.plot([], [], color="0.4", label="own code")
+    untrained.plot([], [], color="0.4", label="codes / images")
     untrained.plot([], [], "--", color="0.4", label="R²")
     untrained.set(ylim=(0, 1.02), xlabel="depth", title=r"Untrained, by $\sigma_w^2$")
     untrained.xaxis.get_major_locator().set_params(integer=True)
-    untrained.set_ylabel("share of images with an own code, R²")
+    untrained.set_ylabel("distinct codes per image, R²")
     untrained.legend(ncols=2, fontsize=6)
