@@ -1,7 +1,7 @@
 """Sample sets: which images switch a node on, and what that says of their class.
 
 The *sample set* of a ReLU node is the images that it is active for; only they change its weights.
-While a network learns, the sets grow at first, then shrink, and nodes say more of the class.
+As published, the sets grow at first, then shrink, while nodes come to say more of the class.
 What a node's bit can say at most, and nodes that are always or never active, are shown beside it.
 
 Source: Haasbroek & Davel, SACAIR 2020, pp. 304-320; theory: Davel et al., arXiv:2001.06178.
