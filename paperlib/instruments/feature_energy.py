@@ -47,7 +47,7 @@ SHARES = (0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 TIGHT = 1e-6  # residual of W_n = E_n + W_{n+1} above which no curve is called W_n
 LOST_BELOW = "resolution λ by the channels that it is summed over"
 AT_ONCE = 8  # images that are scattered together
-LABELS = {"mnist": "MNIST", "patches": "photographs", "cifar10_grey_jpeg": "CIFAR10 (grey, JPEG)"}
+LABELS = {"mnist": "MNIST", "patches": "photographs", "cifar10_grey_jpeg": "grey CIFAR10 (JPEG)"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -671,10 +671,10 @@ def _draw_reading(axis: Any, result: xr.Dataset) -> None:
     axis.plot(orders, result["held"], color=BLUE, marker="o", ms=4, label="energy held")
     axis.plot(orders, result["r_squared_features"], color=GREEN, marker="s", ms=4,
               label="R² of the image, by regression")  # fmt: skip
-    for name in ("held", "r_squared_features"):
+    for name, above in (("held", 5), ("r_squared_features", -12)):
         for order, value in zip(orders, result[name].values, strict=True):
-            axis.annotate(f"{value:.2f}", (order, value), (0, 5), textcoords="offset points",
-                          ha="center", fontsize=7)  # fmt: skip
+            place = {"textcoords": "offset points", "ha": "center", "fontsize": 7}
+            axis.annotate(f"{value:.2f}", (order, value), (0, above), **place)
     axis.set(xticks=orders, xlim=(-0.3, orders[-1] + 0.3), ylim=(0, 1.08))
     axis.set(xlabel="features of order 0 … n", title="c  Energy held, image read")
     axis.legend(loc="lower right")
