@@ -14,6 +14,8 @@ TRAINS = {
     "cascade/fitting.py": "fits stacks of inverses, in the published order of batches",
     "cascade/linear.py": "the step of one inverse, of which subclasses know a faster way",
     "instruments/channels/training_vgg.py": "a rule of the one loop, in reduced precision",
+    "instruments/infinite_width.py": "a rule of the one loop, for the squared loss of kernels",
+    "instruments/sample_sets.py": "a rule of the one loop, for losses that are sums",
 }
 # Where optimisers take steps.
 STEPS = {
@@ -23,6 +25,7 @@ STEPS = {
 # Where else than in `activations` torch.autograd.grad is called, and why.
 DIFFERENTIATES = {
     "instruments/prediction/baselines.py": "gradients of the loss at every depth, in one graph",
+    "instruments/sample_sets.py": "of weights, in one graph with the slopes that predict a step",
 }
 # Where else than in `activations` a network's stages are called.
 RUNS_STAGES = {"networks/network.py": "what a network is"}
