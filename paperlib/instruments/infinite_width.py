@@ -253,7 +253,7 @@ def findings(result: xr.Dataset) -> str:
         "Test accuracy of the kernels after as many steps: "
         f"NTK {float(exact.sel(kernel='ntk')):.1%}, NNGP {float(exact.sel(kernel='nngp')):.1%}.",
         _said_of_ridges(result, smallest),
-        "**Against the paper:** it has no kernels and no infinite width, so nothing here is compared "
+        "**Against the paper:** it has no kernels and no infinite width, so nothing is compared "
         "with it.",
     ])  # fmt: skip
 
