@@ -36,7 +36,7 @@ from paperlib.instruments.reconstruction.points import CascadePoint, CascadeSwee
 from paperlib.instruments.trainability.points import TrainingSweep
 
 PATIENCE = 20  # seconds for one call, on a busy machine
-CLASSES = [kind for name, kind in instruments.settings().items() if "." not in name]
+CLASSES = list(dict.fromkeys(instruments.settings().values()))
 CONFIGS = [
     getattr(paperlib, name)
     for name in paperlib.__all__

@@ -237,7 +237,7 @@ def watch(
         >>> from torch import nn
         >>> from paperlib import watch
         >>> model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2))
-        >>> seen = watch(model, torch.rand(40, 8), every=10)
+        >>> seen = watch(model, torch.rand(200, 8), every=10)
         >>> for step in range(21):
         ...     seen(step, model)  # as any loop, or `paperlib.training.train`, calls it
         >>> dict(seen.result.sizes)

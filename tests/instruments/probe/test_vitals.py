@@ -181,5 +181,5 @@ def test_the_model_is_left_as_it_was() -> None:
 
 @pytest.mark.parametrize("labels", [torch.zeros(3), [0, 1], torch.zeros(())])
 def test_labels_of_another_number_are_refused(labels: Any) -> None:
-    with pytest.raises(ValueError, match="labels must be a tensor of one entry for each of 20"):
+    with pytest.raises(ValueError, match="labels must be a tensor of 20 whole numbers"):
         vital_signs(nn.Sequential(linear(drawn(3, 5))), drawn(20, 5), labels)
