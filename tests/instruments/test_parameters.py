@@ -33,7 +33,7 @@ def test_a_phase_diagram_stands_for_a_sweep_a_comparison_and_a_calibration() -> 
 
 @pytest.mark.parametrize(("kind", "name"), [(CnnPhaseDiagram, "cnn"), (ResnetDepth, "resnet")])
 def test_convolutional_phase_diagrams_have_their_own_scales(kind: type, name: str) -> None:
-    config = kind(channels=8, steps=3)
+    config = kind(channels=8, steps=3, train_images=400)
     sweep, comparison = config.sweep(), config.comparison()
     for grid in (sweep, comparison):
         assert (grid.architecture, grid.channels, grid.sigma_b2) == (name, 8, 2e-5)
