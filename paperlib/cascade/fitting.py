@@ -22,11 +22,11 @@ from paperlib.cascade.inverses import has_unit
 from paperlib.cascade.regression import CHUNK, Moments, Samples
 from paperlib.cascade.windows import CONVOLUTIONS, TRANSPOSED
 from paperlib.core.checks import checked
+from paperlib.networks.kinds import PRECISIONS as PRECISIONS
 from paperlib.networks.kinds import RESOLUTION
+from paperlib.networks.kinds import SOLVERS as SOLVERS
 
-SOLVERS = ("ridge", "adam")
 ENDS = ("deepest", "lost")  # where a cascade stops, see `Cascade.fit`
-PRECISIONS = ("float32", "bfloat16")  # of the products of a training
 ARITHMETICS = ("auto", "float64", "float32")  # of second moments
 EXACT_BELOW = 1e-4  # a finer resolution than this needs float64 moments
 HELD = 2**29  # numbers at a level that are held at once: 2 GiB in float32

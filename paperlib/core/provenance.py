@@ -24,6 +24,12 @@ def provenance(result: xr.Dataset) -> dict[str, Any]:
     return json.loads(result.attrs["provenance"])
 
 
+def data_name(result: xr.Dataset, otherwise: str = "images given") -> str:
+    """Return the truthful name of a result's data set; `otherwise` of one that says nothing of it,
+    because it was measured without `instruments.run`."""
+    return provenance(result)["data"]["name"] if "provenance" in result.attrs else otherwise
+
+
 def stamp() -> dict[str, Any]:
     """Return what this process computes with: commit, versions and hardware."""
     home = paths.home()

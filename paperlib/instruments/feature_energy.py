@@ -28,7 +28,7 @@ from paperlib.activations.stages import output_of
 from paperlib.cascade import Cascade
 from paperlib.cascade.fitting import default_resolution
 from paperlib.core.checks import LARGEST_SEED
-from paperlib.core.provenance import provenance
+from paperlib.core.provenance import data_name
 from paperlib.core.seeds import random_numbers
 from paperlib.core.settings import Parameters, option
 from paperlib.datasets import NAMES, Dataset, availability, load_dataset
@@ -519,7 +519,7 @@ def findings(result: xr.Dataset) -> str:
         )
     )  # fmt: skip
     return "\n\n".join([
-        f"**This run.** {_data_of(result, main)}: {about['test_images']} images of "
+        f"**This run.** {data_name(result, main)}: {about['test_images']} images of "
         f"{about['side']}×{about['side']}, {about['scales']} scales and {about['angles']} angles.",
         f"**The identity** $W_n = E_n + W_{{n+1}}$ holds to {residual:.0e} of each image's energy. "
         f"As published, the filters pass on {low:.2f} to {high:.2f} of it, by frequency; "
@@ -540,11 +540,6 @@ def findings(result: xr.Dataset) -> str:
         "It has no numbers for these images and none for other networks, so only the layers above "
         "are compared with it.",
     ])  # fmt: skip
-
-
-def _data_of(result: xr.Dataset, main: str) -> str:
-    """The data set's truthful name."""
-    return provenance(result)["data"]["name"] if "provenance" in result.attrs else main
 
 
 def _kind(architecture: str) -> str:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from paperlib.cascade import Cascade
-from paperlib.core.provenance import provenance
+from paperlib.core.provenance import data_name
 from paperlib.core.seeds import random_numbers
 from paperlib.core.settings import PROFILES, option
 from paperlib.datasets import Dataset
@@ -183,7 +183,7 @@ def findings(result: xr.Dataset) -> str:
         for what, values in against.items()
     )
     return "\n\n".join([
-        f"**This run.** {_data_of(result)}: {never.size:,} images, {networks} networks, {epochs} "
+        f"**This run.** {data_name(result)}: {never.size:,} images, {networks} networks, {epochs} "
         "epochs.",
         f"**Never forgotten:** {never.mean():.1%} of the images by all networks, {alone:.1%} by "
         f"one network alone; {1 - learnt.mean():.1%} were not learnt by every network.",
@@ -399,11 +399,6 @@ def _correlation(how: Callable[..., Any], one: Any, other: Any) -> float:
     """A correlation, NaN where one of the two does not vary."""
     constant = np.ptp(one) == 0 or np.ptp(other) == 0
     return float("nan") if constant else float(how(one, other).statistic)
-
-
-def _data_of(result: xr.Dataset) -> str:
-    """The data set's truthful name, of a result that was measured by `instruments.run`."""
-    return provenance(result)["data"]["name"] if "provenance" in result.attrs else "images given"
 
 
 def _spelt(values: xr.DataArray) -> str:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from paperlib.activations import look
 from paperlib.core.checks import LARGEST_SEED
-from paperlib.core.provenance import provenance
+from paperlib.core.provenance import data_name
 from paperlib.core.settings import Parameters, option
 from paperlib.datasets import Dataset
 from paperlib.kernels import ACTIVATIONS, descend, mlp_kernels, regress
@@ -221,7 +221,7 @@ def takeaway(result: xr.Dataset) -> str:
 
 def findings(result: xr.Dataset) -> str:
     """Return what a run says, as Markdown, computed from its result."""
-    data = provenance(result)["data"]["name"] if "provenance" in result.attrs else "images given"
+    data = data_name(result)
     smallest = float(result["sigma_w2"].min())
     ordered = result["r2_infinite"].sel(sigma_w2=smallest)
     drawn = result["r2_drawn"].sel(sigma_w2=smallest).mean("network")

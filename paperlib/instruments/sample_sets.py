@@ -25,7 +25,7 @@ from paperlib.activations.factors import recorded_calls, slopes_of
 from paperlib.activations.looking import look
 from paperlib.cascade import Cascade
 from paperlib.core.checks import LARGEST_SEED
-from paperlib.core.provenance import provenance
+from paperlib.core.provenance import data_name
 from paperlib.core.settings import Parameters, option
 from paperlib.datasets import Dataset
 from paperlib.measures import LOST, collapse_depth, r_squared
@@ -398,7 +398,7 @@ def findings(result: xr.Dataset) -> str:
     rule = result["rule"].mean(["loss", "depth", "width", "network"]).values
     shares = ", ".join(f"{share:.2f}" for share in rule)
     return "\n\n".join([
-        f"**This run.** {_data_of(result)}: {result.attrs['test_images']} test images; means over "
+        f"**This run.** {data_name(result)}: {result.attrs['test_images']} test images; means over "
         f"{result.sizes['network']} networks and, of each measure, over a layer's nodes.",
         "**Sets while learning**, over all layers:",
         _runs_table(result),
@@ -414,10 +414,6 @@ def findings(result: xr.Dataset) -> str:
         "class, and remain poor predictors. Its numbers are in figures, so none is compared. "
         + _order(result),
     ])  # fmt: skip
-
-
-def _data_of(result: xr.Dataset) -> str:
-    return provenance(result)["data"]["name"] if "provenance" in result.attrs else "images given"
 
 
 def _order(result: xr.Dataset) -> str:
