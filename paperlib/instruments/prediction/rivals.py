@@ -26,13 +26,13 @@ from paperlib.activations.inputs import Inputs, runner
 from paperlib.activations.kernels import sample_grams
 from paperlib.activations.looking import look, places, samples_that_fit
 from paperlib.activations.losses import Loss, Parameters
-from paperlib.activations.tracing import ProbeError
 from paperlib.core.checks import checked
 from paperlib.core.progress import clock_of
 from paperlib.core.seeds import random_numbers
 from paperlib.instruments.probe import grams
 from paperlib.instruments.probe.lessons import weights_by_name
 from paperlib.instruments.probe.signals import signals
+from paperlib.instruments.probe.vitals import check_labels
 from paperlib.networks import Erf
 
 MEMORY = 2**30  # bytes, about
@@ -113,9 +113,7 @@ def rival_scores(
     model = plain_module(model)
     names = [checked("names", name, str, choices=tuple(RIVALS)) for name in names or RIVALS]
     inputs = Inputs.in_order(images, model)
-    if not isinstance(labels, Tensor) or labels.shape != (inputs.train,):
-        came = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
-        raise ProbeError(f"labels must be a tensor of {inputs.train} whole numbers, got {came}")
+    check_labels(labels, inputs.train)
     with untouched(model, seed):
         size = samples_that_fit(model, inputs, MEMORY)
         take_statistics(model, runner(model), inputs.batches(size), batch_norm)

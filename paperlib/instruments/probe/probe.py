@@ -102,7 +102,8 @@ def probe(
     model = plain_module(model)
     check_options(layers, seed, resolution, memory)
     inputs = Inputs.of(images, model, seed)
-    check_labels(labels, len(inputs.source))
+    if labels is not None:
+        check_labels(labels, len(inputs.source))
     judged = _judge_later(model, images, labels, layers, seed, batch_norm, memory)
     resolution = _default_resolution(model) if resolution is None else float(resolution)
     with untouched(model, seed):

@@ -150,7 +150,8 @@ def signals(
         options: dict[str, Any] = {"batch_norm": batch_norm, "memory": memory}
         report = probe(model, images, layers=layers, seed=seed, **options)
     inputs = Inputs.in_order(images, model)
-    check_labels(labels, inputs.train)
+    if labels is not None:
+        check_labels(labels, inputs.train)
     with untouched(model, seed):
         size = samples_that_fit(model, inputs, memory)
         take_statistics(model, runner(model), inputs.batches(size), batch_norm)

@@ -74,7 +74,8 @@ class Watch:
         plain = plain_module(model)
         Inputs.of(images, plain, seed)  # which says what is wrong with them
         inputs = Inputs.in_order(images, plain)
-        check_labels(labels, inputs.train)
+        if labels is not None:
+            check_labels(labels, inputs.train)
         with untouched(plain, seed):
             two, three = inputs.few(2), inputs.few(3)
             source = inputs.source_of(two)
