@@ -54,9 +54,7 @@ def look(
     inputs = Inputs.in_order(images, model)
     count, found = inputs.train, dict[int, Tensor]()
     with untouched(model, seed):
-        two, three = inputs.few(2), inputs.few(3)
-        chosen = places(model, layers)
-        stages = stages_of(model, runner(model), (two, three), inputs.source_of(two), chosen)
+        stages = stages_in(model, inputs, layers)
         for first in range(0, count, batch_size):
             end = min(first + batch_size, count)
 
@@ -76,6 +74,19 @@ def places(model: nn.Module, layers: Layers) -> Layers:
         if isinstance(layers, str) and layers == "auto"
         else layers
     )
+
+
+def stages_in(model: nn.Module, inputs: Inputs, layers: Layers) -> list[Stage]:
+    """Return the stages at which a model is looked at, see `tracing.stages_of`.
+
+    Args:
+        model: in the mode in which it is to run, see `guard.untouched`.
+        inputs: its arguments, of which a few samples run.
+        layers: where to look, as for `look`.
+    """
+    two, three = inputs.few(2), inputs.few(3)
+    source, chosen = inputs.source_of(two), places(model, layers)
+    return stages_of(model, runner(model), (two, three), source, chosen)
 
 
 def samples_that_fit(model: nn.Module, inputs: Inputs, memory: float) -> int:

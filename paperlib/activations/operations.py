@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map
 
 from paperlib.activations.factors import gradients
 from paperlib.activations.flow import Flow, Operation, cuts_of, tensors_in
+from paperlib.activations.goals import outputs_in
 from paperlib.activations.inputs import Inputs, runner
 from paperlib.activations.tracing import Stage, _listening, run_once
 
@@ -225,8 +226,7 @@ def one_gradient(
     learning = {n: p for n, p in model.named_parameters() if p.requires_grad}
     with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):  # whose RNNs need train()
         result = run_once(model, runner(model), tree_map(differentiable, values), keep)
-        outputs = next(t for t in tensors_in(result) if t.is_floating_point())
-        total = goal(outputs)
+        total = goal(outputs_in(result))
         seen = [found[number] for number in range(len(stages)) if number in found]
         slopes = gradients(total, [*seen, *learning.values()])
     missing = source.new_full((1,), torch.nan)

@@ -11,8 +11,8 @@ from torch.utils._pytree import tree_map
 from paperlib.activations.goals import Goal, goal_of, outputs_in
 from paperlib.activations.guard import plain_module, untouched
 from paperlib.activations.inputs import Inputs, runner
-from paperlib.activations.looking import BATCH, places, visit_whole
-from paperlib.activations.tracing import Layers, Stage, run_once, stages_of
+from paperlib.activations.looking import BATCH, stages_in, visit_whole
+from paperlib.activations.tracing import Layers, Stage, run_once
 from paperlib.core.checks import LARGEST_SEED, checked
 
 
@@ -88,9 +88,8 @@ def visit_slopes(
     batch_size = checked("batch_size", batch_size, int, low=1)
     inputs = Inputs.in_order(images, model)
     with untouched(model, seed):
-        two, three, run = inputs.few(2), inputs.few(3), runner(model)
-        stages = stages_of(model, run, (two, three), inputs.source_of(two), places(model, layers))
-        example = outputs_in(run_once(model, run, inputs.few(2), lambda *_: None))[:1]
+        stages = stages_in(model, inputs, layers)
+        example = outputs_in(run_once(model, runner(model), inputs.few(2), lambda *_: None))[:1]
         goal, targets = goal_of(example, inputs.train, labels, cotangent, seed)
         for first in range(0, inputs.train, batch_size):
             end = min(first + batch_size, inputs.train)

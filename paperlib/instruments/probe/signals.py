@@ -25,10 +25,10 @@ from paperlib.activations.goals import outputs_in
 from paperlib.activations.guard import plain_module, take_statistics, untouched
 from paperlib.activations.inputs import Inputs, runner
 from paperlib.activations.kernels import numbers_held, sample_grams
-from paperlib.activations.looking import places, samples_that_fit, visit_whole
+from paperlib.activations.looking import samples_that_fit, stages_in, visit_whole
 from paperlib.activations.losses import Loss, Parameters
 from paperlib.activations.slopes import visit_slopes
-from paperlib.activations.tracing import Layers, Stage, stages_of
+from paperlib.activations.tracing import Layers, Stage
 from paperlib.core.seeds import random_numbers
 from paperlib.instruments.probe import grams
 from paperlib.instruments.probe.lessons import (
@@ -203,7 +203,7 @@ class _Work:
         kept = self.report.result["r_squared"].values[: self.report.end]
         self.numbers["r_squared_smallest"] = float(kept.min())
         self.numbers["r_squared_end"] = float(kept[-1])
-        stage = self._stages()[self.report.end - 1]
+        stage = stages_in(self.model, self.inputs, self.layers)[self.report.end - 1]
         per_sample = math.prod(stage.shape) + self.inputs.source[0].numel()
         some = self.some(self.memory / 8 / per_sample)
         if some.labels is not None:
@@ -286,11 +286,6 @@ class _Work:
         index = pd.Index(result["layer"].values, name="stage")
         layers = pd.DataFrame.from_dict(self.table, orient="index").rename_axis("layer")
         return Signals(numbers, pd.DataFrame(stages, index=index), layers, drawn, self.way)
-
-    def _stages(self) -> list[Stage]:
-        two, three = self.inputs.few(2), self.inputs.few(3)
-        source, chosen = self.inputs.source_of(two), places(self.model, self.layers)
-        return stages_of(self.model, runner(self.model), (two, three), source, chosen)
 
     def _at(self, stage: Stage, some: _Some) -> tuple[Tensor, Tensor]:
         """Activations (n, numbers) at a stage, and outputs, on the CPU."""

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from paperlib.activations.guard import plain_module, take_statistics, untouched
 from paperlib.activations.inputs import Inputs, runner
-from paperlib.activations.looking import places
-from paperlib.activations.tracing import Layers, ProbeError, Stage, stages_of
+from paperlib.activations.looking import stages_in
+from paperlib.activations.tracing import Layers, ProbeError, Stage
 from paperlib.core.checks import LARGEST_SEED, checked
 from paperlib.instruments.probe.examination import SAMPLES, Examination, branch_sizes, examine
 
@@ -120,9 +120,7 @@ def vital_signs(
     inputs = Inputs.in_order(images, model)
     with untouched(model, seed):
         take_statistics(model, runner(model), inputs.batches(SAMPLES), batch_norm)
-        two, three = inputs.few(2), inputs.few(3)
-        source = inputs.source_of(two)
-        stages = stages_of(model, runner(model), (two, three), source, places(model, layers))
+        stages = stages_in(model, inputs, layers)
         if labels is not None:
             check_labels(labels, inputs.train)
         found = examine(model, inputs, labels, stages, seed=seed)

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from paperlib import measures
 from paperlib.activations.guard import plain_module, take_statistics, untouched
 from paperlib.activations.inputs import Inputs, runner
-from paperlib.activations.looking import places, visit
-from paperlib.activations.tracing import Layers, ProbeError, stages_of
+from paperlib.activations.looking import stages_in, visit
+from paperlib.activations.tracing import Layers, ProbeError
 from paperlib.core import paths
 from paperlib.core.checks import checked, quoted
 from paperlib.core.provenance import stamp
@@ -77,11 +77,7 @@ class Watch:
         if labels is not None:
             check_labels(labels, inputs.train)
         with untouched(plain, seed):
-            two, three = inputs.few(2), inputs.few(3)
-            source = inputs.source_of(two)
-            self.stages = stages_of(
-                plain, runner(plain), (two, three), source, places(plain, layers)
-            )
+            self.stages = stages_in(plain, inputs, layers)
         self._about = inputs.about()
         self._rows: dict[int, dict[str, Any]] = {}
 
