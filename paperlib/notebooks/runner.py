@@ -87,8 +87,7 @@ def figure_path(name: str) -> Path:
 
 def figure_of_run(name: str, parameters: Mapping[str, Any]) -> Path:
     """Return where `execute` has a run with these parameters save its figure, as `figure_path`."""
-    folder = _folder_of_run(name, parameters)
-    return paths.figures_folder(None if folder in CANONICAL else folder) / name
+    return _stem(name, _folder_of_run(name, parameters))
 
 
 def execute(
@@ -134,7 +133,7 @@ def execute(
         )
     if save and paths.source() != paths.home():
         raise ValueError(f"only a checkout's notebooks can be saved, not those of {paths.source()}")
-    target, stem = paths.figures_folder(folder) / f"{name}.ipynb", figure_of_run(name, values)
+    target, stem = paths.figures_folder(folder) / f"{name}.ipynb", _stem(name, folder)
     if output is not None:
         stem = _folder_of_output(output) / name
         target = stem.with_name(f"{name}.ipynb")
@@ -142,7 +141,7 @@ def execute(
     if not force and freshness.state(target, stem, made_from).word == "fresh":
         print(f"{name}: fresh, not run again ({_shown(target)})", flush=True)
     else:
-        _run(name, values, target, stem)
+        _run(name, values, target, stem, made_from)
     if save:
         _commit(name, target)
     return target
@@ -158,7 +157,7 @@ def state(name: str, profile: str) -> State:
     given = {key: parameter.default for key, parameter in parameters(name).items()}
     given |= profile_parameters(name, profile)
     target = paths.figures_folder(profile) / f"{name}.ipynb"
-    stem = paths.figures_folder(None if profile in CANONICAL else profile) / name
+    stem = _stem(name, profile)
     if not target.with_suffix(".json").exists():
         return _shipped(name, given, stem) or State("missing", "not run here yet")
     # as a run would note them: what neither cell nor profile says is the package's own
@@ -214,6 +213,11 @@ def _folder_of_run(name: str, values: Mapping[str, Any]) -> str:
     return f"{CUSTOM}/{digest(depends)[:10]}"
 
 
+def _stem(name: str, folder: str) -> Path:
+    """Where the figure of a run in this folder of figures/ goes, without its ending."""
+    return paths.figures_folder(None if folder in CANONICAL else folder) / name
+
+
 def _folder_of_output(output: str | os.PathLike[str]) -> Path:
     """A folder of the user's, where no canonical figure and no profile's lies."""
     folder = path_of("output", output).resolve()
@@ -244,9 +248,10 @@ def _check_writable(folder: Path) -> None:
         ) from error
 
 
-def _run(name: str, values: Mapping[str, Any], target: Path, stem: Path) -> None:
+def _run(
+    name: str, values: Mapping[str, Any], target: Path, stem: Path, made_from: dict[str, Any]
+) -> None:
     """Run a notebook into `target`, and note beside it what it was made from."""
-    made_from = _made_from(name, values)
     begin = time.monotonic()
     for folder in {target.parent, stem.parent}:
         _check_writable(folder)
