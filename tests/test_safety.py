@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -246,8 +247,9 @@ def lab_options() -> list[str]:
     done = subprocess.run(
         ["make", "-n", "--always-make", "lab"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    (line,) = (line for line in done.stdout.splitlines() if "jupyter lab" in line)
-    return line.split("jupyter lab")[1].split()
+    lines = done.stdout.replace("\\\n", " ").splitlines()
+    (line,) = (line for line in lines if "jupyter lab" in line)
+    return shlex.split(line.split("jupyter lab")[1])
 
 
 @pytest.mark.slow

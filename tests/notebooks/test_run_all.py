@@ -1,5 +1,6 @@
 """A reader in JupyterLab: all cells run twice in one kernel, and again with changed parameters."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +69,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ignored = shutil.ignore_patterns(".ipynb_*")
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=ignored)
     shutil.copytree(ROOT / "data/reference", tmp_path / "data/reference")
+    if "PAPERLIB_DATA" in os.environ:  # a relative one counts from the home, which is moved
+        monkeypatch.setenv("PAPERLIB_DATA", str((ROOT / os.environ["PAPERLIB_DATA"]).resolve()))
     monkeypatch.setenv("PAPERLIB_HOME", str(tmp_path))
     return tmp_path
 
