@@ -2,6 +2,7 @@
 
 Every network is trained anew by each of `TRAININGS` within one budget, from the same weights and on
 the same batches. Images have values in [0, 1], as `load_dataset` gives them: they are not centred.
+After a quarter of the budget a training goes on only if it could still change a label (`until`).
 """
 
 import copy
@@ -22,7 +23,7 @@ from paperlib.datasets import Dataset
 from paperlib.networks.experiment import ImageExperiment
 from paperlib.networks.zoo import ZooDescription, describe, zoo_network
 from paperlib.sweep.grid import Grid
-from paperlib.training import at, train
+from paperlib.training import StopTraining, at, train
 
 
 class Training(NamedTuple):
@@ -37,12 +38,12 @@ class Training(NamedTuple):
 
 
 DEFAULT = Training("adam", 1e-3)  # what one takes without a thought
-TRAININGS = (
-    Training("sgd", 0.1),
-    Training("sgd", 0.01),
-    Training("adam", 3e-3),
-    Training("adam", 3e-4),
+TRAININGS = (  # in this order; the first ones most often decide
     DEFAULT,
+    Training("adam", 3e-4),
+    Training("sgd", 0.1),
+    Training("adam", 3e-3),
+    Training("sgd", 0.01),
 )
 MOMENTUM = 0.9
 EARLY = (20, 30, 100)  # steps after which each training is looked at, and
@@ -61,7 +62,10 @@ class _ZooExperiment(ImageExperiment):
     budget: int = option(600, low=1)  # steps of each training
     batch_size: int = option(32, low=1)
     train_images: int = option(20_000, low=2)
-    test_images: int = option(1000, low=2)
+    test_images: int = option(500, low=2)
+    # "decided": the default training ends at the quarter if it has reached AT_ALL by then, and
+    # another one if any has; "end": all take the whole budget
+    until: str = option("decided", choices=("decided", "end"))
 
     def identifying(self) -> dict[str, Any]:
         return {**super().identifying(), "instrument": "zoo"}
@@ -99,17 +103,20 @@ class ZooPoint(_ZooExperiment, Measured):
         Returns:
             For each training `accuracy` (training, moment) on the test images, 0 from where it
             diverged; `loss` (training, moment), the mean over the last ten steps before, infinite
-            from where it diverged; `curve` (training, step), the loss of each of the first 100
-            steps; `steps` (training,) taken; `diverged` (training,), 1 if a loss or an output was
-            no finite number; `seconds` (training,) of the processor without looking, and
-            `judging_seconds` for all looks; and `parameters` ().
+            from where it diverged; both NaN from where it was decided; `curve` (training, step),
+            the loss of each of the first 100 steps; `steps` (training,) taken; `diverged`
+            (training,), 1 if a loss or an output was no finite number; `seconds` (training,) of the
+            processor without looking, and `judging_seconds` for all looks; and `parameters` ().
         """
         lessons = _examples(data, "train", self.train_images, device)
         test = _examples(data, "test", self.test_images, device)
         shape = (1, *data.image_shape[1:])
         network = zoo_network(self.number, shape, len(data.classes)).to(device)
-        found = [
-            trained(
+        found: list[dict[str, np.ndarray]] = []
+        learnt = False
+        for training in TRAININGS:
+            stop_at = 0.0 if learnt and training is not DEFAULT else AT_ALL
+            each = trained(
                 copy.deepcopy(network),
                 training,
                 lessons,
@@ -117,9 +124,10 @@ class ZooPoint(_ZooExperiment, Measured):
                 budget=self.budget,
                 batch_size=self.batch_size,
                 seed=self.number,
+                stop_at=stop_at if self.until == "decided" else None,
             )
-            for training in TRAININGS
-        ]
+            learnt = learnt or bool(np.nanmax(each["accuracy"]) >= AT_ALL)
+            found.append(each)
         together = {name: np.stack([each[name] for each in found]) for name in found[0]}
         parameters = sum(p.numel() for p in network.parameters())
         return {**together, "parameters": np.array(parameters, np.int32)}
@@ -167,6 +175,7 @@ def trained(
     budget: int,
     batch_size: int = 32,
     seed: int = 0,
+    stop_at: float | None = None,
 ) -> dict[str, np.ndarray]:
     """Train a network in place and return the fields of `ZooPoint` for this training.
 
@@ -178,9 +187,17 @@ def trained(
         budget: steps, fewer where a loss is no finite number any more.
         batch_size: images per step.
         seed: of the order of the images.
+        stop_at: the training ends after a quarter of the budget if it has ever been right about
+            this share of the test images by then; None: it never does.
     """
     looks = _Looks(test)
     moments = moments_of(budget)
+    quarter = moments[MOMENTS.index("quarter")]
+
+    def stop(_: int, __: nn.Module) -> None:
+        if stop_at is not None and max(looks.found.values()) >= stop_at:
+            raise StopTraining
+
     begin = time.process_time()
     losses = train(
         network.train(),
@@ -188,17 +205,17 @@ def trained(
         optimiser=_optimiser(network, training),
         steps=budget,
         batch_size=batch_size,
-        observers=[at(set(moments), looks)],
+        observers=[at(set(moments), looks), at([quarter], stop)],
         seed=seed,
     )
     seconds = time.process_time() - begin - looks.seconds
-    accuracy = [looks.found.get(step, np.nan) for step in moments]
     curve = np.full(CURVE, np.nan, np.float32)
     curve[: len(losses)] = losses[:CURVE]
-    diverged = not np.isfinite(losses).all() or not np.isfinite([*looks.found.values()]).all()
+    diverged = not np.isfinite(losses).all() or not all(looks.finite.values())
+    unseen = 0.0 if diverged else np.nan
     return {
-        "accuracy": np.nan_to_num(np.array(accuracy, np.float32), nan=0.0),
-        "loss": np.array([_loss(losses, step) for step in moments], np.float32),
+        "accuracy": np.array([looks.found.get(step, unseen) for step in moments], np.float32),
+        "loss": np.array([_loss(losses, step, diverged) for step in moments], np.float32),
         "curve": curve,
         "steps": np.array(len(losses), np.int32),
         "diverged": np.array(diverged, np.int8),
@@ -231,7 +248,8 @@ def labels(result: xr.Dataset, *, at_all: float = AT_ALL, fast: float = FAST) ->
         fast: accuracy.
 
     Returns:
-        Along number `best_accuracy` and `default_accuracy` within the budget, and the labels
+        Along number `best_accuracy` and `default_accuracy`, the highest that were seen within the
+        budget (trainings that are decided end early: see `until`), and the labels
         `learns_at_all`, `learns_fast`, `default_learns_at_all` and `default_learns_fast`.
     """
     done = result.isel(number=np.flatnonzero(result["finished"].values == 1))
@@ -255,11 +273,12 @@ def labels(result: xr.Dataset, *, at_all: float = AT_ALL, fast: float = FAST) ->
 
 
 class _Looks:
-    """Watches a training: its accuracy at each look, NaN where an output is no finite number."""
+    """Watches a training: its accuracy at each look, 0 where an output is no finite number."""
 
     def __init__(self, test: tuple[Tensor, Tensor]) -> None:
         self.test = test
         self.found: dict[int, float] = {}
+        self.finite: dict[int, bool] = {}
         self.seconds = 0.0
 
     @torch.no_grad()
@@ -269,7 +288,8 @@ class _Looks:
         logits = network.eval()(images)
         network.train()
         right = float((logits.argmax(1) == labels).float().mean())
-        self.found[step] = right if logits.isfinite().all() else np.nan
+        self.finite[step] = bool(logits.isfinite().all())
+        self.found[step] = right if self.finite[step] else 0.0
         self.seconds += time.process_time() - begin
 
 
@@ -280,10 +300,11 @@ def _optimiser(network: nn.Module, training: Training) -> torch.optim.Optimizer:
     return torch.optim.Adam(parameters, lr=rate, fused=True)
 
 
-def _loss(losses: list[float], step: int) -> float:
-    """The mean loss of the last steps up to this one; infinite from where they diverged."""
+def _loss(losses: list[float], step: int, diverged: bool) -> float:
+    """The mean loss of the last steps up to this one; infinite from where they diverged, and NaN
+    where they were not taken."""
     if len(losses) < step:
-        return np.inf
+        return np.inf if diverged else np.nan
     mean = float(np.mean(losses[max(0, step - SMOOTH) : step]))
     return mean if np.isfinite(mean) else np.inf
 

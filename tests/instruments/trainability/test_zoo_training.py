@@ -12,6 +12,7 @@ from torch import nn
 
 from paperlib.core import paths
 from paperlib.datasets import load_dataset
+from paperlib.instruments.trainability import zoo
 from paperlib.instruments.trainability.zoo import (
     DEFAULT,
     MOMENTS,
@@ -145,6 +146,28 @@ def test_accuracies_are_of_evaluation_mode_and_the_network_stays_in_training_mod
     assert modes == [True, True, False, *[True] * 6, False]
 
 
+def test_a_training_ends_at_the_quarter_once_it_has_reached_what_it_is_to_reach(
+    digits: tuple[Examples, Examples],
+) -> None:
+    lessons, test = digits
+    options = {"budget": 200, "seed": 1}
+    whole, decided = (
+        trained(regression(), DEFAULT, lessons, test, **options, stop_at=stop_at)  # type: ignore[arg-type]
+        for stop_at in (None, 0.5)
+    )
+    assert (whole["steps"], decided["steps"]) == (200, 50)
+    seen = np.array(moments_of(200)) <= 50
+    for name in ("accuracy", "loss"):
+        np.testing.assert_array_equal(decided[name][seen], whole[name][seen])
+        assert np.isnan(decided[name][~seen]).all()
+    assert not decided["diverged"]
+
+
+def test_a_training_that_has_not_reached_it_goes_on(digits: tuple[Examples, Examples]) -> None:
+    lessons, test = digits
+    assert trained(dead(), DEFAULT, lessons, test, budget=40, stop_at=0.5)["steps"] == 40
+
+
 # --- points and sweeps
 
 
@@ -195,7 +218,7 @@ def test_a_result_says_what_its_networks_are(own_home: Path) -> None:
         assert (str(there.family.values), int(there.depth), float(there.gain)) == (
             d.family, d.depth, d.gain,
         )  # fmt: skip
-    assert result["training"].values.tolist()[-1] == "adam 0.001"
+    assert result["training"].values.tolist()[0] == "adam 0.001"
 
 
 def test_what_changes_numbers_changes_the_identity() -> None:
@@ -204,6 +227,27 @@ def test_what_changes_numbers_changes_the_identity() -> None:
 
     assert identity() == identity(dataset="cifar10") != identity(number=1)
     assert len({identity(), identity(budget=401), identity(batch_size=3), identity(number=9)}) == 4
+
+
+def test_trainings_that_can_change_no_label_end_at_the_quarter_and_labels_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def network(number: int, *_: object) -> nn.Module:
+        return dead() if number else regression()
+
+    monkeypatch.setattr(zoo, "zoo_network", network)
+    point = ZooPoint(dataset="digits", budget=120, train_images=1000, test_images=100)
+    learnt, whole, lost = (
+        measure_point(replace(point, **changes))
+        for changes in ({}, {"until": "end"}, {"number": 1})
+    )
+    assert learnt["steps"].tolist() == [30] * 5
+    assert whole["steps"].tolist() == lost["steps"].tolist() == [120] * 5
+    accuracies = np.stack([each["accuracy"] for each in (learnt, whole, lost)])
+    found = labels(made(accuracies, budget=120))
+    assert found["learns_at_all"].values.tolist() == [True, True, False]
+    for name in ("learns_fast", "default_learns_at_all", "default_learns_fast"):
+        assert found[name].values[0] == found[name].values[1]
 
 
 # --- labels
@@ -225,10 +269,10 @@ def made(accuracy: np.ndarray, budget: int = 400) -> xr.Dataset:
 
 def test_labels_are_of_the_best_training_and_of_the_default_one() -> None:
     accuracy = np.full((5, 5, 5), 0.1)
-    accuracy[0, 0, MOMENTS.index("end")] = 0.5  # SGD only, at the end
-    accuracy[1, -1, MOMENTS.index("end")] = 0.95  # the default, slowly
+    accuracy[0, -1, MOMENTS.index("end")] = 0.5  # SGD only, at the end
+    accuracy[1, 0, MOMENTS.index("end")] = 0.95  # the default, slowly
     accuracy[2, 2, MOMENTS.index("quarter")] = 0.8  # Adam, fast
-    accuracy[3, -1, MOMENTS.index("100 steps")] = 0.9  # a hundred is a quarter of 400
+    accuracy[3, 0, MOMENTS.index("100 steps")] = 0.9  # a hundred is a quarter of 400
     found = labels(made(accuracy))
     assert found["learns_at_all"].values.tolist() == [True, True, True, True, False]
     assert found["learns_fast"].values.tolist() == [False, False, True, True, False]
