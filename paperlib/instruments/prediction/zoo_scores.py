@@ -1,0 +1,198 @@
+"""How well the verdict and its rivals foretold which networks of the zoo learn.
+
+table = zoo_table(forecasts, zoo, labels(zoo))  # a row per network
+table["verdict"] = left_out(table, "learns_at_all")  # each family judged by a fit to the others
+zoo_scoreboard(table, "learns_at_all")  # AUC with intervals, a row per predictor
+"""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+import xarray as xr
+from numpy.typing import ArrayLike
+
+from paperlib.core.seeds import random_numbers
+from paperlib.instruments.probe.verdict import fit_verdict
+
+DRAWS = 1000  # of the bootstrap
+LEVEL = 0.95  # of the intervals
+BINS = 10  # of predicted probabilities
+LOOKS = (20, 30, 100)  # steps after which accuracies were taken
+LABELS = ("learns_at_all", "learns_fast", "default_learns_at_all", "default_learns_fast")
+EQUAL_COST = "loss_at_equal_cost"  # of training itself
+
+
+def zoo_table(forecasts: xr.Dataset, zoo: xr.Dataset, learns: xr.Dataset) -> pd.DataFrame:
+    """Return what is known of each network of the zoo, in one row.
+
+    Args:
+        forecasts: of `ZooForecasts`.
+        zoo: of `ZooSweep`, on the same data set.
+        learns: `labels` of the zoo.
+
+    Returns:
+        By number, of the networks that are finished in both: what describes them (family, depth,
+        …); the signals and the rivals' scores; `accuracy_20`, `accuracy_30` and `accuracy_100`, the
+        best of the trainings after so many steps; `loss_at_equal_cost`, minus the lowest loss of
+        the trainings after as many steps of each as the verdict's time pays for, 100 at most, which
+        are `steps_paid`; `verdict_seconds`, and `budget_seconds` that all trainings take to the end
+        of their budget; and the labels.
+
+    Raises:
+        ValueError: no network is finished in both.
+    """
+    done = forecasts.isel(number=np.flatnonzero(forecasts["finished"].values == 1))
+    numbers = np.intersect1d(done["number"].values, learns["number"].values)
+    if not len(numbers):
+        raise ValueError("forecasts and zoo have no finished network in common")
+    done, zoo, learns = (d.sel(number=numbers) for d in (done, zoo, learns))
+    described = {n: c.values for n, c in zoo.coords.items() if c.dims == ("number",)}
+    table = pd.DataFrame(described).set_index("number")
+    for values, dim in ((done["signals"], "signal"), (done["rivals"], "rival")):
+        table[list(values[dim].values)] = values.transpose("number", dim).values
+    for steps in LOOKS:
+        table[f"accuracy_{steps}"] = zoo["accuracy"].sel(moment=f"{steps} steps").max("training")
+    table["verdict_seconds"] = (done["probe_seconds"] + done["signal_seconds"]).values
+    budget = json.loads(zoo.attrs["provenance"])["config"]["budget"]
+    step = (zoo["seconds"] / zoo["steps"]).sum("training").values  # one of each training
+    table["budget_seconds"] = budget * step
+    paid = np.clip(table["verdict_seconds"].values / step, 1, zoo.sizes["step"]).astype(int)
+    table["steps_paid"] = paid
+    losses = zoo["curve"].rolling(step=10, min_periods=1).mean().fillna(np.inf)
+    at_paid = losses.min("training").sel(step=xr.DataArray(paid, dims="number"))
+    table[EQUAL_COST] = -at_paid.values.astype(float)
+    return table.join(learns.to_dataframe())
+
+
+def left_out(
+    table: pd.DataFrame, label: str, *, groups: str = "family", parts: Sequence[str] = ()
+) -> pd.Series:
+    """Return the verdict's probability for each network, fitted to all families but its own.
+
+    Args:
+        table: of `zoo_table`.
+        label: column of what is foretold.
+        groups: column of what is left out together.
+        parts: of the verdict, as for `fit_verdict`.
+    """
+    found = pd.Series(np.nan, table.index, name="verdict")
+    for group in table[groups].unique():
+        inside = table[groups] == group
+        others = table[~inside]
+        fitted = fit_verdict(others, others[label].tolist(), source=f"all but {group}", parts=parts)
+        rows = table[inside].to_dict("records")
+        found[inside] = [fitted.probability(row) for row in rows]  # type: ignore[arg-type]
+    return found
+
+
+def zoo_scoreboard(
+    table: pd.DataFrame,
+    label: str,
+    names: Sequence[str],
+    *,
+    against: str = "verdict",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return each predictor's AUC with its interval, and how far `against` is above it.
+
+    Intervals are of 95%, by a bootstrap over networks, the same draws for all predictors.
+
+    Args:
+        table: of `zoo_table`, with what `left_out` returned.
+        label: column of what is foretold.
+        names: columns of the predictors; higher foretells that the network learns.
+        against: the predictor that the others are compared with.
+        seed: of the draws.
+
+    Returns:
+        By predictor, the best first: `auc`, `low`, `high`; `ahead`, the AUC of `against` less its
+        own, `ahead_low`, `ahead_high`.
+    """
+    learns = table[label].to_numpy(bool)
+    generator = np.random.default_rng(random_numbers("bootstrap", seed).initial_seed())
+    draws = generator.integers(len(learns), size=(DRAWS, len(learns)))
+    drawn = {name: _aucs(table[name].to_numpy(float), learns, draws) for name in {*names, against}}
+    whole = {
+        name: float(_aucs(table[name].to_numpy(float), learns, np.arange(len(learns))[None])[0])
+        for name in drawn
+    }
+    rows = {}
+    for name in names:
+        low, high = interval(drawn[name])
+        ahead_low, ahead_high = interval(drawn[against] - drawn[name])
+        rows[name] = {
+            "auc": whole[name],
+            "low": low,
+            "high": high,
+            "ahead": whole[against] - whole[name],
+            "ahead_low": ahead_low,
+            "ahead_high": ahead_high,
+        }
+    found = pd.DataFrame.from_dict(rows, orient="index").rename_axis("predictor")
+    return found.sort_values("auc", ascending=False, kind="stable")
+
+
+def interval(drawn: ArrayLike) -> tuple[float, float]:
+    """Return where the middle 95% of a bootstrap's values lie; NaN ones are left out."""
+    low, high = np.nanquantile(np.asarray(drawn, float), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def reliability(probability: ArrayLike, learns: ArrayLike, *, bins: int = BINS) -> pd.DataFrame:
+    """Return how often networks learn, by their predicted probability.
+
+    Args:
+        probability: (networks,), 0 to 1.
+        learns: (networks,), true or false.
+        bins: of equal width.
+
+    Returns:
+        A row for each bin that is not empty: `predicted`, the mean probability, `share` that
+        learns, and `networks`.
+    """
+    values, labels = np.asarray(probability, float), np.asarray(learns, bool)
+    place = np.minimum((values * bins).astype(int), bins - 1)
+    frame = pd.DataFrame({"bin": place, "predicted": values, "share": labels, "networks": 1})
+    how = {"predicted": "mean", "share": "mean", "networks": "sum"}
+    return frame.groupby("bin").agg(how)
+
+
+def calibration_error(probability: ArrayLike, learns: ArrayLike, *, bins: int = BINS) -> float:
+    """Return the expected calibration error: mean |predicted − share| over the networks.
+
+    Source: Naeini et al. 2015, with bins of equal width.
+
+    Example:
+        >>> from paperlib.instruments.prediction.zoo_scores import calibration_error
+        >>> round(calibration_error([0.2, 0.2, 0.2, 0.2, 0.9], [0, 0, 0, 1, 1]), 2)
+        0.06
+    """
+    found = reliability(probability, learns, bins=bins)
+    gaps = (found["predicted"] - found["share"]).abs()
+    return float((gaps * found["networks"]).sum() / found["networks"].sum())
+
+
+def changed_labels(learns: xr.Dataset, longer: xr.Dataset, label: str) -> tuple[int, int]:
+    """Return how many labels a larger budget changes, and of how many networks.
+
+    Args:
+        learns, longer: `labels` of two zoos; networks of both are compared.
+        label: which.
+    """
+    numbers = np.intersect1d(learns["number"].values, longer["number"].values)
+    changed = learns[label].sel(number=numbers) != longer[label].sel(number=numbers)
+    return int(changed.sum()), len(numbers)
+
+
+def _aucs(scores: np.ndarray, learns: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """The AUC on each draw (draws, networks) of networks; NaN where all learn, or none."""
+    ranks = scipy.stats.rankdata(scores[draws], axis=1)  # of ties the mean, which count half
+    labels = learns[draws]
+    ones = labels.sum(1)
+    zeros = labels.shape[1] - ones
+    wins = (ranks * labels).sum(1) - ones * (ones + 1) / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where((ones > 0) & (zeros > 0), wins / (ones * zeros), np.nan)
