@@ -14,6 +14,7 @@ what every block costs, however small. A limit is drawn from `AFFORDABLE`, then 
 narrowest network can afford, then a width that this depth can.
 """
 
+import itertools
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -43,6 +44,7 @@ SIDE = 28  # of the images that costs are estimated for
 # Milliseconds that a training step may take, with their shares: few networks are dear.
 AFFORDABLE = {6.0: 0.6, 12.0: 0.25, 30.0: 0.15}
 DEAREST = max(AFFORDABLE)
+HARD_DEPTH = 8  # blocks, see `hard_numbers`
 RATE = {  # multiplications per image and millisecond, in a step of 32 images
     "mlp": 2e5,
     "cnn": 1.8e5,
@@ -181,6 +183,34 @@ def describe(number: int) -> ZooDescription:
     weights = _weights(lot, shape)
     d = ZooDescription(number=number, depth=2, width=NARROWEST, **shape, **weights)
     return _sized(lot, d)
+
+
+def hard_numbers(each: int, *, first: int = 300) -> tuple[int, ...]:
+    """Return numbers whose networks are deep and have no norm before their weights.
+
+    They have `HARD_DEPTH` blocks or more, so fewer of them train than of all numbers. Recurrent
+    networks are never so deep.
+
+    Example:
+        >>> from paperlib.networks.zoo import describe, hard_numbers
+        >>> sorted({describe(number).family for number in hard_numbers(1)})
+        ['cnn', 'mixer', 'mlp', 'residual cnn', 'residual mlp', 'transformer']
+
+    Args:
+        each: networks of each family, the lowest numbers that there are.
+        first: the lowest number.
+    """
+    found: dict[str, list[int]] = {
+        family: [] for family in FAMILIES if DEPTHS[family][1] > HARD_DEPTH
+    }
+    for number in itertools.count(first):
+        if all(len(numbers) == each for numbers in found.values()):
+            break
+        d = describe(number)
+        deep = d.depth >= HARD_DEPTH and d.placement != "pre"
+        if deep and len(found[d.family]) < each:
+            found[d.family].append(number)
+    return tuple(sorted(number for numbers in found.values() for number in numbers))
 
 
 def step_cost(d: ZooDescription) -> float:

@@ -10,7 +10,15 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from paperlib.networks import Network, zoo
-from paperlib.networks.zoo import DEAREST, DEPTHS, FAMILIES, WIDTHS, describe, zoo_network
+from paperlib.networks.zoo import (
+    DEAREST,
+    DEPTHS,
+    FAMILIES,
+    WIDTHS,
+    describe,
+    hard_numbers,
+    zoo_network,
+)
 from paperlib.networks.zoo_blocks import ACTIVATIONS, AcrossTokens, Attention, Patches, Rows
 from paperlib.networks.zoo_weights import PRESERVING_GAIN, SCHEMES, ZEROED, draw_weights, layers_of
 
@@ -248,3 +256,12 @@ def test_a_network_says_what_it_is() -> None:
         "0: mlp of depth 3 and width 200, relu, post-batch norm, normal weights of gain 2, "
         "biases of deviation 3"
     )
+
+
+def test_hard_numbers_are_deep_without_a_norm_before_and_as_many_of_each_family() -> None:
+    found = [describe(number) for number in hard_numbers(2, first=100)]
+    assert all(d.number >= 100 and d.depth >= 8 and d.placement != "pre" for d in found)
+    families = [d.family for d in found]
+    assert {families.count(family) for family in set(families)} == {2}
+    assert set(families) == {*FAMILIES} - {"recurrent"}
+    assert set(hard_numbers(1, first=100)) < {d.number for d in found}

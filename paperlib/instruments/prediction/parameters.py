@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from paperlib.core.checks import LARGEST_SEED
 from paperlib.core.settings import PROFILES, Checked, option
 from paperlib.instruments.prediction.names import PREDICTORS
 
@@ -28,3 +29,17 @@ class Scoreboard(Checked):
                 "trained and predicted must name as many results each, the n-th of both for the "
                 f"same grid; got {len(self.trained)} and {len(self.predicted)}"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WillItTrain(Checked):
+    """The parameters of the zoo's notebook."""
+
+    profile: str = option("quick", choices=PROFILES)
+    fallback: bool = False
+    zoo: str = "zoo.nc"
+    forecasts: str = "zoo_forecasts.nc"
+    longer: str = "zoo_longer.nc"
+    opened: int = option(4, low=0, high=100)
+    anew: tuple[int, ...] = option((9, 2), low=0, high=LARGEST_SEED)
+    jobs: int = option(0, low=0)

@@ -7,6 +7,7 @@ zoo_scoreboard(table, "learns_at_all")  # AUC with intervals, a row per predicto
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,8 +39,8 @@ def zoo_table(forecasts: xr.Dataset, zoo: xr.Dataset, learns: xr.Dataset) -> pd.
         …); the signals and the rivals' scores; `accuracy_20`, `accuracy_30` and `accuracy_100`, the
         best of the trainings after so many steps; `loss_at_equal_cost`, minus the lowest loss of
         the trainings after as many steps of each as the verdict's time pays for, 100 at most, which
-        are `steps_paid`; `verdict_seconds`, and `budget_seconds` that all trainings take to the end
-        of their budget; and the labels.
+        are `steps_paid`; `probe_seconds`, `verdict_seconds`, `step_seconds` of one step of each
+        training, and `budget_seconds` that all take to the end of their budget; and the labels.
 
     Raises:
         ValueError: no network is finished in both.
@@ -54,17 +55,64 @@ def zoo_table(forecasts: xr.Dataset, zoo: xr.Dataset, learns: xr.Dataset) -> pd.
     for values, dim in ((done["signals"], "signal"), (done["rivals"], "rival")):
         table[list(values[dim].values)] = values.transpose("number", dim).values
     for steps in LOOKS:
-        table[f"accuracy_{steps}"] = zoo["accuracy"].sel(moment=f"{steps} steps").max("training")
+        table[f"accuracy_{steps}"] = (
+            zoo["accuracy"].sel(moment=f"{steps} steps").max("training").values
+        )
+    table["probe_seconds"] = done["probe_seconds"].values
     table["verdict_seconds"] = (done["probe_seconds"] + done["signal_seconds"]).values
     budget = json.loads(zoo.attrs["provenance"])["config"]["budget"]
     step = (zoo["seconds"] / zoo["steps"]).sum("training").values  # one of each training
-    table["budget_seconds"] = budget * step
+    table["step_seconds"], table["budget_seconds"] = step, budget * step
     paid = np.clip(table["verdict_seconds"].values / step, 1, zoo.sizes["step"]).astype(int)
     table["steps_paid"] = paid
     losses = zoo["curve"].rolling(step=10, min_periods=1).mean().fillna(np.inf)
     at_paid = losses.min("training").sel(step=xr.DataArray(paid, dims="number"))
     table[EQUAL_COST] = -at_paid.values.astype(float)
-    return table.join(learns.to_dataframe())
+    return table.join(learns.to_dataframe()[[*learns.data_vars]])
+
+
+def predictors_of(forecasts: xr.Dataset) -> list[str]:
+    """Return the columns of a `zoo_table` that foretell, those of `left_out` first."""
+    rivals = [str(name) for name in forecasts["rival"].values]
+    looks = [f"accuracy_{steps}" for steps in LOOKS]
+    return ["verdict", "r_squared_smallest", *rivals, *looks, EQUAL_COST]
+
+
+def predictor_seconds(table: pd.DataFrame, forecasts: xr.Dataset) -> dict[str, float]:
+    """Return what each of `predictors_of` costs, in seconds of the processor for a network.
+
+    Args:
+        table: of `zoo_table`.
+        forecasts: that it was made of.
+    """
+    taken = forecasts["rival_seconds"].sel(number=table.index.values).mean("number")
+    means = table[["verdict_seconds", "probe_seconds", "step_seconds"]].mean()
+    return {
+        "verdict": float(means["verdict_seconds"]),
+        "r_squared_smallest": float(means["probe_seconds"]),
+        **{str(name): float(taken.sel(rival=name)) for name in forecasts["rival"].values},
+        **{f"accuracy_{steps}": steps * float(means["step_seconds"]) for steps in LOOKS},
+        EQUAL_COST: float((table["steps_paid"] * table["step_seconds"]).mean()),
+    }
+
+
+def worst(table: pd.DataFrame, label: str, probability: pd.Series, count: int) -> pd.DataFrame:
+    """Return the networks that the verdict was most wrong about, the worst first.
+
+    Args:
+        table: of `zoo_table`.
+        label: column of what is foretold.
+        probability: of `left_out`.
+        count: networks.
+
+    Returns:
+        By number `family`, `probability`, the label and `best_accuracy`.
+    """
+    error = (probability - table[label].astype(float)).abs()
+    numbers = error.sort_values(ascending=False, kind="stable").index[:count]
+    found = table.loc[numbers, ["family", label, "best_accuracy"]]
+    found.insert(1, "probability", probability[numbers])
+    return found
 
 
 def left_out(
@@ -78,14 +126,15 @@ def left_out(
         groups: column of what is left out together.
         parts: of the verdict, as for `fit_verdict`.
     """
-    found = pd.Series(np.nan, table.index, name="verdict")
+    found: dict[Any, float] = {}
     for group in table[groups].unique():
         inside = table[groups] == group
         others = table[~inside]
         fitted = fit_verdict(others, others[label].tolist(), source=f"all but {group}", parts=parts)
-        rows = table[inside].to_dict("records")
-        found[inside] = [fitted.probability(row) for row in rows]  # type: ignore[arg-type]
-    return found
+        rows: list[Any] = table[inside].to_dict("records")
+        probabilities = [fitted.probability(row) for row in rows]
+        found |= dict(zip(table.index[inside], probabilities, strict=True))
+    return pd.Series(found, name="verdict").reindex(table.index)
 
 
 def zoo_scoreboard(

@@ -77,7 +77,7 @@ def results(budget: int = 400) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
         },
         attrs={"provenance": json.dumps({"config": {"budget": budget}})},
     )
-    learns = xr.Dataset({"learns_at_all": ("number", [True, False, True])}, {"number": [0, 1, 2]})
+    learns = xr.Dataset({"learns_at_all": ("number", [True, False, True])}, zoo.coords)
     return forecasts, zoo, learns
 
 

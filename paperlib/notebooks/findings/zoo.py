@@ -1,0 +1,115 @@
+"""What a run of notebook 09 says, in Markdown: who foretells which networks of the zoo learn."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from paperlib.instruments.prediction.plots_zoo import words_of, zoo_label
+from paperlib.instruments.prediction.zoo_scores import calibration_error
+from paperlib.notebooks.findings.wording import counted, number, paragraphs, percent, table
+
+WANTED = {"learns_at_all": 0.95, "learns_fast": 0.9}  # AUC that a verdict to rely on should have
+CALIBRATED = 0.08  # and its calibration error
+SHARE = 1 / 20  # of the training budget that it may cost
+
+
+def zoo(
+    networks: pd.DataFrame,
+    scores: Mapping[str, pd.DataFrame],
+    probabilities: Mapping[str, pd.Series],
+    seconds: Mapping[str, float],
+    *,
+    changed: tuple[int, int],
+) -> str:
+    """Return how well the verdict foretold the labels, against whom, how surely and at what cost.
+
+    Args:
+        networks: of `zoo_table`.
+        scores: by label, of `zoo_scoreboard`.
+        probabilities: by label, of `left_out`.
+        seconds: of `predictor_seconds`.
+        changed: of `changed_labels` on learns_at_all.
+    """
+    return paragraphs(
+        _networks(networks, changed),
+        *(_of_label(networks, scores[label], label, probabilities[label]) for label in scores),
+        _cost(networks, seconds),
+        "**Against the paper: nothing is compared.** The publication trains no such networks.",
+    )
+
+
+def _networks(networks: pd.DataFrame, changed: tuple[int, int]) -> str:
+    learn = networks["learns_at_all"].mean()
+    families = networks["family"].nunique()
+    text = (
+        f"**The zoo.** {counted(len(networks), 'network')} of {families} families; "
+        f"{percent(1 - learn, 0)} never reach 50% with any of the trainings, "
+        f"{percent(networks['learns_fast'].mean(), 0)} reach 80% within a quarter of the budget."
+    )
+    count, of = changed
+    if of:
+        text += (
+            f" Four times the budget changes {count} of {of} labels “learns at all” "
+            f"({percent(count / of)})."
+        )
+    return text
+
+
+def _of_label(
+    networks: pd.DataFrame, board: pd.DataFrame, label: str, probability: pd.Series
+) -> str:
+    verdict = dict(board.loc["verdict"])
+    error = calibration_error(probability, networks[label])
+    wanted, reached = WANTED.get(label), ""
+    if wanted is not None:
+        reached = " reached" if verdict["auc"] >= wanted else " missed"
+        reached = f" The aim of {number(wanted)} is{reached}."
+    calibrated = "within" if error <= CALIBRATED else "above"
+    others = board.drop(index="verdict")
+    return paragraphs(
+        f"**“{words_of(label).capitalize()}”.** Each family is judged by a verdict that was fitted "
+        f"to the others: AUC {_auc(verdict)}.{reached} Its probabilities have a calibration error "
+        f"of {number(error, 3)}, {calibrated} the {CALIBRATED} aimed at. "
+        f"{_behind(others)} {_ahead(others)}".rstrip(),
+        table(
+            ["predictor", "AUC", "verdict ahead by"],
+            [
+                [zoo_label(str(name)), _auc(row), "–" if name == "verdict" else _by(row)]
+                for name, row in board.to_dict("index").items()
+            ],
+        ),
+    )
+
+
+def _auc(row: Mapping[Any, float]) -> str:
+    return f"{number(row['auc'], 3)} ({number(row['low'], 3)} to {number(row['high'], 3)})"
+
+
+def _by(row: Mapping[Any, float]) -> str:
+    low, high = (number(row[f"ahead_{end}"], 3) for end in ("low", "high"))
+    return f"{number(row['ahead'], 3)} ({low} to {high})"
+
+
+def _behind(others: pd.DataFrame) -> str:
+    """The rivals that are surely behind the verdict."""
+    count = int((others["ahead_low"] > 0).sum())
+    return f"It is ahead of {count} of {len(others)} others by more than the interval."
+
+
+def _ahead(others: pd.DataFrame) -> str:
+    """The rivals that are not behind it."""
+    better = [zoo_label(str(name)) for name in others.index[others["ahead"] <= 0]]
+    return f"Not behind it: {'; '.join(better)}." if better else "None has a higher AUC."
+
+
+def _cost(networks: pd.DataFrame, seconds: Mapping[str, float]) -> str:
+    verdict, budget = seconds["verdict"], float(networks["budget_seconds"].mean())
+    kept = "within" if verdict / budget <= SHARE else "above"
+    return (
+        f"**Cost.** A verdict takes {number(verdict)} s of one core, all trainings of a network to "
+        f"the end of their budget {number(budget, 1)} s: a share of {percent(verdict / budget)}, "
+        f"{kept} the {percent(SHARE, 0)} aimed at. R² alone takes "
+        f"{number(seconds['r_squared_smallest'])} s, thirty steps of each training "
+        f"{number(seconds['accuracy_30'])} s."
+    )
