@@ -11,6 +11,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map
 
+from paperlib.activations.arguments import arguments_of
 from paperlib.activations.factors import (
     FACTORED,
     Call,
@@ -222,8 +223,7 @@ class _Work:
     def _of_one(self, parameters: dict[str, Tensor], sample: Any, target: Tensor) -> Tensor:
         """What is differentiated of a sample without its axis, for other parameters."""
         values = tree_map(lambda value: value[None], sample)
-        by_name = values if isinstance(values, dict) else {}
-        by_place = values if isinstance(values, tuple) else () if by_name else (values,)
+        by_place, by_name = arguments_of(values).call()
         result = functional_call(self.model, parameters, by_place, by_name)
         return self.goal(outputs_in(result), target[None])
 

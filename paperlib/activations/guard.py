@@ -36,11 +36,7 @@ def untouched(model: nn.Module, seed: int) -> Iterator[None]:
         torch.no_grad(),
         torch.compiler.set_stance("force_eager"),
     ):
-        random.seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002 (the model may use it)
-        torch.default_generator.manual_seed(seed)
-        for device in devices:
-            torch.cuda.default_generators[device].manual_seed(seed)
+        seed_all(seed, devices)
         try:
             model.eval()
             _leave_inference(model)
@@ -63,6 +59,15 @@ def same_numbers(devices: Sequence[int] = ()) -> Iterator[None]:
     finally:
         random.setstate(numbers[0])
         np.random.set_state(numbers[1])  # noqa: NPY002
+
+
+def seed_all(seed: int, devices: Sequence[int] = ()) -> None:
+    """Seed the generators of Python, NumPy, torch, and torch on some GPUs."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (a model may use it)
+    torch.default_generator.manual_seed(seed)
+    for device in devices:
+        torch.cuda.default_generators[device].manual_seed(seed)
 
 
 def _back_to(modes: Sequence[tuple[nn.Module, bool]]) -> None:

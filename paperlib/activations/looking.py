@@ -6,10 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from paperlib.activations.arguments import runner
+from paperlib.activations.calls import Called
 from paperlib.activations.flow import tensors_in
 from paperlib.activations.guard import plain_module, untouched
-from paperlib.activations.inputs import Inputs, runner
-from paperlib.activations.tracing import Layers, ProbeError, Stage, run_once, stages_of
+from paperlib.activations.inputs import Inputs
+from paperlib.activations.tracing import Layers, ProbeError, Stage, read_once, run_once, stages_of
 from paperlib.core.checks import LARGEST_SEED, checked
 
 BATCH = 64  # images that run through the model at a time
@@ -51,9 +53,9 @@ def look(
     model = plain_module(model)
     seed = checked("seed", seed, int, low=0, high=LARGEST_SEED)
     batch_size = checked("batch_size", batch_size, int, low=1)
-    inputs = Inputs.in_order(images, model)
-    count, found = inputs.train, dict[int, Tensor]()
     with untouched(model, seed):
+        inputs = Inputs.in_order(images, model)
+        count, found = inputs.train, dict[int, Tensor]()
         stages = stages_in(model, inputs, layers)
         for first in range(0, count, batch_size):
             end = min(first + batch_size, count)
@@ -140,17 +142,18 @@ def visit_whole(
     take: Callable[[int, Tensor], None],
 ) -> Any:
     """Do as `visit` with the tensors themselves, as layers returned them; return the result."""
-    wanted: dict[tuple[str, int], list[int]] = {}
+    wanted: dict[Any, list[int]] = {}
     for number, stage in stages.items():
-        wanted.setdefault((stage.layer, stage.call), []).append(number)
+        wanted.setdefault(stage.operation or Called(stage.layer, stage.call), []).append(number)
     missing = set(stages)
 
-    def told(layer: str, call: int, outputs: Any) -> None:
-        for number in wanted.get((layer, call), ()):
-            take(number, list(tensors_in(outputs))[stages[number].place])
+    def told(key: Any, outputs: Any) -> None:
+        tensors = list(tensors_in(outputs))
+        for number in wanted[key]:
+            take(number, tensors[stages[number].place])
             missing.discard(number)
 
-    result = run_once(model, runner(model), values, told)
+    result = read_once(model, runner(model), values, wanted, told)
     if missing:
         name = stages[min(missing)].name
         raise ProbeError(f"layer {name!r} was called for some images and not for others")
