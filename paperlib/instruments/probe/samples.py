@@ -1,0 +1,114 @@
+"""Whether a model sees samples one by one, and the same each time: two things to know first."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from paperlib.activations.guard import same_numbers, seed_all
+from paperlib.activations.inputs import Inputs
+from paperlib.activations.looking import visit
+from paperlib.activations.tracing import Stage
+
+LOOKED_AT = 8  # samples of one batch
+EXACT = 1e-4  # of the activations' size, below which two runs are the same; of half precision 0.02
+EXACT_IN_HALF = 0.02
+
+Found = dict[int, Tensor]  # activations (n, numbers) by the number of the stage
+
+
+def first_of_all(
+    model: nn.Module, inputs: Inputs, stages: Sequence[Stage], devices: Sequence[int] = ()
+) -> list[str]:
+    """Return in sentences whether samples influence each other, and whether a run draws numbers.
+
+    Batch norms that average over a batch are left out of it: they are meant to.
+
+    Args:
+        model: in the mode in which it is to run, see `guard.untouched`.
+        inputs: its arguments, of more samples than are looked at.
+        stages: where its samples are compared.
+        devices: GPUs whose random numbers are the same in two runs.
+    """
+    count = min(LOOKED_AT, len(inputs.source) - 1)
+    here = inputs.pick(range(count))
+    middle = count // 2  # some see only samples before them, others only those after
+    changed = inputs.pick([count if place == middle else place for place in range(count)])
+    exact = EXACT_IN_HALF if inputs.source.dtype.itemsize < 4 else EXACT
+    with _no_batch_norms(model):
+        with same_numbers(devices):
+            first = _made(model, here, stages)
+        with same_numbers(devices):
+            other = _made(model, changed, stages)
+        with same_numbers(devices):
+            seed_all(1, devices)  # any but that of the runs before
+            again = _made(model, here, stages)
+    return [*_random(first, again, stages, exact), *_mixed(first, other, stages, exact, middle)]
+
+
+def _made(model: nn.Module, values: Any, stages: Sequence[Stage]) -> Found:
+    found: Found = {}
+
+    def take(number: int, value: Tensor) -> None:
+        if value.isfinite().all():
+            found[number] = value.flatten(1).double().cpu()
+
+    visit(model, values, dict(enumerate(stages)), take)
+    return found
+
+
+def _random(first: Found, again: Found, stages: Sequence[Stage], exact: float) -> list[str]:
+    for number in sorted(first.keys() & again.keys()):
+        differs = float((first[number] - again[number]).norm()) / max(_size(first[number]), 1e-30)
+        if differs > exact:
+            return [
+                f"forward() draws random numbers: two runs of the same images differ by "
+                f"{differs:.0%} of their size at layer {stages[number].name!r}; below, both "
+                "neighbours get the same"
+            ]
+    return []
+
+
+def _mixed(
+    first: Found, other: Found, stages: Sequence[Stage], exact: float, sample: int
+) -> list[str]:
+    """The first stage, or the output, where samples changed with another one."""
+    mixed: list[tuple[int, int]] = []
+    for number in sorted(first.keys() & other.keys()):
+        rows = (first[number] - other[number]).norm(dim=1)
+        rows[sample] = 0
+        if float(rows.max()) > exact * _size(first[number]) / len(rows) ** 0.5:
+            mixed.append((number, int(rows.argmax())))
+    if not mixed:
+        return []
+    (begin, row), last = mixed[0], len(stages) - 1
+    at_output = dict(mixed).get(last)
+    where = f"layer {stages[begin].name!r}" if at_output is None else "the output"
+    return [
+        f"row {row if at_output is None else at_output} of {where} depends on sample {sample}: "
+        f"samples of a batch influence each other from layer {stages[begin].name!r} on; look which "
+        "axis counts them (batch_first of attention and recurrent layers, reshape for permute)"
+    ]
+
+
+def _size(value: Tensor) -> float:
+    return float(value.norm())
+
+
+@contextmanager
+def _no_batch_norms(model: nn.Module) -> Iterator[None]:
+    """A model whose batch norms that average over the batch pass on what they get."""
+    norms = [
+        module
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and (module.running_mean is None or module.training)
+    ]
+    for norm in norms:
+        vars(norm)["forward"] = lambda x: x
+    try:
+        yield
+    finally:
+        for norm in norms:
+            vars(norm).pop("forward", None)
