@@ -218,9 +218,10 @@ def _numbers(value: Any, name: str) -> Any:
         value = np.array(value if value.mode in ("L", "RGB") else value.convert("RGB"))
         return torch.as_tensor(value[None] if value.ndim == 2 else value.transpose(2, 0, 1).copy())
     if isinstance(value, np.ndarray):
-        try:
-            return torch.as_tensor(np.ascontiguousarray(value))
-        except TypeError as error:
+        try:  # torch takes the machine's own order of bytes only
+            native = value.astype(value.dtype.newbyteorder("="), copy=False)
+            return torch.as_tensor(np.ascontiguousarray(native))
+        except (TypeError, ValueError) as error:
             raise ProbeError(f"{name} must hold numbers, got an array of {value.dtype}") from error
     if isinstance(value, list | tuple) and value and not isinstance(value[0], str):
         return _stacked(value, name)

@@ -45,6 +45,8 @@ def test_arrays_lists_of_tensors_and_of_arrays_are_the_tensor() -> None:
     for images in (X.numpy(), list(X), list(X.numpy()), [x.numpy() for x in X]):
         torch.testing.assert_close(source(images), X)
     torch.testing.assert_close(source(X.double().numpy()), X)
+    other_order = X.numpy().astype(X.numpy().dtype.newbyteorder())
+    torch.testing.assert_close(source(other_order), X)
 
 
 def test_bytes_are_divided_by_255_and_it_is_said() -> None:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from paperlib.core.seeds import random_numbers
 
-UNITS = 2**16  # whose directions are compared, at most
+ROUNDING = 4  # units in the last place of an activation's length, by which rounding moves it
+UNITS = 2**14  # whose directions are compared, at most
 
 
 class Cloud:
@@ -19,7 +20,7 @@ class Cloud:
     def __init__(self) -> None:
         self._rows: list[Tensor] = []
         self._sum: Tensor | float = 0.0
-        self._square = self._moved = 0.0
+        self._square = self._moved = self._rounding = 0.0
         self._count = 0
 
     def add(self, here: Tensor, near: Tensor) -> None:
@@ -30,6 +31,7 @@ class Cloud:
             self._rows.append(here[:, some].float())
         else:
             self._rows.append(here)
+        self._rounding = ROUNDING * torch.finfo(here.dtype).eps
         here, near = here.double(), near.double()
         self._sum = self._sum + here.sum(0)
         self._square += float(here.square().sum())
@@ -59,9 +61,16 @@ class Cloud:
 
     @property
     def separation(self) -> float:
-        """The mean distance of neighbours, relative to the spread of all; 0 where there is none."""
-        spread = self.spread
-        return self._moved / self._count / spread if spread else 0.0
+        """The mean distance of neighbours, relative to the spread of all.
+
+        That is 0 where all are as near to each other as rounding brings them.
+        """
+        spread, count = self.spread, max(1, self._count)
+        rounding = self._rounding * math.sqrt(self._square / count)
+        if spread <= rounding:
+            return 0.0
+        square = (self._moved / count) ** 2 - rounding**2
+        return math.sqrt(square) / spread if square > 0 else square * 0.0
 
 
 def mean_cosine(rows: Tensor) -> float:

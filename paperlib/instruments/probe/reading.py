@@ -131,10 +131,12 @@ class Work:
 
     def _all(self, values: Any) -> dict[int, Tensor]:
         """What the input, 0, and all stages, from 1, hold of samples, (n, numbers)."""
-        found = {0: self.inputs.source_of(values).flatten(1).double().cpu()}
+        found = {0: self.inputs.source_of(values).flatten(1).cpu()}
+        found[0] = found[0].float() if found[0].dtype.itemsize < 4 else found[0]
 
         def take(number: int, value: Tensor) -> None:
-            found[number + 1] = value.flatten(1).float().cpu().clone()
+            value = value.flatten(1).cpu().clone()
+            found[number + 1] = value.float() if value.dtype.itemsize < 4 else value
 
         self._visit(range(len(self.stages)), values, take)
         missing = set(range(len(self.stages))) & self.overflows

@@ -1,6 +1,6 @@
 """Whether a model sees samples one by one, and the same each time: two things to know first."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,30 +38,50 @@ def first_of_all(
     changed = inputs.pick([count if place == middle else place for place in range(count)])
     exact = EXACT_IN_HALF if inputs.source.dtype.itemsize < 4 else EXACT
     with _no_batch_norms(model):
+        first: Found = {}
         with same_numbers(devices):
-            first = _made(model, here, stages)
+            _run(model, here, stages, lambda number, value: first.__setitem__(number, value))
         with same_numbers(devices):
-            other = _made(model, changed, stages)
+            other = _differences(model, changed, stages, first)
         with same_numbers(devices):
             seed_all(1, devices)  # any but that of the runs before
-            again = _made(model, here, stages)
-    return [*_random(first, again, stages, exact), *_mixed(first, other, stages, exact, middle)]
+            again = _differences(model, here, stages, first)
+    sizes = {number: float(value.norm()) for number, value in first.items()}
+    random = _random(again, sizes, stages, exact)
+    return [*random, *_mixed(other, sizes, stages, exact, middle)]
 
 
-def _made(model: nn.Module, values: Any, stages: Sequence[Stage]) -> Found:
-    found: Found = {}
+def _run(
+    model: nn.Module, values: Any, stages: Sequence[Stage], take: Callable[[int, Tensor], None]
+) -> None:
+    """Give finite activations (n, numbers) to a function, by the number of the stage."""
+
+    def taken(number: int, value: Tensor) -> None:
+        if value.isfinite().all():
+            take(number, value.flatten(1).float().clone())
+
+    visit(model, values, dict(enumerate(stages)), taken)
+
+
+def _differences(
+    model: nn.Module, values: Any, stages: Sequence[Stage], first: Found
+) -> dict[int, Tensor]:
+    """How far each sample's activations are from those of the first run, by stage."""
+    found: dict[int, Tensor] = {}
 
     def take(number: int, value: Tensor) -> None:
-        if value.isfinite().all():
-            found[number] = value.flatten(1).double().cpu()
+        if number in first:
+            found[number] = (value - first[number]).norm(dim=1).cpu()
 
-    visit(model, values, dict(enumerate(stages)), take)
+    _run(model, values, stages, take)
     return found
 
 
-def _random(first: Found, again: Found, stages: Sequence[Stage], exact: float) -> list[str]:
-    for number in sorted(first.keys() & again.keys()):
-        differs = float((first[number] - again[number]).norm()) / max(_size(first[number]), 1e-30)
+def _random(
+    again: Found, sizes: dict[int, float], stages: Sequence[Stage], exact: float
+) -> list[str]:
+    for number in sorted(again):
+        differs = float(again[number].norm()) / max(sizes[number], 1e-30)
         if differs > exact:
             return [
                 f"forward() draws random numbers: two runs of the same images differ by "
@@ -72,29 +92,25 @@ def _random(first: Found, again: Found, stages: Sequence[Stage], exact: float) -
 
 
 def _mixed(
-    first: Found, other: Found, stages: Sequence[Stage], exact: float, sample: int
+    other: Found, sizes: dict[int, float], stages: Sequence[Stage], exact: float, sample: int
 ) -> list[str]:
     """The first stage, or the output, where samples changed with another one."""
-    mixed: list[tuple[int, int]] = []
-    for number in sorted(first.keys() & other.keys()):
-        rows = (first[number] - other[number]).norm(dim=1)
+    mixed: dict[int, int] = {}
+    for number in sorted(other):
+        rows = other[number].clone()
         rows[sample] = 0
-        if float(rows.max()) > exact * _size(first[number]) / len(rows) ** 0.5:
-            mixed.append((number, int(rows.argmax())))
+        if float(rows.max()) > exact * sizes[number] / len(rows) ** 0.5:
+            mixed[number] = int(rows.argmax())
     if not mixed:
         return []
-    (begin, row), last = mixed[0], len(stages) - 1
-    at_output = dict(mixed).get(last)
-    where = f"layer {stages[begin].name!r}" if at_output is None else "the output"
+    begin, last = min(mixed), len(stages) - 1
+    row, name = mixed.get(last, mixed[begin]), stages[begin].name
+    where = "the output" if last in mixed else f"layer {name!r}"
     return [
-        f"row {row if at_output is None else at_output} of {where} depends on sample {sample}: "
-        f"samples of a batch influence each other from layer {stages[begin].name!r} on; look which "
-        "axis counts them (batch_first of attention and recurrent layers, reshape for permute)"
+        f"row {row} of {where} depends on sample {sample}: samples of a batch influence each other "
+        f"from layer {name!r} on; look which axis counts them (batch_first of attention and "
+        "recurrent layers, reshape for permute)"
     ]
-
-
-def _size(value: Tensor) -> float:
-    return float(value.norm())
 
 
 @contextmanager

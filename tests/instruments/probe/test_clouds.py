@@ -58,3 +58,13 @@ def test_numbers_that_are_all_equal_are_parallel_and_nothing_lies_apart() -> Non
 def test_of_many_units_some_are_compared() -> None:
     here = numbers(4, 2 * UNITS)
     assert cloud(here, here).cosine == pytest.approx(0.0, abs=0.02)
+
+
+def test_neighbours_that_only_rounding_separates_are_not_apart() -> None:
+    """As deep in the ordered phase, where all activations are one but for their last digits."""
+    one = numbers(1, 30)
+    rounded = one * (1 + 1e-7 * numbers(12, 30, seed=1))
+    again = one * (1 + 1e-7 * numbers(12, 30, seed=2))
+    assert cloud(rounded, again).separation == 0.0
+    apart = cloud(rounded.double(), again.double()).separation
+    assert apart > 0.5
