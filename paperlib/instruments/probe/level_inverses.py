@@ -215,7 +215,7 @@ class Chain:
         if cut:
             self._inverses, self._below, self._below_level = inverses, fitted, level
         if not kept > WORTHLESS:
-            return Read(math.nan, UNREAD, torch.full_like(back[:1], math.nan))
+            way = UNREAD
         return Read(kept, way, back[:1])
 
     def _kept(self, back: Tensor) -> float:

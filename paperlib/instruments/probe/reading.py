@@ -46,7 +46,8 @@ class Work:
         self.model, self.inputs, self.run = model, inputs, runner(model)
         self.has_cascade = layers == "auto" and _has_cascade(model, inputs)
         self.layers = places(model, layers)
-        self.resolution, self.memory = resolution, memory
+        self.resolution = None if resolution is None else float(resolution)
+        self.memory = memory
         self.stages: list[Stage] = []
         self.levels: list[Level] = []
         self.ways: dict[int, str] = {}  # how a stage was read, where not by the chain
