@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils._pytree import register_pytree_node
 
 from paperlib.activations.tracing import Called, ProbeError, Run, replaced
@@ -85,6 +86,16 @@ def runner(model: nn.Module) -> Run:
             return picked(model(*places, **names), how.output)
 
     return run
+
+
+def called_with_parameters(
+    model: nn.Module, parameters: Mapping[str, Tensor], values: Values
+) -> Any:
+    """Return the part that counts of what a model makes of arguments with other parameters."""
+    found = arguments_of(values)
+    places, names = found.call()
+    result = functional_call(model, dict(parameters), places, names)
+    return picked(result, found.how.output)
 
 
 def picked(result: Any, output: Output) -> Any:

@@ -63,14 +63,22 @@ class Stage:
 
     def samples(self, value: Tensor) -> Tensor:
         """The tensor (n, *shape) of what the layer returned for n samples."""
-        value = value.movedim(self.axis, 0)
-        if value.ndim == 1 and self.rows == 1:
-            return value[:, None]
-        if self.rows == 1:
-            return value
-        inner = self.inner or self.rows  # (outer · n · inner, …)
-        value = value.unflatten(0, (self.rows // inner, -1, inner))
-        return value.transpose(0, 1).flatten(1, 2)
+        value = unfolded(value.movedim(self.axis, 0), self.rows, self.inner)
+        return value if value.ndim > 1 else value[:, None]
+
+
+def unfolded(value: Tensor, rows: int, inner: int = 0) -> Tensor:
+    """Return (n, rows, …) of a batch (n · rows, …) into which the rows of samples were folded.
+
+    Args:
+        value: in whose first axis `rows` belong to each sample.
+        rows: 1 changes nothing.
+        inner: how many of them lie side by side; all of them, 0, but in time-major batches.
+    """
+    if rows == 1:
+        return value
+    inner = inner or rows  # (outer · n · inner, …)
+    return value.unflatten(0, (rows // inner, -1, inner)).transpose(0, 1).flatten(1, 2)
 
 
 @dataclass(frozen=True)

@@ -202,27 +202,43 @@ class Reading(TorchDispatchMode):
 
     Args:
         wanted: operations.
-        take: is called with the operation and all tensors that it made or wrote into.
+        take: is called with the operation and all tensors that it made or wrote into, before
+            autograd has seen them; what it returns is called once it has, before the next
+            operation.
     """
 
     def __init__(
-        self, wanted: Collection[Operated], take: Callable[[Operated, list[Tensor]], None]
+        self,
+        wanted: Collection[Operated],
+        take: Callable[[Operated, list[Tensor]], Sequence[Callable[[], None]]],
     ) -> None:
         super().__init__()
+        self._afterwards: list[Callable[[], None]] = []
         self.paused = False  # while a hook computes
         self._wanted, self._take = set(wanted), take
         self._counted: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        self._settle()
         result = func(*args, **kwargs)
         if not self.paused:
             name = name_of(func)
             operated = Operated(name, self._counted[name])
             self._counted[name] += 1
             if operated in self._wanted:
-                self._take(operated, [*tensors_in(result), *_written(func, args, kwargs)])
+                made = [*tensors_in(result), *_written(func, args, kwargs)]
+                self._afterwards += self._take(operated, made)
         return result
+
+    def __exit__(self, *about: Any) -> None:
+        super().__exit__(*about)
+        self._settle()
+
+    def _settle(self) -> None:
+        waiting, self._afterwards = self._afterwards, []
+        for each in waiting:
+            each()
 
 
 def _moves(name: str) -> bool:

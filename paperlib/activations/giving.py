@@ -45,6 +45,8 @@ def given(images: Any, model: nn.Module) -> Given:
     Raises:
         ProbeError: nothing that holds a tensor; says what to do.
     """
+    if isinstance(images, Given):
+        return images
     _check_kind(images)
     said: list[str] = []
     streamed = _is_stream(images)

@@ -20,7 +20,7 @@ BATCH_NORM = ("auto", "batch", "running")
 def untouched(model: nn.Module, seed: int) -> Iterator[None]:
     """A model in evaluation mode, without gradients, which afterwards is as it was.
 
-    Inside, random numbers are those of the seed, and nothing is compiled.
+    Inside, random numbers are those of the seed, and nothing is compiled or fused.
 
     The model goes there by its own `eval()`, and back by its modules' own `train(mode)`, which may
     do more than to set a flag. Then all that it holds is put back, and the state of every random
@@ -35,6 +35,7 @@ def untouched(model: nn.Module, seed: int) -> Iterator[None]:
         torch.inference_mode(False),
         torch.no_grad(),
         torch.compiler.set_stance("force_eager"),
+        _slow_attention(),
     ):
         seed_all(seed, devices)
         try:
@@ -46,6 +47,18 @@ def untouched(model: nn.Module, seed: int) -> Iterator[None]:
                 _back_to(modes)
             finally:
                 put_back()
+
+
+@contextmanager
+def _slow_attention() -> Iterator[None]:
+    """Attention by the operations that training takes, so that a look with gradients and one
+    without see the same places."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 @contextmanager

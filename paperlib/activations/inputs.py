@@ -4,6 +4,7 @@ import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,12 @@ from paperlib.activations.arguments import (
     Output,
     Values,
     arguments_of,
+    picked,
     runner,
 )
+from paperlib.activations.flow import tensors_in
 from paperlib.activations.giving import Given, given, is_mask
-from paperlib.activations.tracing import ProbeError, called_with
+from paperlib.activations.tracing import ProbeError, called_with, output_of
 from paperlib.core.checks import is_dense, quoted
 from paperlib.core.seeds import random_numbers
 
@@ -98,15 +101,61 @@ class Inputs:
         Raises:
             ProbeError: no samples, or arguments with several numbers of them.
         """
+        if isinstance(images, Arguments):
+            return cls._again(images, model)
         found, axes = _samples_first(given(images, model), batch_axis)
-        floating = (k for k, v in found.tensors.items() if v.is_floating_point())
-        place = next(floating, next(iter(found.tensors)))
+        place = _reconstructed(found.tensors)
+        if place is None:
+            words = (k for k in found.tensors.items() if _may_be_words(k))
+            place = next(words, next(iter(found.tensors.items())))[0]
         count = len(found.tensors[place])
         if not count:
             raise ProbeError("images must hold at least one sample, got none")
         found = _with_masks_fixed(found, count)
         _check_lengths(count, found.tensors)
         return cls._of(found, model, place, count, axes, output)
+
+    @classmethod
+    def for_looking(
+        cls,
+        images: Any,
+        model: nn.Module,
+        batch_axis: int | Mapping[Key, int] = 0,
+        output: Output = None,
+    ) -> "Inputs":
+        """Return the arguments as `in_order` does, with what a look at the model's inside needs.
+
+        Words come with their vectors, and of several outputs that which counts is picked. The model
+        is run on a few samples; it is to be in a mode in which that does no harm.
+        """
+        inputs = cls.in_order(images, model, batch_axis, output)
+        if not inputs.source.is_floating_point() and inputs.place != EMBEDDED:
+            inputs = inputs._embedded(model, required=False)
+        two, run = inputs.few(2), runner(model)
+        number = output_of(model, run, two, inputs.source_of(two))[1]
+        found = arguments_of(inputs.values)
+        how = found.how
+        if number > 0:
+            how = replace(how, output=partial(_counting, how.output, number))
+        return replace(inputs, values=replace(found, how=how))
+
+    def without_vectors(self) -> "Inputs":
+        """The same without the vectors of words, so that gradients reach the table itself."""
+        if self.place != EMBEDDED:
+            return self
+        found = arguments_of(self.values)
+        tensors = {name: value for name, value in found.tensors.items() if name != EMBEDDED}
+        values = Arguments(tensors, replace(found.how, call=None))
+        return replace(self, values=values, place=next(iter(tensors)))
+
+    @property
+    def classes(self) -> Tensor | None:
+        """Labels that came along, where they are one whole number for each sample."""
+        labels = self.labels
+        if labels is None or labels.shape != (len(self.source),):
+            return None
+        kinds = labels.is_floating_point(), labels.is_complex(), labels.dtype == torch.bool
+        return None if any(kinds) else labels
 
     @property
     def source(self) -> Tensor:
@@ -123,9 +172,9 @@ class Inputs:
         """Return the arguments of some samples, copied: a model may write into them."""
         return tree_map(lambda value: value[first:end].clone(), self.values)
 
-    def pick(self, numbers: Sequence[int]) -> Values:
+    def pick(self, numbers: Sequence[int] | Tensor) -> Values:
         """Return these samples' arguments, counted from the start again where they are fewer."""
-        places = torch.tensor(numbers)
+        places = torch.as_tensor(numbers)
         return tree_map(lambda value: value[places.to(value.device) % len(value)], self.values)
 
     def few(self, count: int) -> Values:
@@ -159,6 +208,18 @@ class Inputs:
         }
 
     @classmethod
+    def _again(cls, found: Arguments, model: nn.Module) -> "Inputs":
+        """Arguments that were made before, for another call."""
+        place = EMBEDDED if EMBEDDED in found.tensors else _reconstructed(found.tensors)
+        if place is None:
+            place = next(iter(found.tensors))
+        count = len(found.tensors[place])
+        _check_lengths(count, found.tensors)
+        like = _like(model, found.tensors)
+        how = replace(found.how, fixed=_moved(found.how.fixed, like))
+        return cls(Arguments(_moved(found.tensors, like), how), like.device, place, count)
+
+    @classmethod
     def _of(
         cls,
         found: Given,
@@ -169,19 +230,8 @@ class Inputs:
         output: Output,
     ) -> "Inputs":
         """The arguments on the model's device, in its precision."""
-        floating = (
-            v for v in (*model.parameters(), *found.tensors.values()) if v.is_floating_point()
-        )
-        like = next(floating, next(iter(found.tensors.values())))
-
-        def moved(value: Any) -> Any:
-            if not isinstance(value, Tensor):
-                return value
-            value = value.to(like.device, like.dtype if value.is_floating_point() else value.dtype)
-            return value.clone() if value.is_inference() else value
-
-        tensors = {name: moved(value) for name, value in found.tensors.items()}
-        fixed = {name: moved(value) for name, value in found.fixed.items()}
+        like = _like(model, found.tensors)
+        tensors, fixed = _moved(found.tensors, like), _moved(found.fixed, like)
         values: Values = tensors
         if fixed or axes or output is not None:
             values = Arguments(tensors, How(found.form, fixed, axes, output))
@@ -189,7 +239,7 @@ class Inputs:
             values = tensors[0] if found.form == "alone" else tuple(tensors.values())
         return cls(values, like.device, place, train, found.labels, found.said)
 
-    def _embedded(self, model: nn.Module) -> "Inputs":
+    def _embedded(self, model: nn.Module, *, required: bool = True) -> "Inputs":
         """The same words, and what the model's own table makes of them to be reconstructed."""
         here = arguments_of(self.values)
         run, words = runner(model), [k for k, v in here.tensors.items() if _may_be_words((k, v))]
@@ -208,7 +258,33 @@ class Inputs:
                     place=EMBEDDED,
                     said=(*self.said, what),
                 )
-        raise _refusal(here.tensors)
+        if required:
+            raise _refusal(here.tensors)
+        return self
+
+
+def _counting(output: Output, number: int, result: Any) -> Any:
+    """Of the part of an output that is picked, the floating-point tensor of this number."""
+    found = [t for t in tensors_in(picked(result, output)) if t.is_floating_point()]
+    return found[number]
+
+
+def _like(model: nn.Module, tensors: Mapping[Key, Tensor]) -> Tensor:
+    """A tensor on the model's device, in its precision."""
+    floating = (v for v in (*model.parameters(), *tensors.values()) if v.is_floating_point())
+    return next(floating, next(iter(tensors.values())))
+
+
+def _moved(values: Mapping[Key, Any], like: Tensor) -> dict[Key, Any]:
+    """Arguments on another's device, and in its precision."""
+
+    def moved(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        value = value.to(like.device, like.dtype if value.is_floating_point() else value.dtype)
+        return value.clone() if value.is_inference() else value
+
+    return {name: moved(value) for name, value in values.items()}
 
 
 def _samples_first(found: Given, axis: int | Mapping[Key, int]) -> tuple[Given, dict[Key, int]]:

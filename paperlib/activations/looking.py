@@ -78,17 +78,27 @@ def places(model: nn.Module, layers: Layers) -> Layers:
     )
 
 
-def stages_in(model: nn.Module, inputs: Inputs, layers: Layers) -> list[Stage]:
+def stages_in(
+    model: nn.Module, inputs: Inputs, layers: Layers, *, operations: bool = False
+) -> list[Stage]:
     """Return the stages at which a model is looked at, see `tracing.stages_of`.
 
     Args:
         model: in the mode in which it is to run, see `guard.untouched`.
         inputs: its arguments, of which a few samples run.
         layers: where to look, as for `look`.
+        operations: also between the operations of stages that hold many weights, as a probe does.
     """
-    two, three = inputs.few(2), inputs.few(3)
-    source, chosen = inputs.source_of(two), places(model, layers)
-    return stages_of(model, runner(model), (two, three), source, chosen)
+    two, three, changed = map(inputs.pick, ((0, 1), (0, 1, 2), (0, 3, 2)))
+    return stages_of(
+        model,
+        runner(model),
+        (two, three),
+        inputs.source_of(two),
+        places(model, layers),
+        operations=operations,
+        changed=changed,
+    )
 
 
 def samples_that_fit(model: nn.Module, inputs: Inputs, memory: float) -> int:
@@ -139,19 +149,22 @@ def visit_whole(
     model: nn.Module,
     values: Any,
     stages: Mapping[int, Stage],
-    take: Callable[[int, Tensor], None],
+    take: Callable[[int, Tensor], Callable[[], None] | None],
 ) -> Any:
-    """Do as `visit` with the tensors themselves, as layers returned them; return the result."""
+    """Do as `visit` with the tensors themselves, as layers returned them; return the result.
+
+    What `take` returns is called once autograd has seen the tensor.
+    """
     wanted: dict[Any, list[int]] = {}
     for number, stage in stages.items():
         wanted.setdefault(stage.operation or Called(stage.layer, stage.call), []).append(number)
     missing = set(stages)
 
-    def told(key: Any, outputs: Any) -> None:
+    def told(key: Any, outputs: Any) -> list[Callable[[], None]]:
         tensors = list(tensors_in(outputs))
-        for number in wanted[key]:
-            take(number, tensors[stages[number].place])
-            missing.discard(number)
+        missing.difference_update(wanted[key])
+        found = [take(number, tensors[stages[number].place]) for number in wanted[key]]
+        return [each for each in found if each is not None]
 
     result = read_once(model, runner(model), values, wanted, told)
     if missing:

@@ -5,7 +5,7 @@ compute them. A layer's output is a cut if every path from the input to the outp
 So skip connections, concatenations and attention need no rules of their own.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -200,11 +200,12 @@ def made_by(model: nn.Module, run: Run, values: Any, chosen: Choice) -> Tensors:
         key, place = call.key
         places.setdefault(key, set()).add(place)
 
-    def take(key: Any, outputs: Any) -> None:
+    def take(key: Any, outputs: Any) -> tuple[()]:
         tensors = list(tensors_in(outputs))
         for place in places.get(key, ()):
             if place < len(tensors):
                 found[key, place] = tensors[place].clone()
+        return ()
 
     read_once(model, run, values, places, take)
     return found
@@ -215,9 +216,11 @@ def read_once(
     run: Run,
     values: Any,
     wanted: Any,
-    take: Callable[[Any, Any], None],
+    take: Callable[[Any, Any], Sequence[Callable[[], None]]],
 ) -> Any:
     """Run a model, give `take` what the wanted calls and operations return; return its result.
+
+    What `take` returns is called once autograd has seen the tensors.
 
     Raises:
         ProbeError: the model stopped; names the layer.
@@ -229,7 +232,8 @@ def read_once(
         if Called(layer, call) in wanted:
             reading.paused = True
             try:
-                take(Called(layer, call), outputs)
+                for each in take(Called(layer, call), outputs):
+                    each()
             finally:
                 reading.paused = False
 

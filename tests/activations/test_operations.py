@@ -12,10 +12,10 @@ from paperlib.activations.operations import (
     Record,
     Step,
     entangled,
-    one_gradient,
     operations_of,
     outline_of,
 )
+from paperlib.activations.slopes import one_gradient
 from paperlib.activations.tracing import stages_of
 
 
@@ -99,7 +99,7 @@ def test_gradients_are_those_of_autograd_and_none_is_left() -> None:
         two = inputs.few(2)
         stages = stages_of(model, model, (two, inputs.few(3)), two, ["1", "2"])
         slopes = one_gradient(
-            model, inputs, inputs.part(0, 12), stages, lambda outputs: outputs.square().sum()
+            model, inputs.part(0, 12), stages, lambda outputs: outputs.square().sum()
         )
     hidden = model[1](model[0](images())).detach().requires_grad_()
     outputs = model[2](hidden)
@@ -118,7 +118,7 @@ def test_frozen_models_have_gradients_of_activations() -> None:
     with untouched(model, 0):
         two = inputs.few(2)
         stages = stages_of(model, model, (two, inputs.few(3)), two, ["0"])
-        slopes = one_gradient(model, inputs, inputs.part(0, 12), stages, Tensor.sum)
+        slopes = one_gradient(model, inputs.part(0, 12), stages, Tensor.sum)
     expected = model[1].weight.sum(0).expand(12, 5)
     torch.testing.assert_close(slopes.stages[0], expected)
     assert slopes.parameters == {}

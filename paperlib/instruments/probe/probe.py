@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from paperlib.activations.arguments import Output
+from paperlib.activations.giving import given
 from paperlib.activations.guard import plain_module, take_statistics, untouched
 from paperlib.activations.inputs import Inputs
 from paperlib.activations.looking import samples_that_fit
@@ -27,7 +28,7 @@ from paperlib.instruments.probe.examination import examine
 from paperlib.instruments.probe.reading import Work
 from paperlib.instruments.probe.report import Report, report_of, with_vital_signs
 from paperlib.instruments.probe.verdict import Verdict, fingerprint, judge
-from paperlib.instruments.probe.vitals import check_labels
+from paperlib.instruments.probe.vitals import checked_labels
 
 
 def probe(
@@ -98,11 +99,11 @@ def probe(
     options |= {"output": output, "batch_axis": batch_axis}
     model = plain_module(model)
     check_options(layers, seed, resolution, memory)
+    now, images = fingerprint(model), given(images, model)
     with untouched(model, seed):
         inputs = Inputs.of(images, model, seed, batch_axis, output)
-        if labels is not None:
-            check_labels(labels, len(inputs.source))
-        judged = _judge_later(model, images, labels, layers, seed, batch_norm, memory)
+        in_order = Inputs.for_looking(images, model, batch_axis, output)
+        labels = checked_labels(labels, in_order)
         work = Work(model, inputs, layers, resolution, memory)
         size = samples_that_fit(model, inputs, memory)
         statistics = take_statistics(model, work.run, inputs.batches(size), batch_norm)
@@ -112,8 +113,7 @@ def probe(
         else:
             kept, pictures = work.by_chained_inverses(size)
         correlation, separation = work.neighbours(size)
-        in_order = Inputs.in_order(images, model, batch_axis, output)
-        examined = examine(model, in_order, labels, work.stages, seed=seed)
+        examined = examine(model, in_order, labels, work.stages, seed=seed, mixed=work.mixed)
     about = {
         "config": work.settings() | {"seed": seed, "batch_norms_of_these_images": statistics},
         "data": inputs.about(),
@@ -126,15 +126,15 @@ def probe(
         "separation": separation,
     }
     found = with_vital_signs(report_of(table, pictures, about), examined, work.stages)
+    judged = _judge_later(model, now, in_order.values, labels, layers, seed, batch_norm, memory)
     return Report(found, lambda other: probe(other, images, labels, **options), model, judged)
 
 
 def _judge_later(
-    model: nn.Module, images: Any, labels: Tensor | None, *options: Any
+    model: nn.Module, now: bytes, images: Any, labels: Tensor | None, *options: Any
 ) -> Callable[[Report], Verdict]:
     """What judges the model as long as it is what it is now."""
     names = ("layers", "seed", "batch_norm", "memory")
-    now = fingerprint(model)
 
     def judged(report: Report) -> Verdict:
         if fingerprint(model) != now:

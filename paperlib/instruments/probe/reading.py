@@ -15,14 +15,14 @@ from paperlib.activations.cutting import HELD
 from paperlib.activations.fields import Level, shape_of
 from paperlib.activations.guard import same_numbers
 from paperlib.activations.inputs import Inputs
-from paperlib.activations.looking import places, visit
-from paperlib.activations.tracing import Layers, ProbeError, Stage, output_of, stages_of
+from paperlib.activations.looking import stages_in, visit
+from paperlib.activations.tracing import Layers, ProbeError, Stage, output_of
 from paperlib.cascade import Cascade
 from paperlib.cascade.fitting import EXACT_BELOW, OVERFLOW, default_resolution
 from paperlib.instruments.probe.clouds import Cloud
 from paperlib.instruments.probe.level_inverses import Chain
 from paperlib.instruments.probe.report import OVERFLOWS
-from paperlib.instruments.probe.samples import first_of_all
+from paperlib.instruments.probe.samples import Mixed, first_of_all
 from paperlib.networks import Network
 from paperlib.networks.kinds import RESOLUTION
 
@@ -45,7 +45,7 @@ class Work:
     ) -> None:
         self.model, self.inputs, self.run = model, inputs, runner(model)
         self.has_cascade = layers == "auto" and _has_cascade(model, inputs)
-        self.layers = places(model, layers)
+        self.layers = layers
         self.resolution = None if resolution is None else float(resolution)
         self.memory = memory
         self.stages: list[Stage] = []
@@ -54,29 +54,21 @@ class Work:
         self.overflows: set[int] = set()
         self.parallel = 0.0  # the mean cosine of two images
         self.first: list[str] = []  # what is said before all else
+        self.mixed: Mixed | None = None  # samples that influence each other
         self.said: list[str] = []  # and after
 
     def look(self) -> None:
         """Find the stages, and how many numbers of each fit into memory."""
-        two, three, changed = map(self.inputs.pick, ((0, 1), (0, 1, 2), (0, 3, 2)))
-        source = self.inputs.source_of(two)
-        self.stages = stages_of(
-            self.model,
-            self.run,
-            (two, three),
-            source,
-            self.layers,
-            operations=True,
-            changed=changed,
-        )
-        image = tuple(source.shape[1:])
+        self.stages = stages_in(self.model, self.inputs, self.layers, operations=True)
+        image = tuple(self.inputs.source.shape[1:])
         most = max(64, int(self.memory / (4 * PARTS * len(self.inputs.source))))
         shapes = [shape_of(image, channels_first=_channels_first(self.model, image))]
         for stage in self.stages:
             first = _channels_first(self.model, stage.shape)
             shapes.append(shape_of(stage.shape, image=image, channels_first=first))
         self.levels = [Level(shape, most) for shape in shapes]
-        self.first = first_of_all(self.model, self.inputs, self.stages, self._devices())
+        found = first_of_all(self.model, self.inputs, self.stages, self._devices())
+        self.first, self.mixed = found
         self.said = self._outputs()
 
     def by_its_cascade(self) -> tuple[np.ndarray, Tensor]:

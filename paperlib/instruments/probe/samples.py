@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -19,10 +19,21 @@ EXACT_IN_HALF = 0.02
 Found = dict[int, Tensor]  # activations (n, numbers) by the number of the stage
 
 
+class Mixed(NamedTuple):
+    """Samples of a batch that influence each other: which, and the first layer where they do."""
+
+    which: str
+    layer: str
+
+    def __str__(self) -> str:
+        what = f"samples of a batch influence each other from layer {self.layer!r} on"
+        return f"{self.which}: {what}" if self.which else what
+
+
 def first_of_all(
     model: nn.Module, inputs: Inputs, stages: Sequence[Stage], devices: Sequence[int] = ()
-) -> list[str]:
-    """Return in sentences whether samples influence each other, and whether a run draws numbers.
+) -> tuple[list[str], Mixed | None]:
+    """Return in words whether a run draws random numbers, and whether samples influence each other.
 
     Batch norms that average over a batch are left out of it: they are meant to.
 
@@ -47,8 +58,8 @@ def first_of_all(
             seed_all(1, devices)  # any but that of the runs before
             again = _differences(model, here, stages, first)
     sizes = {number: float(value.norm()) for number, value in first.items()}
-    random = _random(again, sizes, stages, exact)
-    return [*random, *_mixed(other, sizes, stages, exact, middle)]
+    mixed = _mixed(other, sizes, stages, exact, middle)
+    return _random(again, sizes, stages, exact), mixed
 
 
 def _run(
@@ -93,7 +104,7 @@ def _random(
 
 def _mixed(
     other: Found, sizes: dict[int, float], stages: Sequence[Stage], exact: float, sample: int
-) -> list[str]:
+) -> Mixed | None:
     """The first stage, or the output, where samples changed with another one."""
     mixed: dict[int, int] = {}
     for number in sorted(other):
@@ -102,15 +113,11 @@ def _mixed(
         if float(rows.max()) > exact * sizes[number] / len(rows) ** 0.5:
             mixed[number] = int(rows.argmax())
     if not mixed:
-        return []
+        return None
     begin, last = min(mixed), len(stages) - 1
     row, name = mixed.get(last, mixed[begin]), stages[begin].name
     where = "the output" if last in mixed else f"layer {name!r}"
-    return [
-        f"row {row} of {where} depends on sample {sample}: samples of a batch influence each other "
-        f"from layer {name!r} on; look which axis counts them (batch_first of attention and "
-        "recurrent layers, reshape for permute)"
-    ]
+    return Mixed(f"row {row} of {where} depends on sample {sample}", name)
 
 
 @contextmanager

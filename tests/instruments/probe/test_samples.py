@@ -18,7 +18,8 @@ def said(model: nn.Module, images: Tensor = IMAGES) -> list[str]:
         inputs = Inputs.of(images, model, 0)
         two, three = inputs.few(2), inputs.few(3)
         stages = stages_of(model, model, (two, three), two, "auto", operations=True)
-        return first_of_all(model, inputs, stages)
+        random, mixed = first_of_all(model, inputs, stages)
+    return [*random, *([] if mixed is None else [str(mixed)])]
 
 
 class Attends(nn.Module):
