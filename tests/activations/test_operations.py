@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from paperlib.activations.guard import untouched
 from paperlib.activations.inputs import Inputs
+from paperlib.activations.looking import stages_in
 from paperlib.activations.operations import (
     Record,
     Step,
@@ -164,3 +165,37 @@ def test_noise_is_not_taken_for_influence() -> None:
     model = Noisy()
     with untouched(model, 0):
         assert entangled(model, Inputs.in_order(images(12, 8), model), 0) is None
+
+
+class Sums(nn.Module):
+    """Residual sums that no layer returns, which are written into afterwards."""
+
+    def __init__(self, count: int = 8) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(6, 6) for _ in range(count))
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = x + layer(x).tanh()
+            x.mul_(2)
+        return self.head(x)
+
+
+def test_gradients_between_operations_are_those_of_autograd() -> None:
+    torch.manual_seed(0)
+    model, images = Sums(), torch.randn(10, 6)
+    inputs = Inputs.for_looking(images, model)
+    with untouched(model, 0):
+        stages = stages_in(model, inputs, "auto", operations=True)
+        found = one_gradient(model, inputs.few(10), stages, Tensor.sum)
+    assert [stage.name for stage in stages][:2] == ["layers.0 (mul)", "layers.1 (mul)"]
+    assert stages[0].operation is not None
+    x, sums = images, []
+    for layer in model.layers:
+        x = 2 * (x + layer(x).tanh())
+        sums.append(x)
+    expected = torch.autograd.grad(model.head(x).sum(), sums)
+    for number, (value, slope) in enumerate(zip(sums, expected, strict=True)):
+        torch.testing.assert_close(found.activations[number], value.detach())
+        torch.testing.assert_close(found.stages[number], slope)
