@@ -182,7 +182,7 @@ def _samples_of(
     shape: tuple[int, ...], three: dict[int, tuple[int, ...]], node: int, count: int
 ) -> tuple[int | None, int]:
     """The axis that counts samples and how many of its rows belong to one, from two batches."""
-    if len(three.get(node, ())) != len(shape):
+    if node not in three or len(three[node]) != len(shape):
         return None, 1
     pairs = list(enumerate(zip(three[node], shape, strict=True)))
     different = [(axis, a, b) for axis, (a, b) in pairs if a != b]
@@ -230,6 +230,6 @@ def _spread(old: Tensor, new: Tensor) -> bool:
     moved = (old - new).abs() > 1e-4 * scale
     counted = [axis for axis, size in enumerate(old.shape) if size % 4 == 0]
     return bool(counted) and all(
-        int(moved.movedim(axis, 0).flatten(1).any(1).sum()) * 4 > old.shape[axis]
+        int(moved.movedim(axis, 0).reshape(old.shape[axis], -1).any(1).sum()) * 4 > old.shape[axis]
         for axis in counted
     )
