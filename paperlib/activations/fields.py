@@ -103,7 +103,7 @@ class Level:
     Attributes:
         shape: of the activations.
         numbers: of one sample, that may be kept.
-        square: of the activations, summed, and how many numbers that were.
+        square: of the activations, summed, their own sum, and how many numbers that were.
     """
 
     shape: Shape
@@ -112,6 +112,7 @@ class Level:
     channels: int = 0
     basis: Tensor | None = None
     square: float = 0.0
+    total: float = 0.0
     counted: int = 0
 
     def __post_init__(self) -> None:
@@ -153,13 +154,21 @@ class Level:
         """Of all activations that were taken in."""
         return self.square / self.counted if self.counted else 0.0
 
+    @property
+    def variance(self) -> float:
+        """Of all activations that were taken in, among samples and units."""
+        if not self.counted:
+            return 0.0
+        return max(0.0, self.mean_square - (self.total / self.counted) ** 2)
+
     def take(self, values: Tensor) -> Tensor:
-        """What is kept of activations (n, *raw): (n, *kept_shape), on the CPU in float32.
+        """What is kept of activations (n, *raw): (n, *kept_shape), copied, on the CPU in float32.
 
         The principal channels are those of the first activations that are taken.
         """
         flat = values.flatten()
         self.square += float(torch.linalg.vector_norm(flat, dtype=torch.float64)) ** 2
+        self.total += float(flat.sum(dtype=torch.float64))
         self.counted += flat.numel()
         fields = self.shape.field(values.float())
         if self.pool > 1:
@@ -169,7 +178,8 @@ class Level:
             if self.basis is None:
                 self.basis = principal(fields.transpose(0, 1).flatten(1).T, self.channels)
             fields = torch.einsum("nchw,ck->nkhw", fields, self.basis)
-        return fields.cpu().contiguous()
+        kept = fields.cpu().contiguous()
+        return kept.clone() if kept.data_ptr() == values.data_ptr() else kept
 
 
 def principal(rows: Tensor, count: int) -> Tensor:

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map
 
+from paperlib.activations.arguments import called_with_parameters
 from paperlib.activations.factors import (
     FACTORED,
     Call,
@@ -111,7 +112,7 @@ def per_sample_gradients(
     chunk = checked("chunk", chunk, int, low=1)
     seed = checked("seed", seed, int, low=0, high=LARGEST_SEED)
     _check_norms(model)
-    inputs = Inputs.in_order(images, model)
+    inputs = Inputs.in_order(images, model).without_vectors()
     with untouched(model, seed):
         example = outputs_in(run_once(model, runner(model), inputs.part(0, 1), lambda *_: None))
         goal, targets = goal_of(example, inputs.train, labels, cotangent, seed)
@@ -222,9 +223,7 @@ class _Work:
     def _of_one(self, parameters: dict[str, Tensor], sample: Any, target: Tensor) -> Tensor:
         """What is differentiated of a sample without its axis, for other parameters."""
         values = tree_map(lambda value: value[None], sample)
-        by_name = values if isinstance(values, dict) else {}
-        by_place = values if isinstance(values, tuple) else () if by_name else (values,)
-        result = functional_call(self.model, parameters, by_place, by_name)
+        result = called_with_parameters(self.model, parameters, values)
         return self.goal(outputs_in(result), target[None])
 
     def _in_turn(self, values: Any, targets: Tensor) -> dict[str, Tensor]:

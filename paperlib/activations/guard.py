@@ -20,7 +20,7 @@ BATCH_NORM = ("auto", "batch", "running")
 def untouched(model: nn.Module, seed: int) -> Iterator[None]:
     """A model in evaluation mode, without gradients, which afterwards is as it was.
 
-    Inside, random numbers are those of the seed, and nothing is compiled.
+    Inside, random numbers are those of the seed, and nothing is compiled or fused.
 
     The model goes there by its own `eval()`, and back by its modules' own `train(mode)`, which may
     do more than to set a flag. Then all that it holds is put back, and the state of every random
@@ -35,12 +35,9 @@ def untouched(model: nn.Module, seed: int) -> Iterator[None]:
         torch.inference_mode(False),
         torch.no_grad(),
         torch.compiler.set_stance("force_eager"),
+        _slow_attention(),
     ):
-        random.seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002 (the model may use it)
-        torch.default_generator.manual_seed(seed)
-        for device in devices:
-            torch.cuda.default_generators[device].manual_seed(seed)
+        seed_all(seed, devices)
         try:
             model.eval()
             _leave_inference(model)
@@ -50,6 +47,18 @@ def untouched(model: nn.Module, seed: int) -> Iterator[None]:
                 _back_to(modes)
             finally:
                 put_back()
+
+
+@contextmanager
+def _slow_attention() -> Iterator[None]:
+    """Attention by the operations that training takes, so that a look with gradients and one
+    without see the same places."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 @contextmanager
@@ -63,6 +72,15 @@ def same_numbers(devices: Sequence[int] = ()) -> Iterator[None]:
     finally:
         random.setstate(numbers[0])
         np.random.set_state(numbers[1])  # noqa: NPY002
+
+
+def seed_all(seed: int, devices: Sequence[int] = ()) -> None:
+    """Seed the generators of Python, NumPy, torch, and torch on some GPUs."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (a model may use it)
+    torch.default_generator.manual_seed(seed)
+    for device in devices:
+        torch.cuda.default_generators[device].manual_seed(seed)
 
 
 def _back_to(modes: Sequence[tuple[nn.Module, bool]]) -> None:

@@ -6,10 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from paperlib.activations.arguments import runner
+from paperlib.activations.calls import Called
 from paperlib.activations.flow import tensors_in
 from paperlib.activations.guard import plain_module, untouched
-from paperlib.activations.inputs import Inputs, runner
-from paperlib.activations.tracing import Layers, ProbeError, Stage, run_once, stages_of
+from paperlib.activations.inputs import Inputs
+from paperlib.activations.tracing import Layers, ProbeError, Stage, read_once, run_once, stages_of
 from paperlib.core.checks import LARGEST_SEED, checked
 
 BATCH = 64  # images that run through the model at a time
@@ -51,9 +53,9 @@ def look(
     model = plain_module(model)
     seed = checked("seed", seed, int, low=0, high=LARGEST_SEED)
     batch_size = checked("batch_size", batch_size, int, low=1)
-    inputs = Inputs.in_order(images, model)
-    count, found = inputs.train, dict[int, Tensor]()
     with untouched(model, seed):
+        inputs = Inputs.in_order(images, model)
+        count, found = inputs.train, dict[int, Tensor]()
         stages = stages_in(model, inputs, layers)
         for first in range(0, count, batch_size):
             end = min(first + batch_size, count)
@@ -76,17 +78,27 @@ def places(model: nn.Module, layers: Layers) -> Layers:
     )
 
 
-def stages_in(model: nn.Module, inputs: Inputs, layers: Layers) -> list[Stage]:
+def stages_in(
+    model: nn.Module, inputs: Inputs, layers: Layers, *, operations: bool = False
+) -> list[Stage]:
     """Return the stages at which a model is looked at, see `tracing.stages_of`.
 
     Args:
         model: in the mode in which it is to run, see `guard.untouched`.
         inputs: its arguments, of which a few samples run.
         layers: where to look, as for `look`.
+        operations: also between the operations of stages that hold many weights, as a probe does.
     """
-    two, three = inputs.few(2), inputs.few(3)
-    source, chosen = inputs.source_of(two), places(model, layers)
-    return stages_of(model, runner(model), (two, three), source, chosen)
+    two, three, changed = map(inputs.pick, ((0, 1), (0, 1, 2), (0, 3, 2)))
+    return stages_of(
+        model,
+        runner(model),
+        (two, three),
+        inputs.source_of(two),
+        places(model, layers),
+        operations=operations,
+        changed=changed,
+    )
 
 
 def samples_that_fit(model: nn.Module, inputs: Inputs, memory: float) -> int:
@@ -137,20 +149,24 @@ def visit_whole(
     model: nn.Module,
     values: Any,
     stages: Mapping[int, Stage],
-    take: Callable[[int, Tensor], None],
+    take: Callable[[int, Tensor], Callable[[], None] | None],
 ) -> Any:
-    """Do as `visit` with the tensors themselves, as layers returned them; return the result."""
-    wanted: dict[tuple[str, int], list[int]] = {}
+    """Do as `visit` with the tensors themselves, as layers returned them; return the result.
+
+    What `take` returns is called once autograd has seen the tensor.
+    """
+    wanted: dict[Any, list[int]] = {}
     for number, stage in stages.items():
-        wanted.setdefault((stage.layer, stage.call), []).append(number)
+        wanted.setdefault(stage.operation or Called(stage.layer, stage.call), []).append(number)
     missing = set(stages)
 
-    def told(layer: str, call: int, outputs: Any) -> None:
-        for number in wanted.get((layer, call), ()):
-            take(number, list(tensors_in(outputs))[stages[number].place])
-            missing.discard(number)
+    def told(key: Any, outputs: Any) -> list[Callable[[], None]]:
+        tensors = list(tensors_in(outputs))
+        missing.difference_update(wanted[key])
+        found = [take(number, tensors[stages[number].place]) for number in wanted[key]]
+        return [each for each in found if each is not None]
 
-    result = run_once(model, runner(model), values, told)
+    result = read_once(model, runner(model), values, wanted, told)
     if missing:
         name = stages[min(missing)].name
         raise ProbeError(f"layer {name!r} was called for some images and not for others")

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from paperlib.activations.arguments import called_with_parameters
 from paperlib.activations.goals import goal_of, outputs_in
 from paperlib.activations.guard import plain_module, untouched
 from paperlib.activations.inputs import Inputs, runner
@@ -58,7 +58,7 @@ class Loss:
         self.model = plain_module(model)
         self._seed = checked("seed", seed, int, low=0, high=LARGEST_SEED)
         self._size = checked("batch_size", batch_size, int, low=1)
-        self._inputs = Inputs.in_order(images, self.model)
+        self._inputs = Inputs.in_order(images, self.model).without_vectors()
         with untouched(self.model, seed):
             run = runner(self.model)
             example = outputs_in(run_once(self.model, run, self._inputs.few(2), lambda *_: None))
@@ -117,9 +117,7 @@ class Loss:
         for first in range(0, count, self._size):
             end = min(first + self._size, count)
             values = self._inputs.part(first, end)
-            by_name = values if isinstance(values, dict) else {}
-            by_place = values if isinstance(values, tuple) else () if by_name else (values,)
-            result = functional_call(self.model, parameters, by_place, by_name)
+            result = called_with_parameters(self.model, parameters, values)
             yield self._goal(outputs_in(result), self._targets[first:end]) / count
 
 

@@ -3,7 +3,7 @@
 Functions and methods count as modules do: an addition in `forward` is an operation like a layer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from paperlib.activations.factors import gradients
+from paperlib.activations.calls import Stage, unfolded
 from paperlib.activations.flow import Flow, Operation, cuts_of, tensors_in
-from paperlib.activations.goals import outputs_in
 from paperlib.activations.inputs import Inputs, runner
-from paperlib.activations.tracing import Stage, _listening, run_once
+from paperlib.activations.tracing import _listening, run_once
 
 Take = Callable[["Step", Tensor, tuple[Any, ...]], None]
 
@@ -31,6 +30,7 @@ class Step:
         parents: numbers of the operations whose results it reads.
         axis: of the result, that counts samples; None where no axis does.
         rows: of that axis, that belong to one sample.
+        inner: of these, how many lie side by side; 0 is all of them.
     """
 
     number: int
@@ -39,13 +39,14 @@ class Step:
     parents: tuple[int, ...]
     axis: int | None
     rows: int
+    inner: int = 0
 
     def samples(self, value: Tensor) -> Tensor | None:
         """Return the result as (n, *shape); None where no axis counts samples."""
         if self.axis is None:
             return None
-        value = value.movedim(self.axis, 0)
-        return value if self.rows == 1 else value.unflatten(0, (-1, self.rows))
+        value = unfolded(value.movedim(self.axis, 0), self.rows, self.inner)
+        return value if value.ndim > 1 else value[:, None]
 
 
 @dataclass
@@ -64,6 +65,15 @@ class Record:
     sink: int = -1
     shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
     operations: list[Operation] = field(default_factory=list)
+
+    def node_of(self, stage: Stage) -> int:
+        """Return the number of the operation that made what a stage is; -1 where there is none."""
+        if stage.operation is None:
+            return self.layers.get((stage.layer, stage.call, stage.place), -1)
+        for node, operation in enumerate(self.operations):
+            if (operation.operated, operation.place) == (stage.operation, stage.place):
+                return node
+        return -1
 
     @property
     def cuts(self) -> set[int]:
@@ -102,12 +112,18 @@ def outline_of(model: nn.Module, inputs: Inputs) -> Record:
     Raises:
         ProbeError: the model stopped.
     """
-    return _recorded(model, inputs, inputs.few(3), lambda *_: None, {})
+    return _recorded(model, inputs, inputs.few(3), lambda *_: None, {}, {})
 
 
 @torch.no_grad()
 def operations_of(
-    model: nn.Module, inputs: Inputs, values: Any, outline: Record, take: Take
+    model: nn.Module,
+    inputs: Inputs,
+    values: Any,
+    outline: Record,
+    take: Take,
+    *,
+    folded: Mapping[int, int] | None = None,
 ) -> Record:
     """Run a model once on samples; call `take(step, result, arguments)` after each operation.
 
@@ -117,15 +133,21 @@ def operations_of(
         values: the arguments of n samples, n not 3.
         outline: see `outline_of`.
         take: is given the result as torch returned it, and torch's arguments.
+        folded: how many of a sample's rows lie side by side, by how many there are.
 
     Raises:
         ProbeError: the model stopped.
     """
-    return _recorded(model, inputs, values, take, outline.shapes)
+    return _recorded(model, inputs, values, take, outline.shapes, folded or {})
 
 
 def _recorded(
-    model: nn.Module, inputs: Inputs, values: Any, take: Take, shapes: dict[int, tuple[int, ...]]
+    model: nn.Module,
+    inputs: Inputs,
+    values: Any,
+    take: Take,
+    shapes: dict[int, tuple[int, ...]],
+    folded: Mapping[int, int],
 ) -> Record:
     source, record, running = inputs.source_of(values), Record(), [""]
 
@@ -133,7 +155,8 @@ def _recorded(
         operation = flow.operations[node]
         axis, rows = _samples_of(tuple(value.shape), shapes, node, len(source))
         name = operation.name.rstrip("_") if not operation.name.startswith("_") else operation.name
-        step = Step(node, name, running[-1], operation.parents, axis, rows)
+        inner = folded.get(rows, 0)
+        step = Step(node, name, running[-1], operation.parents, axis, rows, inner)
         record.steps.append(step)
         record.shapes[node] = tuple(value.shape)
         take(step, value, arguments)
@@ -159,7 +182,7 @@ def _samples_of(
     shape: tuple[int, ...], three: dict[int, tuple[int, ...]], node: int, count: int
 ) -> tuple[int | None, int]:
     """The axis that counts samples and how many of its rows belong to one, from two batches."""
-    if len(three.get(node, ())) != len(shape):
+    if node not in three or len(three[node]) != len(shape):
         return None, 1
     pairs = list(enumerate(zip(three[node], shape, strict=True)))
     different = [(axis, a, b) for axis, (a, b) in pairs if a != b]
@@ -167,80 +190,6 @@ def _samples_of(
         return None, 1
     axis, a, b = different[0]
     return (axis, b // count) if a * count == b * 3 and b % count == 0 else (None, 1)
-
-
-@dataclass(frozen=True)
-class Slopes:
-    """The gradients of one number.
-
-    Attributes:
-        value: that number, divided by the samples.
-        activations: of every stage, (n, *shape).
-        stages: the gradient at every stage, (n, *shape), each sample's own.
-        parameters: by name, of the mean over the samples; zero where nothing arrives.
-    """
-
-    value: float
-    activations: list[Tensor]
-    stages: list[Tensor]
-    parameters: dict[str, Tensor]
-
-
-def one_gradient(
-    model: nn.Module,
-    inputs: Inputs,
-    values: Any,
-    stages: Sequence[Stage],
-    goal: Callable[[Tensor], Tensor],
-) -> Slopes:
-    """Return the gradients of `goal(outputs)`, summed over samples, by one backward pass.
-
-    No `.grad` is touched.
-
-    Args:
-        model: in the mode in which it is to run, see `guard.untouched`.
-        inputs: whose arguments these are.
-        values: the arguments of n samples.
-        stages: where the gradient with respect to activations is wanted.
-        goal: from the model's first floating-point output to one number.
-
-    Raises:
-        ProbeError: the model stopped.
-        RuntimeError: torch cannot differentiate it.
-    """
-    wanted = {(s.layer, s.call, s.place): n for n, s in enumerate(stages)}
-    found: dict[int, Tensor] = {}
-
-    def keep(layer: str, call: int, outputs: Any) -> None:
-        for place, tensor in enumerate(tensors_in(outputs)):
-            number = wanted.get((layer, call, place))
-            if number is not None:
-                found[number] = tensor
-
-    source = inputs.source_of(values)
-
-    def differentiable(value: Tensor) -> Tensor:
-        return value.requires_grad_().clone() if value is source else value
-
-    count = len(source)
-    learning = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):  # whose RNNs need train()
-        result = run_once(model, runner(model), tree_map(differentiable, values), keep)
-        total = goal(outputs_in(result))
-        seen = [found[number] for number in range(len(stages)) if number in found]
-        slopes = gradients(total, [*seen, *learning.values()])
-    missing = source.new_full((1,), torch.nan)
-    by_stage = dict(zip(sorted(found), slopes[: len(seen)], strict=True))
-
-    def of_stages(tensors: dict[int, Tensor]) -> list[Tensor]:
-        return [
-            stage.samples(tensors[n].detach()) if n in tensors else missing
-            for n, stage in enumerate(stages)
-        ]
-
-    rest = zip(learning, slopes[len(seen) :], strict=True)
-    by_name = {name: slope / count for name, slope in rest}
-    return Slopes(float(total) / count, of_stages(found), of_stages(by_stage), by_name)
 
 
 @torch.no_grad()
@@ -281,6 +230,6 @@ def _spread(old: Tensor, new: Tensor) -> bool:
     moved = (old - new).abs() > 1e-4 * scale
     counted = [axis for axis, size in enumerate(old.shape) if size % 4 == 0]
     return bool(counted) and all(
-        int(moved.movedim(axis, 0).flatten(1).any(1).sum()) * 4 > old.shape[axis]
+        int(moved.movedim(axis, 0).reshape(old.shape[axis], -1).any(1).sum()) * 4 > old.shape[axis]
         for axis in counted
     )

@@ -1,6 +1,7 @@
 """The lesson on its way back: gradients of a model's outputs with respect to its activations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,7 +9,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils._pytree import tree_map
 
-from paperlib.activations.goals import Goal, goal_of, outputs_in
+from paperlib.activations.arguments import arguments_of
+from paperlib.activations.goals import goal_of, outputs_in
 from paperlib.activations.guard import plain_module, untouched
 from paperlib.activations.inputs import Inputs, runner
 from paperlib.activations.looking import BATCH, stages_in, visit_whole
@@ -70,6 +72,7 @@ def visit_slopes(
     *,
     seen: Callable[[int, Tensor], None] | None = None,
     layers: Layers = "auto",
+    operations: bool = False,
     cotangent: Tensor | None = None,
     seed: int = 0,
     batch_size: int = BATCH,
@@ -79,6 +82,7 @@ def visit_slopes(
     Args:
         take: is given the number of a stage and the gradients (samples, *shape) of a batch.
         seen: is given the number of a stage and its activations (samples, *shape), on the way.
+        operations: also between the operations of stages that hold many weights, as a probe does.
 
     Returns:
         the stages.
@@ -86,51 +90,122 @@ def visit_slopes(
     model = plain_module(model)
     seed = checked("seed", seed, int, low=0, high=LARGEST_SEED)
     batch_size = checked("batch_size", batch_size, int, low=1)
-    inputs = Inputs.in_order(images, model)
     with untouched(model, seed):
-        stages = stages_in(model, inputs, layers)
+        inputs = Inputs.for_looking(images, model)
+        stages = stages_in(model, inputs, layers, operations=operations)
         example = outputs_in(run_once(model, runner(model), inputs.few(2), lambda *_: None))[:1]
         goal, targets = goal_of(example, inputs.train, labels, cotangent, seed)
         for first in range(0, inputs.train, batch_size):
             end = min(first + batch_size, inputs.train)
             values = inputs.part(first, end)
-            found = _of_batch(model, values, stages, goal, targets[first:end], seen)
+
+            def wanted(outputs: Tensor, some: Tensor = targets[first:end]) -> Tensor:
+                return goal(outputs, some)
+
+            _, found = _differentiated(model, values, stages, wanted, seen)
             for number, slope in enumerate(found):
                 take(number, stages[number].samples(slope))
     return stages
 
 
-@torch.enable_grad()
-def _of_batch(
+@dataclass(frozen=True)
+class Slopes:
+    """The gradients of one number.
+
+    Attributes:
+        value: that number, divided by the samples.
+        activations: of every stage, (n, *shape).
+        stages: the gradient at every stage, (n, *shape), each sample's own.
+        parameters: by name, of the mean over the samples; zero where nothing arrives.
+    """
+
+    value: float
+    activations: list[Tensor]
+    stages: list[Tensor]
+    parameters: dict[str, Tensor]
+
+
+def one_gradient(
     model: nn.Module,
     values: Any,
-    stages: list[Stage],
-    goal: Goal,
-    targets: Tensor,
-    seen: Callable[[int, Tensor], None] | None,
-) -> list[Tensor]:
-    """The gradients with respect to the tensors that the stages' layers returned."""
-    values = tree_map(_followed, values)
-    edges: dict[int, GradientEdge] = {}
-    found: dict[int, Tensor] = {}
+    stages: Sequence[Stage],
+    goal: Callable[[Tensor], Tensor],
+) -> Slopes:
+    """Return the gradients of `goal(outputs)`, summed over samples, by one backward pass.
 
-    def take(number: int, value: Tensor) -> None:
-        found[number] = torch.zeros_like(value)
+    No `.grad` is touched.
+
+    Args:
+        model: in the mode in which it is to run, see `guard.untouched`.
+        values: its arguments for n samples.
+        stages: where the gradient with respect to activations is wanted.
+        goal: from the model's first floating-point output to one number.
+
+    Raises:
+        ProbeError: the model stopped.
+        RuntimeError: torch cannot differentiate it.
+    """
+    learning = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    seen: dict[int, Tensor] = {}
+
+    def keep(number: int, value: Tensor) -> None:
+        seen[number] = value.clone()
+
+    total, found = _differentiated(model, values, stages, goal, keep, list(learning.values()))
+    count = len(next(iter(arguments_of(values).tensors.values())))
+    rest = zip(learning, found[len(stages) :], strict=True)
+    return Slopes(
+        float(total) / count,
+        [seen[number] for number in range(len(stages))],
+        [stage.samples(slope) for stage, slope in zip(stages, found, strict=False)],
+        {name: slope / count for name, slope in rest},
+    )
+
+
+@torch.enable_grad()
+def _differentiated(
+    model: nn.Module,
+    values: Any,
+    stages: Sequence[Stage],
+    goal: Callable[[Tensor], Tensor],
+    seen: Callable[[int, Tensor], None] | None,
+    parameters: Sequence[Tensor] = (),
+) -> tuple[Tensor, list[Tensor]]:
+    """A number, and its gradients with respect to what the stages' layers returned and to some
+    parameters; zero where it does not depend on them."""
+    edges: dict[int, GradientEdge] = {}
+    zeros: dict[int, Tensor] = {}
+
+    def take(number: int, value: Tensor) -> Callable[[], None]:
+        zeros[number] = torch.zeros_like(value)
         if seen is not None:
             seen(number, stages[number].samples(value.detach()))
-        if value.requires_grad:  # the edge is that of now: a later layer may write into the tensor
-            edges[number] = get_gradient_edge(value)
 
-    result = visit_whole(model, values, dict(enumerate(stages)), take)
-    total = goal(outputs_in(result), targets)
-    if edges and total.requires_grad:
-        gradients = torch.autograd.grad(total, list(edges.values()), allow_unused=True)
-        for number, gradient in zip(edges, gradients, strict=True):
-            if gradient is not None:
-                found[number] = gradient
-    return [found[number] for number in range(len(stages))]
+        def settled() -> None:
+            if value.requires_grad:  # the edge is that of now: a later layer may write into it
+                edges[number] = get_gradient_edge(value)
+
+        return settled
+
+    with torch.backends.cudnn.flags(enabled=False):  # whose recurrent layers need train()
+        result = visit_whole(model, tree_map(_followed, values), dict(enumerate(stages)), take)
+        total = goal(outputs_in(result))
+        wanted = [edges.get(number) for number in range(len(stages))] + list(parameters)
+        able = [each for each in wanted if each is not None]
+        slopes: Iterator[Tensor | None] = iter(())
+        if able and total.requires_grad:
+            slopes = iter(torch.autograd.grad(total, able, allow_unused=True))  # type: ignore[arg-type]
+    found = [None if each is None else next(slopes, None) for each in wanted]
+    like = [zeros[number] for number in range(len(stages))] + list(parameters)
+    filled = [
+        torch.zeros_like(one) if slope is None else slope
+        for one, slope in zip(like, found, strict=True)
+    ]
+    return total.detach(), filled
 
 
 def _followed(value: Tensor) -> Tensor:
     """A tensor that gradients are followed to, and that a model may write into."""
-    return value.requires_grad_().clone() if value.is_floating_point() else value
+    if not value.is_floating_point():
+        return value.clone()
+    return value.detach().requires_grad_().clone()

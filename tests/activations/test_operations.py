@@ -8,14 +8,15 @@ from torch import Tensor, nn
 
 from paperlib.activations.guard import untouched
 from paperlib.activations.inputs import Inputs
+from paperlib.activations.looking import stages_in
 from paperlib.activations.operations import (
     Record,
     Step,
     entangled,
-    one_gradient,
     operations_of,
     outline_of,
 )
+from paperlib.activations.slopes import one_gradient
 from paperlib.activations.tracing import stages_of
 
 
@@ -99,7 +100,7 @@ def test_gradients_are_those_of_autograd_and_none_is_left() -> None:
         two = inputs.few(2)
         stages = stages_of(model, model, (two, inputs.few(3)), two, ["1", "2"])
         slopes = one_gradient(
-            model, inputs, inputs.part(0, 12), stages, lambda outputs: outputs.square().sum()
+            model, inputs.part(0, 12), stages, lambda outputs: outputs.square().sum()
         )
     hidden = model[1](model[0](images())).detach().requires_grad_()
     outputs = model[2](hidden)
@@ -118,7 +119,7 @@ def test_frozen_models_have_gradients_of_activations() -> None:
     with untouched(model, 0):
         two = inputs.few(2)
         stages = stages_of(model, model, (two, inputs.few(3)), two, ["0"])
-        slopes = one_gradient(model, inputs, inputs.part(0, 12), stages, Tensor.sum)
+        slopes = one_gradient(model, inputs.part(0, 12), stages, Tensor.sum)
     expected = model[1].weight.sum(0).expand(12, 5)
     torch.testing.assert_close(slopes.stages[0], expected)
     assert slopes.parameters == {}
@@ -164,3 +165,37 @@ def test_noise_is_not_taken_for_influence() -> None:
     model = Noisy()
     with untouched(model, 0):
         assert entangled(model, Inputs.in_order(images(12, 8), model), 0) is None
+
+
+class Sums(nn.Module):
+    """Residual sums that no layer returns, which are written into afterwards."""
+
+    def __init__(self, count: int = 8) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(6, 6) for _ in range(count))
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = x + layer(x).tanh()
+            x.mul_(2)
+        return self.head(x)
+
+
+def test_gradients_between_operations_are_those_of_autograd() -> None:
+    torch.manual_seed(0)
+    model, images = Sums(), torch.randn(10, 6)
+    inputs = Inputs.for_looking(images, model)
+    with untouched(model, 0):
+        stages = stages_in(model, inputs, "auto", operations=True)
+        found = one_gradient(model, inputs.few(10), stages, Tensor.sum)
+    assert [stage.name for stage in stages][:2] == ["layers.0 (mul)", "layers.1 (mul)"]
+    assert stages[0].operation is not None
+    x, sums = images, []
+    for layer in model.layers:
+        x = 2 * (x + layer(x).tanh())
+        sums.append(x)
+    expected = torch.autograd.grad(model.head(x).sum(), sums)
+    for number, (value, slope) in enumerate(zip(sums, expected, strict=True)):
+        torch.testing.assert_close(found.activations[number], value.detach())
+        torch.testing.assert_close(found.stages[number], slope)

@@ -15,12 +15,13 @@ from paperlib.activations.operations import (
     Record,
     Step,
     entangled,
-    one_gradient,
     operations_of,
     outline_of,
 )
+from paperlib.activations.slopes import one_gradient
 from paperlib.activations.tracing import Stage, run_once
 from paperlib.core.seeds import random_numbers
+from paperlib.instruments.probe.samples import Mixed
 from paperlib.instruments.probe.signs import Signs, effective_rank, facts_of, signs_of, units_of
 
 SAMPLES = 64  # that run, at most
@@ -57,7 +58,7 @@ class Examination:
     zero_norms: dict[str, float] = field(default_factory=dict)  # scales of 0: their gradient
     fresh_norms: set[str] = field(default_factory=set)  # whose scales are all 1, as at the start
     table: dict[str, Any] = field(default_factory=dict)  # of the report, by stage
-    entangled: str | None = None
+    mixed: Mixed | None = None  # samples that influence each other
     loss: float | None = None
     classes: int | None = None
     ranks: dict[int, float] = field(default_factory=dict)
@@ -72,6 +73,7 @@ def examine(
     stages: Sequence[Stage],
     *,
     seed: int = 0,
+    mixed: Mixed | None = None,
 ) -> Examination:
     """Look at every operation of a model that is in evaluation mode, see `guard.untouched`.
 
@@ -81,12 +83,13 @@ def examine(
         labels: (samples,) whole numbers, or None.
         stages: where the gradient of activations is wanted.
         seed: of the random readout.
+        mixed: what is known of samples that influence each other.
     """
     found = Examination(model, gradients=[math.nan] * len(stages))
     rows = _rows(model, inputs)
-    values = tree_map(lambda value: value[rows.to(value.device)], inputs.values)
+    values = inputs.pick(rows)
     outline = outline_of(model, inputs)
-    found.stages = [outline.layers.get((s.layer, s.call, s.place), -1) for s in stages]
+    found.stages = [outline.node_of(stage) for stage in stages]
     looked_at = set(found.stages)
     names = {p.data_ptr(): name for name, p in model.named_parameters()}
 
@@ -105,9 +108,13 @@ def examine(
     if source.is_floating_point():
         found.signs[0] = signs_of(Step(0, "input", "", (), 0, 1), source, {})
     copied = tree_map(Tensor.clone, values)
-    found.record = operations_of(model, inputs, copied, outline, take)
+    folded = {stage.rows: stage.inner for stage in stages if stage.rows > 1}
+    found.record = operations_of(model, inputs, copied, outline, take, folded=folded)
     if not any(norm.running_mean is None for norm in _norms(model)):
-        found.entangled = entangled(model, inputs, seed)
+        layer = entangled(model, inputs, seed)
+        if layer is not None:
+            mixed = Mixed("" if mixed is None else mixed.which, layer)
+    found.mixed = mixed
     found.fresh_norms = {
         name
         for name, module in model.named_modules()
@@ -116,7 +123,7 @@ def examine(
         and bool((weight == 1).all())
     }
     found.recurrent = _recurrent(model, values)
-    _differentiate(found, inputs, values, labels if labels is None else labels[rows], stages, seed)
+    _differentiate(found, values, labels if labels is None else labels[rows], stages, seed)
     return found
 
 
@@ -173,7 +180,6 @@ def _recurrent(model: nn.Module, values: Any) -> dict[str, list[float]]:
 
 def _differentiate(
     found: Examination,
-    inputs: Inputs,
     values: Any,
     labels: Tensor | None,
     stages: Sequence[Stage],
@@ -183,7 +189,7 @@ def _differentiate(
 
     goal = _Goal(labels, seed)
     try:
-        slopes = one_gradient(found.model, inputs, values, stages, goal)
+        slopes = one_gradient(found.model, values, stages, goal)
     except RuntimeError:  # quantised or frozen: there is no gradient
         return
     found.gradients = [_rms(slope) for slope in slopes.stages]
@@ -235,9 +241,9 @@ def stage_signs(
         seed: of the random readout.
     """
     rows = torch.linspace(0, inputs.train - 1, min(SAMPLES, inputs.train)).long()
-    values = tree_map(lambda value: value[rows.to(value.device)], inputs.values)
+    values = inputs.pick(rows)
     goal = _Goal(labels if labels is None else labels[rows], seed)
-    slopes = one_gradient(model, inputs, values, stages, goal)
+    slopes = one_gradient(model, values, stages, goal)
     signs = [signs_of(Step(0, "", "", (), 0, 1), a, {}) for a in slopes.activations]
     found: dict[str, Any] = {name: [getattr(sign, name) for sign in signs] for name in SEEN}
     found["rank"] = [effective_rank(units_of(a)) for a in slopes.activations]

@@ -54,12 +54,10 @@ def listed(names: list[str]) -> str:
 
 def entangled(found: Examination, threshold: float) -> Iterator[Finding]:
     """Samples of a batch that influence each other."""
-    if found.entangled is not None:
-        layer = found.entangled
+    if found.mixed is not None:
         yield Finding(
-            layer,
-            f"samples of a batch influence each other from layer {layer!r} on: the answer to one "
-            "sample changes when another sample changes",
+            found.mixed.layer,
+            f"{found.mixed}, the answer to one sample changes when another sample changes",
             1.0,
         )
 

@@ -32,16 +32,20 @@ if TYPE_CHECKING:
     from paperlib.instruments.probe.verdict import Verdict
 
 PARALLEL = 0.98  # mean cosine of different images' activations from which they are parallel
+CLOSER = 0.1  # of what their cosine lacked of 1 before: different images have come together
+WHOLE = 0.9  # R² above which nothing has come together that matters
 APART = 3.0  # times as far apart as at the input: neighbours have separated
 ALIVE = 0.1  # R² at the end of a critical network
 GAINS = tuple(2 ** (power / 2) for power in range(-4, 7))  # factors of the weights' variance
 BETTER = 0.02  # of R² at the end, that another variance must gain
 WORDS = (
-    f"ordered: the mean cosine is above {PARALLEL:g}; chaotic: neighbours are more than {APART:g} "
-    f"times as far apart; critical: neither, and R² is above {ALIVE:g}; undecided: neither, and R² "
-    "is lower"
+    f"ordered: the mean cosine is above {PARALLEL:g} and was not; chaotic: neighbours are more "
+    f"than {APART:g} times as far apart; critical: neither, and R² is above {ALIVE:g}; undecided: "
+    "neither, and R² is lower"
 )
 TABLE = ("layer", "shape", "r_squared", "correlation", "separation")
+OVERFLOWS = "overflows"  # how a stage is read whose numbers are too large or NaN
+WORTHLESS = -0.5  # R² below which a reading says nothing, not even that there is nothing
 SHOWN = 7  # stages from which an image is shown
 
 
@@ -52,9 +56,10 @@ class Report:
     Attributes:
         result: along `stage` (from 1), with `layer`, `shape` and `read` (how the input is read from
             there): `r_squared`, the fraction of held-out images that comes back; `correlation`, the
-            mean cosine of two images' activations; `separation`, how far apart those of neighbours
-            are, relative to their length, as a multiple of the same at the input; `numbers` of one
-            sample; and vital signs: see `vitals.vital_signs`.
+            mean cosine of two images' activations, less the mean of all their numbers;
+            `separation`, how far apart those of neighbours are, relative to the spread of all
+            images', as a multiple of the same at the input; `numbers` of one sample; and vital
+            signs: see `vitals.vital_signs`.
     """
 
     result: xr.Dataset
@@ -89,14 +94,27 @@ class Report:
     @property
     def cutoff_stage(self) -> int | None:
         """The number of that stage, from 1."""
-        end = body_end([str(shape) for shape in self.result["shape"].values])
-        number = collapse_depth(self.result["r_squared"].values[:end])
-        return number if number <= end else None
+        kept = self.result["r_squared"].values
+        kept = kept[: body_end([str(shape) for shape in self.result["shape"].values])]
+        readable = np.flatnonzero(np.nan_to_num(kept, nan=-np.inf) > WORTHLESS)
+        if not len(readable):
+            return None
+        number = collapse_depth(kept[readable])
+        return int(readable[number - 1]) + 1 if number <= len(readable) else None
+
+    @property
+    def overflow(self) -> str | None:
+        """The first layer whose numbers are too large or NaN; None where there is none."""
+        found = np.flatnonzero(self.result["read"].values == OVERFLOWS)
+        return str(self.result["layer"].values[found[0]]) if len(found) else None
 
     @property
     def end(self) -> int:
-        """The number of the last stage; where a narrower head ends the model, that before it."""
-        return self.result.sizes["stage"] - self.has_head
+        """The number of the last stage whose numbers are finite; where a narrower head ends the
+        model, that before it."""
+        finite = np.flatnonzero(np.isfinite(self.result["correlation"].values))
+        last = int(finite[-1]) + 1 if len(finite) else 1
+        return last - self.has_head if last == self.result.sizes["stage"] else last
 
     @property
     def has_head(self) -> bool:
@@ -124,17 +142,28 @@ class Report:
     def phase(self) -> str:
         """ordered, chaotic, critical, or undecided, by the numbers at the `end`.
 
-        Ordered: activations of different inputs have become parallel (mean cosine above 0.98);
-        chaotic: neighbours are more than 3 times as far apart as at the input, relative to the
-        activations' length; critical: neither, and R² is above 0.1; undecided: neither, and R² is
-        0.1 or less, so that the image is nearly lost without the activations saying why.
+        Ordered: activations of different inputs have become parallel (mean cosine above 0.98, ten
+        times nearer to 1 than before) and R² is below 0.9; chaotic: neighbours are more than 3
+        times as far apart as at the input, relative to the spread of all; critical: neither, and R²
+        is above 0.1; undecided: neither, and R² is 0.1 or less, so that the image is nearly lost
+        without the activations saying why.
         """
         at = self.phase_numbers
-        if at["correlation"] > PARALLEL:
+        if self._is_parallel and not at["r_squared"] > WHOLE:
             return "ordered"
         if at["separation"] > APART:
             return "chaotic"
         return "critical" if at["r_squared"] > ALIVE else "undecided"
+
+    @property
+    def _is_parallel(self) -> bool:
+        """Whether activations at the end are parallel, and were not before: images with an offset
+        are so from the start."""
+        cosines = self.result["correlation"].values[: self.end]
+        given = provenance(self.result)["config"].get("cosine_of_inputs")
+        before = [*cosines[:-1], *([] if given is None else [given])]
+        most = 1 - min((c for c in before if math.isfinite(c)), default=0.0)
+        return bool(cosines[-1] > PARALLEL and 1 - cosines[-1] <= CLOSER * most)
 
     @property
     def phase_numbers(self) -> dict[str, float]:
@@ -185,14 +214,20 @@ class Report:
         )
         where = repr(str(self.result["layer"].values[self.end - 1]))
         where += ", before the head" if self.has_head else ""
+        if self.overflow:
+            lost = f"it explodes at layer {self.overflow!r}: NaN or numbers too large; {lost}"
+        said = "".join(
+            f"\n{sentence}" for part in (config, data) for sentence in part.get("said", ())
+        )
+        first = "".join(f"{sentence}\n" for sentence in config.get("first", ()))
         diagnosed = "".join(f"{diagnosis}\n" for diagnosis in self.diagnoses) + self._loss
         return (
-            f"{diagnosed}{config['model']}, {config['parameters']:,} parameters; inputs of "
+            f"{first}{diagnosed}{config['model']}, {config['parameters']:,} parameters; inputs of "
             f"{'×'.join(map(str, data['shape']))}{averaged}; {data['train_images']} fitted, "
             f"{data['test_images']} held out\n{lost}\n{self.phase}: at layer {where}, the mean "
             f"cosine of different inputs is {at['correlation']:z.3f}, neighbours are "
             f"{at['separation']:.2g} times as far apart as at the input, R² is "
-            f"{at['r_squared']:z.2f}"
+            f"{at['r_squared']:z.2f}{said}"
         )
 
     def to_html(self) -> str:
@@ -382,7 +417,8 @@ def _best(reports: Mapping[float, Report | None]) -> float:
 
 
 def _left(report: Report | None) -> float:
-    kept = report.phase_numbers["r_squared"] if report else -math.inf
+    finite = report is not None and report.overflow is None
+    kept = report.phase_numbers["r_squared"] if report is not None and finite else -math.inf
     return -math.inf if math.isnan(kept) else kept
 
 
@@ -394,7 +430,7 @@ def _halfway(tried: Sequence[float], best: float) -> list[float]:
 
 
 def _row(sigma_w2: float, report: Report | None) -> list[Any]:
-    if report is None:
+    if report is None or report.overflow is not None:
         return [sigma_w2, math.nan, "overflows", "none"]
     kept = report.phase_numbers["r_squared"]
     return [sigma_w2, kept, report.cutoff_stage or "never", report.phase]

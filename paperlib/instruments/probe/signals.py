@@ -46,7 +46,7 @@ from paperlib.instruments.probe.lessons import (
     weights_by_name,
 )
 from paperlib.instruments.probe.report import Report
-from paperlib.instruments.probe.vitals import check_labels
+from paperlib.instruments.probe.vitals import checked_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,10 +149,9 @@ def signals(
     if report is None:
         options: dict[str, Any] = {"batch_norm": batch_norm, "memory": memory}
         report = probe(model, images, layers=layers, seed=seed, **options)
-    inputs = Inputs.in_order(images, model)
-    if labels is not None:
-        check_labels(labels, inputs.train)
     with untouched(model, seed):
+        inputs = Inputs.for_looking(images, model)
+        labels = checked_labels(labels, inputs)
         size = samples_that_fit(model, inputs, memory)
         take_statistics(model, runner(model), inputs.batches(size), batch_norm)
         subject, drawn = awake(model, inputs, seed)
@@ -194,7 +193,7 @@ class _Work:
         """The same samples, or the first of them, at every call."""
         order = torch.randperm(self.inputs.train, generator=random_numbers("signals", self.seed))
         order = order[: int(min(max(count, LEAST), READ))]
-        values = tree_map(lambda value: value[order.to(value.device)], self.inputs.values)
+        values = self.inputs.pick(order)
         labels = None if self.labels is None else self.labels[order.to(self.labels.device)]
         return _Some(values, labels, len(order))
 
@@ -203,7 +202,8 @@ class _Work:
         kept = self.report.result["r_squared"].values[: self.report.end]
         self.numbers["r_squared_smallest"] = float(kept.min())
         self.numbers["r_squared_end"] = float(kept[-1])
-        stage = stages_in(self.model, self.inputs, self.layers)[self.report.end - 1]
+        stages = stages_in(self.model, self.inputs, self.layers, operations=True)
+        stage = stages[self.report.end - 1]
         per_sample = math.prod(stage.shape) + self.inputs.source[0].numel()
         some = self.some(self.memory / 8 / per_sample)
         if some.labels is not None:
@@ -317,7 +317,7 @@ class _Work:
 
         stages = visit_slopes(
             self.model, some.values, None, partial(add, "slope"), seen=partial(add, "size"),
-            layers=layers, cotangent=self._cotangents(some), seed=self.seed,
+            layers=layers, operations=True, cotangent=self._cotangents(some), seed=self.seed,
             batch_size=self.size,
         )  # fmt: skip
         found = []

@@ -14,7 +14,7 @@ from paperlib.measures import LOST, collapse_depth
 SINE = 1.0  # the pre-activations' RMS that SIREN's initialisation gives, in radians
 PARALLEL = 0.14  # what images differ by where their mean cosine is 0.98: √(1 − 0.98)
 FEW = 4  # numbers: one alone holds about 1/rank of the images, some hundredths, in good health
-CHAOTIC = 100.0  # times as far apart as at the input: gradients grow alike
+CHAOTIC = 50.0  # times as far apart as at the input, of at most some 700: gradients grow alike
 
 
 def large_inputs(found: Examination, threshold: float) -> Iterator[Finding]:

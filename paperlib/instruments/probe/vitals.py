@@ -117,14 +117,25 @@ def vital_signs(
     """
     model = plain_module(model)
     seed = checked("seed", seed, int, low=0, high=LARGEST_SEED)
-    inputs = Inputs.in_order(images, model)
     with untouched(model, seed):
+        inputs = Inputs.for_looking(images, model)
         take_statistics(model, runner(model), inputs.batches(SAMPLES), batch_norm)
-        stages = stages_in(model, inputs, layers)
-        if labels is not None:
-            check_labels(labels, inputs.train)
+        stages = stages_in(model, inputs, layers, operations=True)
+        labels = checked_labels(labels, inputs)
         found = examine(model, inputs, labels, stages, seed=seed)
     return dataset_of(found, stages)
+
+
+def checked_labels(labels: Tensor | None, inputs: Inputs) -> Tensor | None:
+    """Return the labels that were given, or that came along with the images; None without any.
+
+    Raises:
+        ProbeError: labels were given that are not one whole number for each image.
+    """
+    if labels is None:
+        return inputs.classes
+    check_labels(labels, len(inputs.source))
+    return labels
 
 
 def check_labels(labels: Any, count: int) -> None:

@@ -23,6 +23,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from paperlib import measures
+from paperlib.activations.giving import given
 from paperlib.activations.guard import plain_module, take_statistics, untouched
 from paperlib.activations.inputs import Inputs, runner
 from paperlib.activations.looking import stages_in, visit
@@ -32,7 +33,7 @@ from paperlib.core.checks import checked, quoted
 from paperlib.core.provenance import stamp
 from paperlib.instruments.probe.examination import stage_signs
 from paperlib.instruments.probe.probe import check_options
-from paperlib.instruments.probe.vitals import STAGE_SIGNS, check_labels
+from paperlib.instruments.probe.vitals import STAGE_SIGNS, checked_labels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,18 +67,18 @@ class Watch:
         seed: int,
     ) -> None:
         self.model, self.every, self.seconds = model, every, 0.0
-        self._images, self._labels, self._seed = images, labels, seed
+        self._images, self._seed = images, seed
         self._instruments = [_BUILT_IN.get(i, i) if isinstance(i, str) else i for i in instruments]
         self._names = [
             i if isinstance(i, str) else getattr(i, "__name__", "own") for i in instruments
         ]
         plain = plain_module(model)
-        Inputs.of(images, plain, seed)  # which says what is wrong with them
-        inputs = Inputs.in_order(images, plain)
-        if labels is not None:
-            check_labels(labels, inputs.train)
+        self._given = given(images, plain)
         with untouched(plain, seed):
-            self.stages = stages_in(plain, inputs, layers)
+            Inputs.of(self._given, plain, seed)  # which says what is wrong with them
+            inputs = Inputs.for_looking(self._given, plain)
+            self._labels = checked_labels(labels, inputs)
+            self.stages = stages_in(plain, inputs, layers, operations=True)
         self._about = inputs.about()
         self._rows: dict[int, dict[str, Any]] = {}
 
@@ -93,9 +94,9 @@ class Watch:
             return
         began = time.perf_counter()
         plain = plain_module(self.model if model is None else model)
-        inputs = Inputs.in_order(self._images, plain)
         row: dict[str, Any] = {}
         with untouched(plain, self._seed):
+            inputs = Inputs.for_looking(self._given, plain)
             take_statistics(plain, runner(plain), inputs.batches(READ), "auto")
             for instrument in self._instruments:
                 built_in = instrument in _BUILT_IN.values()

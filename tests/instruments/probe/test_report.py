@@ -52,6 +52,9 @@ def report(kept: list[float], *, pictures: Tensor | None = None, **columns: Any)
         ([0.9, 0.5, 0.01], "layer2", 3),
         ([0.9, 0.019, -0.2], "layer1", 2),
         ([0.0, 0.0, 0.0], "layer0", 1),
+        ([0.9, 0.5, -8.0], None, None),  # the reading failed: that says nothing
+        ([0.9, -8.0, 0.01], "layer2", 3),
+        ([-8.0, -0.7], None, None),
     ],
 )
 def test_the_cutoff_is_the_layer_from_which_r_squared_stays_below_a_fiftieth(
