@@ -537,7 +537,7 @@ def _untrained_table(result: xr.Dataset) -> str:
         lost = collapse_depth(one["r_squared"].values)
         rows[f"{sigma_w2:g}"] = [
             f"{end['differ']:.3f}", f"{1 - end['alike']:.0%}", f"{end['read']:.0%}",
-            f"{end['r_squared']:.2f}",
+            f"{end['r_squared']:z.2f}",
             *(str(d) if d <= result.sizes["level"] else "never" for d in (shared, lost)),
         ]  # fmt: skip
     head = "σ_w² | bits that differ | distinct codes | k-NN on codes | R² of the image "
