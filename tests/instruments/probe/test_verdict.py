@@ -16,6 +16,7 @@ from paperlib.instruments.probe.report import Report, report_of
 from paperlib.instruments.probe.verdict import (
     FITTED,
     PARTS,
+    WITHOUT_LABELS,
     Coefficients,
     Verdict,
     fingerprint,
@@ -32,6 +33,11 @@ def table(count: int = 4000, seed: int = 0) -> pd.DataFrame:
         "r_squared_smallest": np.exp(draw.uniform(np.log(1e-3), 0, count)),
         "gain_relative": np.exp(draw.uniform(-10, 10, count)),
         "cosine": draw.uniform(0.05, 0.95, count),
+        "step_r_squared": draw.uniform(-0.1, 0.9, count),
+        "adam_share": draw.uniform(0, 1, count),
+        "step_accuracy": draw.uniform(0.1, 0.9, count),
+        "chance": 0.1,
+        "loss": np.exp(draw.uniform(0, 3, count)),
     })  # fmt: skip
 
 
@@ -96,10 +102,13 @@ def test_what_the_fit_cannot_take_is_named(options: dict[str, Any], message: str
 
 
 def test_every_part_is_finite_for_the_worst_network_and_zero_for_the_best() -> None:
-    worst = {"r_squared_smallest": -5.0, "gain_relative": 0.0, "cosine": 1.0}
+    worst = {"r_squared_smallest": -5.0, "gain_relative": 0.0, "cosine": 1.0, "adam_share": 0.0}
+    worst |= {"step_r_squared": -5.0, "step_accuracy": 0.0, "chance": 1.0, "loss": math.inf}
     assert all(math.isfinite(part(worst)) for part in PARTS.values())
-    best = {"r_squared_smallest": 1.0, "gain_relative": 1.0}
-    assert PARTS["image"](best) == PARTS["lesson"](best) == 0
+    best = {"r_squared_smallest": 1.0, "gain_relative": 1.0, "step_r_squared": 1.0}
+    best |= {"step_accuracy": 1.0, "chance": 0.1, "loss": 2.3, "adam_share": 1.0}
+    for name in ("image", "lesson", "learnable_image", "learnable_class", "calm", "moves"):
+        assert PARTS[name](best) == 0, name
     assert PARTS["difference"]({"cosine": 0.0}) == PARTS["agreement"]({"cosine": 1.0}) == 0
 
 
@@ -107,17 +116,13 @@ def test_a_gain_and_its_inverse_count_alike() -> None:
     assert PARTS["lesson"]({"gain_relative": 8.0}) == PARTS["lesson"]({"gain_relative": 0.125})
 
 
-@pytest.mark.parametrize("kind", [name for name, fitted in FITTED.items() if fitted])
+@pytest.mark.parametrize("kind", FITTED)
 def test_shipped_coefficients_only_help_and_say_where_they_are_from(kind: str) -> None:
     fitted = FITTED[kind]
-    assert fitted is not None
-    assert fitted.weights.keys() <= PARTS.keys()
+    assert fitted.weights.keys() <= {*(WITHOUT_LABELS if "without" in kind else PARTS)}
+    assert fitted.weights
     assert all(weight >= 0 for weight in fitted.weights.values())
     assert fitted.source
-
-
-def test_there_is_a_probability_for_a_well_chosen_optimiser() -> None:
-    assert FITTED["best"] is not None
 
 
 # --- the report's ---
