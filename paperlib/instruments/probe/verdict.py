@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STRENGTH = 1.0  # scikit-learn's C, for parts of variance 1: how far they may be trusted
-FAINTEST = 1e-3  # R², and cosine, below which nothing is told apart
+FAINTEST = 1e-3  # R², and shares, below which nothing is told apart
 DIMMEST = 0.02  # share above chance, and R², that a few hundred samples tell from nothing
 FARTHEST = 25.0  # |ln gain| from which on nothing is told apart
 
@@ -39,16 +39,6 @@ def lesson(numbers: Mapping[str, float]) -> float:
     """The lesson comes back as strong as it set out: −|ln gain|, activations in their own units."""
     gain = numbers["gain_relative"]
     return -min(FARTHEST, abs(math.log(gain))) if gain > 0 else -FARTHEST
-
-
-def difference(numbers: Mapping[str, float]) -> float:
-    """Different images teach different things: ln(1 − cosine of their gradients)."""
-    return math.log(min(1.0, max(FAINTEST, 1 - numbers["cosine"])))
-
-
-def agreement(numbers: Mapping[str, float]) -> float:
-    """What one image teaches helps another: ln of the cosine of their gradients."""
-    return math.log(min(1.0, max(FAINTEST, numbers["cosine"])))
 
 
 def learnable_class(numbers: Mapping[str, float]) -> float:
@@ -74,7 +64,7 @@ def moves(numbers: Mapping[str, float]) -> float:
     return math.log(min(1.0, max(FAINTEST, numbers["adam_share"] / HALF)))
 
 
-_OF_ALL = (image, lesson, difference, agreement, learnable_image, moves)
+_OF_ALL = (image, lesson, learnable_image, moves)
 _OF_LABELS = (learnable_class, calm)  # need labels
 PARTS: dict[str, Callable[[Mapping[str, float]], float]] = {
     part.__name__: part for part in (*_OF_ALL, *_OF_LABELS)

@@ -36,7 +36,11 @@ def trainable(networks: int = 80) -> pd.DataFrame:
             "family": np.array(["a", "b", "c", "d"])[np.arange(networks) % 4],
             "r_squared_smallest": kept,
             "gain_relative": 1.0,
-            "cosine": 0.5,
+            "step_r_squared": 0.5,
+            "step_accuracy": 0.5,
+            "chance": 0.1,
+            "adam_share": 1.0,
+            "loss": 2.3,
             "coin": RANDOM.uniform(size=networks),
             "learns_at_all": kept + RANDOM.normal(0, 0.2, networks) > 0.5,
         }

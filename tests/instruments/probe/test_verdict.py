@@ -23,7 +23,7 @@ from paperlib.instruments.probe.verdict import (
     fit_verdict,
 )
 
-NUMBERS = {"r_squared_smallest": 0.5, "gain_relative": 1.0, "cosine": 0.5}
+NUMBERS = {"r_squared_smallest": 0.5, "gain_relative": 1.0}
 
 
 def table(count: int = 4000, seed: int = 0) -> pd.DataFrame:
@@ -32,7 +32,6 @@ def table(count: int = 4000, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame({
         "r_squared_smallest": np.exp(draw.uniform(np.log(1e-3), 0, count)),
         "gain_relative": np.exp(draw.uniform(-10, 10, count)),
-        "cosine": draw.uniform(0.05, 0.95, count),
         "step_r_squared": draw.uniform(-0.1, 0.9, count),
         "adam_share": draw.uniform(0, 1, count),
         "step_accuracy": draw.uniform(0.1, 0.9, count),
@@ -72,8 +71,8 @@ def test_a_fit_is_calibrated_on_networks_that_it_has_not_seen() -> None:
 def test_a_part_that_would_do_harm_is_left_out() -> None:
     numbers = table()
     learns = drawn(Coefficients(6.0, {"image": 1.2}, ""), numbers)
-    learns &= np.array(numbers["cosine"] < 0.7)  # agreement would have a weight below 0
-    found = fit_verdict(numbers, learns, source="", parts=("image", "agreement"))
+    learns &= np.array(numbers["loss"] > 5)  # calm would have a weight below 0
+    found = fit_verdict(numbers, learns, source="", parts=("image", "calm"))
     assert set(found.weights) == {"image"}
 
 
@@ -102,14 +101,13 @@ def test_what_the_fit_cannot_take_is_named(options: dict[str, Any], message: str
 
 
 def test_every_part_is_finite_for_the_worst_network_and_zero_for_the_best() -> None:
-    worst = {"r_squared_smallest": -5.0, "gain_relative": 0.0, "cosine": 1.0, "adam_share": 0.0}
+    worst = {"r_squared_smallest": -5.0, "gain_relative": 0.0, "adam_share": 0.0}
     worst |= {"step_r_squared": -5.0, "step_accuracy": 0.0, "chance": 1.0, "loss": math.inf}
     assert all(math.isfinite(part(worst)) for part in PARTS.values())
     best = {"r_squared_smallest": 1.0, "gain_relative": 1.0, "step_r_squared": 1.0}
     best |= {"step_accuracy": 1.0, "chance": 0.1, "loss": 2.3, "adam_share": 1.0}
     for name in ("image", "lesson", "learnable_image", "learnable_class", "calm", "moves"):
         assert PARTS[name](best) == 0, name
-    assert PARTS["difference"]({"cosine": 0.0}) == PARTS["agreement"]({"cosine": 1.0}) == 0
 
 
 def test_a_gain_and_its_inverse_count_alike() -> None:
