@@ -15,6 +15,9 @@ BOOK := .venv/.installed-book
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 CACHES := .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
+# Where nothing compiled is kept, each of the hundred processes of `make test` compiles the package anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help figures instruments paper reference test test-fast lint check book lab clean
 

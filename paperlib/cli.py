@@ -219,39 +219,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
     listed.add_argument("--markdown", action="store_true", help="the table of the README")
     listed.set_defaults(command=_list)
 
-    run = commands.add_parser("run", help="run notebooks; their figures go to figures/")
-    *others, last = PROFILES
-    run.add_argument(
-        "names",
-        nargs="*",
-        metavar="NAME",
-        help='"01" or "1" will do; "figures": 00 to 09, "instruments": the others (default: all)',
-    )
-    run.add_argument("--profile", help=f"{', '.join(others)} or {last} (default: quick)")
-    _add_parameters(
-        run, "another value for a parameter; the figure then goes to a folder in figures/custom/"
-    )
-    run.add_argument("--jobs", type=int, help="points computed at a time (default: one per core)")
-    run.add_argument(
-        "--at-once",
-        type=int,
-        default=1,
-        metavar="N",
-        help="notebooks that run side by side, each with its share of the cores (default: 1)",
-    )
-    run.add_argument("--backend", help="what computes points: loky or dask (default: loky)")
-    run.add_argument(
-        "--address",
-        help="of a Dask scheduler, tcp://… (default: a cluster on this machine)",
-    )
-    run.add_argument("--force", action="store_true", help="run again what is fresh, too")
-    run.add_argument(
-        "--save", action="store_true", help="replace the notebook by the executed one (canonical)"
-    )
-    run.add_argument(
-        "--output", metavar="FOLDER", help="for figures and executed notebooks (default: figures/)"
-    )
-    run.set_defaults(command=_run)
+    _add_run(commands)
 
     status = commands.add_parser(
         "status", help="which figures are fresh, stale, missing or shipped, and why"
@@ -307,6 +275,43 @@ def _add_parameters(command: argparse.ArgumentParser, meaning: str) -> None:
         metavar=("KEY", "VALUE"),
         help=meaning,
     )
+
+
+def _add_run(commands: Any) -> None:
+    """Add the command that runs notebooks."""
+    run = commands.add_parser("run", help="run notebooks; their figures go to figures/")
+    *others, last = PROFILES
+    run.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help='"01" or "1" will do; "figures": 00 to 09, "instruments": the others (default: all)',
+    )
+    run.add_argument("--profile", help=f"{', '.join(others)} or {last} (default: quick)")
+    _add_parameters(
+        run, "another value for a parameter; the figure then goes to a folder in figures/custom/"
+    )
+    run.add_argument("--jobs", type=int, help="points computed at a time (default: one per core)")
+    run.add_argument(
+        "--at-once",
+        type=int,
+        default=1,
+        metavar="N",
+        help="notebooks that run side by side, each with its share of the cores (default: 1)",
+    )
+    run.add_argument("--backend", help="what computes points: loky or dask (default: loky)")
+    run.add_argument(
+        "--address",
+        help="of a Dask scheduler, tcp://… (default: a cluster on this machine)",
+    )
+    run.add_argument("--force", action="store_true", help="run again what is fresh, too")
+    run.add_argument(
+        "--save", action="store_true", help="replace the notebook by the executed one (canonical)"
+    )
+    run.add_argument(
+        "--output", metavar="FOLDER", help="for figures and executed notebooks (default: figures/)"
+    )
+    run.set_defaults(command=_run)
 
 
 def _add_probe(commands: Any) -> None:

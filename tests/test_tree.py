@@ -194,7 +194,7 @@ def missing(found: dict[Path, list[str]]) -> dict[str, list[str]]:
 
 def imported(code: str) -> Iterator[str]:
     """The dotted names of paperlib that code imports anywhere in it."""
-    for node in ast.walk(ast.parse(code)):
+    for node in ast.walk(parsed(code)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level:
@@ -202,6 +202,9 @@ def imported(code: str) -> Iterator[str]:
         else:
             continue
         yield from (name for name in names if name.split(".")[0] == "paperlib")
+
+
+parsed = cache(ast.parse)  # several tests read the same files
 
 
 @cache
@@ -287,7 +290,7 @@ def test_a_name_that_moved_away_would_be_found() -> None:
 
 def replaced(code: str) -> Iterator[tuple[str, str]]:
     """The module and the name of everything in modules of paperlib that a test replaces."""
-    tree = ast.parse(code)
+    tree = parsed(code)
     known: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "paperlib":
@@ -307,7 +310,7 @@ def replaced(code: str) -> Iterator[tuple[str, str]]:
 
 def has_or_reads(code: str, name: str) -> bool:
     """Whether code defines a name or uses it; one that only hands it on does neither."""
-    for node in ast.walk(ast.parse(code)):
+    for node in ast.walk(parsed(code)):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
             return True
         if isinstance(node, ast.Name) and node.id == name:

@@ -1,7 +1,8 @@
 """One way to look inside a model and one to train it: found in the code of the whole package."""
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -77,9 +78,10 @@ def files_with(rule: Rule) -> set[str]:
     return {name for name, tree in trees() if any(map(rule, ast.walk(tree)))}
 
 
-def trees() -> Iterator[tuple[str, ast.AST]]:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        yield path.relative_to(PACKAGE).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+@cache
+def trees() -> list[tuple[str, ast.AST]]:
+    files = ((path.relative_to(PACKAGE).as_posix(), path) for path in sorted(PACKAGE.rglob("*.py")))
+    return [(name, ast.parse(path.read_text(encoding="utf-8"))) for name, path in files]
 
 
 def outside(names: set[str], *rooms: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 import json
 import random
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,6 +32,13 @@ def smoke(name: str) -> Any:
     """The settings of the notebook's smoke profile."""
     values = notebook_of(name).metadata["paperlib"]["profiles"]["smoke"]
     return ALL[name].Settings(profile="smoke", **values)
+
+
+@cache
+def measured(name: str) -> xr.Dataset:
+    """What it measures with these settings, once for all tests; not to be changed."""
+    settings = smoke(name)
+    return ALL[name].measure(settings, load_dataset(settings.dataset))
 
 
 @pytest.fixture(params=sorted(ALL))
@@ -86,8 +94,8 @@ def test_it_measures_the_same_twice_and_leaves_everything_as_it_was(
     random.seed(7)
     np.random.seed(7)  # noqa: NPY002
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
-    first, second = instrument.measure(settings, data), instrument.measure(settings, data)
-    xr.testing.assert_identical(first, second)
+    again = instrument.measure(settings, data)
+    xr.testing.assert_identical(measured(name), again)
     assert torch.equal(torch.get_rng_state(), states[0])
     assert random.getstate() == states[1]
     assert np.random.get_state()[1].tolist() == states[2]  # noqa: NPY002
@@ -97,8 +105,9 @@ def test_it_measures_the_same_twice_and_leaves_everything_as_it_was(
 
 
 def test_its_figure_needs_the_dataset_alone(
-    name: str, instrument: ModuleType, own_home: Path
+    name: str, instrument: ModuleType, own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(instrument, "measure", lambda *given: measured(name).copy(deep=True))
     result = instruments.run(smoke(name))
     assert all(isinstance(variable.dims, tuple) and variable.attrs.get("units") is not None
                for variable in result.data_vars.values())  # fmt: skip
@@ -114,18 +123,19 @@ def test_a_finished_measurement_is_taken_and_a_damaged_one_is_measured_again(
     name: str, instrument: ModuleType, own_home: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     settings = smoke(name)
-    result = instruments.run(settings)
-    measured = []
-    measure = instrument.measure
+    begun, measure = [], instrument.measure
+    with monkeypatch.context() as patch:
+        patch.setattr(instrument, "measure", lambda *given: measured(name).copy(deep=True))
+        result = instruments.run(settings)
     monkeypatch.setattr(
-        instrument, "measure", lambda *given: (measured.append(given), measure(*given))[1]
+        instrument, "measure", lambda *given: (begun.append(given), measure(*given))[1]
     )
     xr.testing.assert_identical(instruments.run(settings), result)
-    assert not measured
+    assert not begun
     (file,) = paths.results_folder().glob(f"{name}_*.nc")
     file.write_bytes(file.read_bytes()[:-9])
     again = instruments.run(settings)
-    assert len(measured) == 1
+    assert len(begun) == 1
     assert "measured again" in capsys.readouterr().out
     xr.testing.assert_equal(again, result)
 

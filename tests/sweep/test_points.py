@@ -144,7 +144,9 @@ def test_the_numbers_of_a_prediction_are_those_of_this_code_version() -> None:
 
 def test_the_ordered_phase_loses_the_image_and_the_critical_one_keeps_it() -> None:
     def curve(sigma_w2: float) -> np.ndarray:
-        point = CascadePoint(dataset="digits", depth=20, sigma_w2=sigma_w2, train_images=600)
+        point = CascadePoint(
+            dataset="digits", depth=20, width=200, sigma_w2=sigma_w2, train_images=600
+        )
         return measure_point(point)["r_squared"]
 
     ordered, critical = curve(0.4), curve(1.7)
