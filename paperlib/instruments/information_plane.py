@@ -296,6 +296,8 @@ def _learnt(
     train(stack, ((inputs[each].mT, truth[each]) for each in chosen), rule=learn,
           steps=settings.epochs * steps, observers=[at((epochs * steps).tolist(), keep)],
           optimiser=torch.optim.Adam(stack.parameters(), **rates, fused=True))  # fmt: skip
+    for _ in epochs[len(kept) :]:  # where no loss was finite any more
+        keep(0, stack)
     by_network = torch.stack(scores, 1).numpy()
     shape = (2, len(settings.activations), len(seeds), *by_network.shape[1:])
     return kept, by_network.reshape(shape)
@@ -534,7 +536,8 @@ def _draw_plane(axis: Any, one: xr.Dataset, kind: str) -> None:
 
 
 def _draw_along(axis: Any, one: xr.Dataset, estimator: str) -> None:
-    """I(X;T) of every network, a thin line each; dead ones dotted; grey where it is the ceiling."""
+    """I(X;T) of every network, a thin line each, dead ones dotted. An estimate says nothing, and is
+    grey, near its ceiling or where most inputs have a symbol of their own."""
     values = one["information"].sel(estimator=estimator)
     layers = values["layer"].values
     ceiling = math.log2(one.attrs["pairs"]) if estimator == "noise" else BITS
@@ -545,13 +548,16 @@ def _draw_along(axis: Any, one: xr.Dataset, estimator: str) -> None:
         share = float(one["outside"].max())
         axis.text(0.5, 0.5, f"refused: up to {share:.0%}\nof a layer outside", ha="center",
                   transform=axis.transAxes)  # fmt: skip
+    told = (values <= GREYED * ceiling) & ~(one["alone"].sel(estimator=estimator) > 0.5)
     colours = colormaps["viridis"](np.linspace(0, 0.95, len(layers)))
     for layer, colour in zip(layers, colours, strict=True):
         name = "output" if layer == layers[-1] else f"layer {layer}"
         axis.plot([], [], color=colour, label=name)
         for number, gone in enumerate(one.attrs["gone"].values):
-            axis.plot(one["epoch"] + 1, values.isel(network=number).sel(layer=layer),
-                      color=colour, lw=0.7, ls=":" if gone else "-")  # fmt: skip
+            line = {"network": number, "layer": int(layer) - 1}
+            for shown, tint in ((values, "0.7"), (values.where(told), colour)):
+                axis.plot(one["epoch"] + 1, shown.isel(line), color=tint, lw=0.7,
+                          ls=":" if gone else "-")  # fmt: skip
 
 
 def _draw_resolved(axis: Any, one: xr.Dataset, kind: str) -> None:
@@ -705,13 +711,14 @@ def _apart(result: xr.Dataset, name: str) -> str:
 
 def _verdicts(result: xr.Dataset) -> str:
     """Which activations rise and fall here, at the width of the bins."""
-    said, lost = [], falls(result).sel(estimator="width").where(~dead(result)).isel(layer=-2)
+    said, lost = [], falls(result).sel(estimator="width").where(~dead(result))
     for kind in map(str, result["activation"].values):
         start, largest, end = _path(result, kind, "width")
-        each = lost.sel(activation=kind)
+        hidden = lost.sel(activation=kind).isel(layer=slice(0, -1))
+        each = hidden.isel(layer=-1)
         said.append(
             f"{kind} rises by {largest - start:.1f} bits and falls by {largest - end:.1f}; "
             f"{int((each > 0.3).sum())} of {int(each.notnull().sum())} living networks fall by "
-            "more than 0.3"
+            f"more than 0.3 (in any hidden layer: by up to {float(hidden.max()):.1f})"
         )
     return f"Here, in {_name(result, 'width')}, the last hidden layer of {'. Of '.join(said)}."
