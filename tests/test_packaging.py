@@ -327,7 +327,7 @@ def test_no_room_imports_one_above_it_nor_an_instrument_another(copied: Path) ->
         ("sweep/plan.py", "from paperlib.instruments.reconstruction.points import CascadeSweep"),
         ("plots/maps.py", "from paperlib import cascade"),
         ("instruments/digits/study.py", "from paperlib.instruments.channels import channels"),
-        ("measures.py", "from . import datasets"),
+        ("kernels.py", "from . import datasets"),
         ("newcomer.py", ""),
     ],
 )
