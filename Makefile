@@ -22,10 +22,10 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
 
 figures: $(INSTALLED) ## every figure of 00 to 09 with quick settings, always computed, into figures/quick/
-	$(BIN)/paperlib run --profile quick --force figures $(ARGS)
+	$(BIN)/paperlib run --profile quick --force --at-once 2 figures $(ARGS)
 
 instruments: $(INSTALLED) ## the figures of the instruments' notebooks, 10 and on, with quick settings
-	$(BIN)/paperlib run --profile quick --force instruments $(ARGS)
+	$(BIN)/paperlib run --profile quick --force --at-once 2 instruments $(ARGS)
 
 paper: $(INSTALLED) ## every figure with the published settings (months on two cores); finished points are reused
 	$(BIN)/paperlib run --profile paper figures $(ARGS)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from paperlib.core import paths
+from paperlib.core.checks import checked
 from paperlib.core.settings import PROFILES
 from paperlib.core.values import parsed
 
@@ -76,7 +77,10 @@ def _run(options: argparse.Namespace) -> int:
             "expected one"
         )
     status = 0
-    for name in names or [notebook.name for notebook in runner.find()]:
+    names = names or [notebook.name for notebook in runner.find()]
+    if checked("at_once", options.at_once, int, low=1) > 1:
+        return _run_at_once(names, options)
+    for name in names:
         try:
             runner.execute(
                 name,
@@ -90,6 +94,20 @@ def _run(options: argparse.Namespace) -> int:
         except (ValueError, OSError, runner.NotebookError) as error:
             status = _failed(error)
     return status
+
+
+def _run_at_once(names: Sequence[str], options: argparse.Namespace) -> int:
+    """Run each notebook by a command of its own, with its share of the cores; what computes points
+    was chosen in the environment, which they inherit."""
+    from paperlib.notebooks.at_once import run_at_once
+
+    share = max(1, (os.cpu_count() or 1) // options.at_once)
+    words = [sys.executable, "-m", "paperlib", "run", "--jobs", str(options.jobs or share)]
+    words += [word for key, value in options.parameters for word in ("-p", key, value)]
+    words += [f"--{key}={value}" for key in ("profile", "output") if (value := vars(options)[key])]
+    words += [f"--{key}" for key in ("force", "save") if vars(options)[key]]
+    commands = {name: [*words, name] for name in names}
+    return int(not run_at_once(commands, options.at_once, threads=share))
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -214,6 +232,13 @@ def _parser(command: str) -> argparse.ArgumentParser:
         run, "another value for a parameter; the figure then goes to a folder in figures/custom/"
     )
     run.add_argument("--jobs", type=int, help="points computed at a time (default: one per core)")
+    run.add_argument(
+        "--at-once",
+        type=int,
+        default=1,
+        metavar="N",
+        help="notebooks that run side by side, each with its share of the cores (default: 1)",
+    )
     run.add_argument("--backend", help="what computes points: loky or dask (default: loky)")
     run.add_argument(
         "--address",

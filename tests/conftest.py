@@ -1,5 +1,6 @@
 """What every test runs under: no display, one torch thread, no deadlines."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ matplotlib.use("Agg")
 
 # Sums split over threads round differently: with one, numbers do not depend on the machine's cores.
 torch.set_num_threads(1)
+# Kernels and workers that tests start, too: threads of several of them wait for one another.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # A slow machine is no failure.
 settings.register_profile("project", deadline=None)

@@ -101,7 +101,12 @@ def _mean_field(
     quantity: Callable[..., float], config: Mapping[str, Any], *sigma_w2: float
 ) -> float:
     """A quantity of mean field, NaN where a variance is beyond what the quadrature can reach."""
+    return _quantity(quantity, config["activation"], *sigma_w2, config["sigma_b2"])
+
+
+@lru_cache(maxsize=1000)  # kept for a figure's other panels, and for its next figures
+def _quantity(quantity: Callable[..., float], activation: str, *variances: float) -> float:
     try:
-        return quantity(*sigma_w2, config["sigma_b2"], activation=config["activation"])
+        return quantity(*variances, activation=activation)
     except ValueError:
         return np.nan

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -14,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import papermill
+import papermill.cli
 import pytest
 from checkout import ROOT
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import KernelManager
 from tiny_project import NAME, build
 
 from paperlib import instruments
@@ -504,13 +507,17 @@ def test_a_notebook_that_names_a_private_folder_is_not_saved(executed_copy: Path
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PAPERLIB_HOME", str(tmp_path))
+    return copy_of_checkout(tmp_path)
+
+
+def copy_of_checkout(root: Path) -> Path:
     """A copy of what running a notebook reads, so that the checkout's figures stay as they are."""
     shutil.copytree(
-        ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".ipynb_*")
+        ROOT / "notebooks", root / "notebooks", ignore=shutil.ignore_patterns(".ipynb_*")
     )
-    shutil.copytree(ROOT / "data/reference", tmp_path / "data/reference")
-    monkeypatch.setenv("PAPERLIB_HOME", str(tmp_path))
-    return tmp_path
+    shutil.copytree(ROOT / "data/reference", root / "data/reference")
+    return root
 
 
 def read(name: str) -> Any:
@@ -615,20 +622,22 @@ def test_the_parameters_are_those_of_the_notebooks_configuration(name: str) -> N
     assert kind.from_dict(defaults) == kind()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_papermills_help_lists_every_parameter_with_its_default_and_comment(name: str) -> None:
-    path = ROOT / "notebooks" / f"{name}.ipynb"
-    command = [sys.executable, "-m", "papermill", "--help-notebook", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    words = " ".join(done.stdout.split())
+def test_papermills_help_lists_every_parameter_with_its_default_and_comment(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        papermill.cli.papermill(["--help-notebook", str(ROOT / "notebooks" / f"{name}.ipynb")])
+    assert not ended.value.code
+    said = capsys.readouterr().out
+    words = " ".join(said.split())
     assert all(" ".join(p.help.split()) in words for p in notebooks.parameters(name).values())
     for statement in ast.parse(parameters_cell(name)).body:
         assert isinstance(statement, ast.AnnAssign)
         assert statement.value is not None
         key, kind = ast.unparse(statement.target), ast.unparse(statement.annotation)
-        assert f"  {key}: {kind} (default " in done.stdout
-        line = done.stdout.split(f"  {key}: {kind} (default ")[1].split(")")[0]
+        assert f"  {key}: {kind} (default " in said
+        line = said.split(f"  {key}: {kind} (default ")[1].split(")")[0]
         assert ast.literal_eval(line) == ast.literal_eval(statement.value)
 
 
@@ -672,6 +681,37 @@ def test_the_notebook_runs_from_beginning_to_end(name: str, checkout: Path) -> N
     assert "digits" in here or "dataset" not in notebooks.parameters(name)
 
 
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the user's in a checkout, with a data set that is damaged."""
+    folder = copy_of_checkout(tmp_path_factory.mktemp("checkout")) / "another folder"
+    folder.mkdir()
+    (folder / "damaged.npz").write_bytes(b"PK\x03\x04 this was an archive once")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def started(elsewhere: Path) -> Iterator[KernelManager]:
+    """A kernel in that folder."""
+    manager = KernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+    manager.start_kernel(
+        cwd=str(elsewhere), env=os.environ | {"PAPERLIB_HOME": str(elsewhere.parent)}
+    )
+    yield manager
+    manager.shutdown_kernel(now=True)
+
+
+@pytest.fixture
+def one_kernel(started: KernelManager) -> KernelManager:
+    """The same, without the names of the notebook before; it costs seconds to start one."""
+    client = started.blocking_client()
+    client.start_channels()
+    client.wait_for_ready()
+    assert client.execute("%reset -f", reply=True)["content"]["status"] == "ok"
+    client.stop_channels()
+    return started
+
+
 SMOKE: dict[str, Any] = {"dataset": "digits", "depth": 2, "width": 8, "steps": 1, "seeds": 1}
 
 
@@ -688,19 +728,16 @@ SMOKE: dict[str, Any] = {"dataset": "digits", "depth": 2, "width": 8, "steps": 1
     ],
 )
 def test_papermill_stops_at_a_wrong_parameter_with_one_clear_message(
-    wrong: dict[str, Any], message: str, checkout: Path, monkeypatch: pytest.MonkeyPatch
+    wrong: dict[str, Any], message: str, elsewhere: Path, one_kernel: KernelManager
 ) -> None:
-    other = checkout / "another folder"
-    other.mkdir()
-    (other / "damaged.npz").write_bytes(b"PK\x03\x04 this was an archive once")
-    monkeypatch.chdir(other)
-    source = str(checkout / "notebooks" / f"{MNIST}.ipynb")
+    source = str(elsewhere.parent / "notebooks" / f"{MNIST}.ipynb")
+    parameters, output = {**SMOKE, **wrong}, elsewhere / "out.ipynb"
     with pytest.raises(papermill.PapermillExecutionError) as caught:
-        papermill.execute_notebook(source, "out.ipynb", {**SMOKE, **wrong}, progress_bar=False)
+        papermill.execute_notebook(source, output, parameters, progress_bar=False, km=one_kernel)
     assert caught.value.ename in ("ValueError", "FileNotFoundError")
     assert re.search(message, caught.value.evalue), caught.value.evalue
-    assert not (checkout / "data/points").exists(), "nothing was computed"
-    assert (other / "out.ipynb").is_file()
+    assert not (elsewhere.parent / "data/points").exists(), "nothing was computed"
+    assert output.is_file()
 
 
 @pytest.mark.slow

@@ -63,23 +63,34 @@ class Kernel:
         self.manager.shutdown_kernel(now=True)
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A copy of what a notebook reads, so that the checkout's figures stay as they are."""
-    ignored = shutil.ignore_patterns(".ipynb_*")
-    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=ignored)
-    shutil.copytree(ROOT / "data/reference", tmp_path / "data/reference")
-    if "PAPERLIB_DATA" in os.environ:  # a relative one counts from the home, which is moved
-        monkeypatch.setenv("PAPERLIB_DATA", str((ROOT / os.environ["PAPERLIB_DATA"]).resolve()))
-    monkeypatch.setenv("PAPERLIB_HOME", str(tmp_path))
-    return tmp_path
+    root = tmp_path_factory.mktemp("home")
+    shutil.copytree(
+        ROOT / "notebooks", root / "notebooks", ignore=shutil.ignore_patterns(".ipynb_*")
+    )
+    shutil.copytree(ROOT / "data/reference", root / "data/reference")
+    with pytest.MonkeyPatch.context() as patch:
+        if "PAPERLIB_DATA" in os.environ:  # a relative one counts from the home, which is moved
+            patch.setenv("PAPERLIB_DATA", str((ROOT / os.environ["PAPERLIB_DATA"]).resolve()))
+        patch.setenv("PAPERLIB_HOME", str(root))
+        yield root
 
 
-@pytest.fixture
-def kernel(home: Path) -> Iterator[Kernel]:
+@pytest.fixture(scope="module")
+def running(home: Path) -> Iterator[Kernel]:
     started = Kernel(home)
     yield started
     started.stop()
+
+
+@pytest.fixture
+def kernel(running: Kernel) -> Kernel:
+    """A kernel without the names of the notebook before; what that imported is imported once."""
+    assert running.run("%reset -f") is None
+    running.printed.clear()
+    return running
 
 
 def cells(name: str, values: dict[str, Any]) -> Iterator[str]:

@@ -24,6 +24,7 @@ SIGNALS = (  # what `signals` returns with labels, see there
     *("sgd_decades", "adam_decades", "sensitivity_decades", "adam_share"),
     *("cosine", "cosine_within", "cosine_between", "tangent_top", "tangent_rank"),
     *("tangent_condition", "tangent_alignment", "tangent_accuracy", "loss", "step_gain"),
+    *("step_r_squared", "step_accuracy"),
 )
 OF_SIGNALS = "smallest_of_three"  # the one rival that is made of them
 

@@ -68,7 +68,7 @@ def zoo_table(forecasts: xr.Dataset, zoo: xr.Dataset, learns: xr.Dataset) -> pd.
     losses = zoo["curve"].rolling(step=10, min_periods=1).mean().fillna(np.inf)
     at_paid = losses.min("training").sel(step=xr.DataArray(paid, dims="number"))
     table[EQUAL_COST] = -at_paid.values.astype(float)
-    return table.join(learns.to_dataframe()[[*learns.data_vars]])
+    return table.assign(**{str(name): values.values for name, values in learns.data_vars.items()})
 
 
 def predictors_of(forecasts: xr.Dataset) -> list[str]:

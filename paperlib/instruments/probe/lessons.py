@@ -68,6 +68,14 @@ def in_units(found: Mapping[str, Tensor], units: Mapping[str, float]) -> Tensor:
     return reduce(torch.add, (gram * units[name] for name, gram in found.items()))
 
 
+def in_steps(found: Mapping[str, Tensor], units: Mapping[str, float]) -> Tensor:
+    """Return the sum of products of gradients, such that a step along them moves each parameter by
+    the same share of its own length, however long its gradient is."""
+    lengths = {name: float(gram.diagonal().mean()) for name, gram in found.items()}
+    shares = {n: math.sqrt(units[n] / length) if length else 0.0 for n, length in lengths.items()}
+    return in_units(found, shares)
+
+
 def moved(
     parameters: Parameters, gradient: Parameters, units: Mapping[str, float], loss: float
 ) -> Parameters:

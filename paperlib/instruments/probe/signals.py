@@ -36,6 +36,7 @@ from paperlib.instruments.probe.lessons import (
     decades,
     feeding,
     finite,
+    in_steps,
     in_units,
     layer_of,
     moved,
@@ -56,6 +57,7 @@ READ = 1000  # from whose activations image and label are read, at most
 RESOLUTION = 1e-3  # λ of these reads, in units of the variance of what is read
 COARSER = 7  # powers of ten of that λ, of which the best is taken: samples may be few
 NOISE = 1e-3  # of the tangent kernel's mean diagonal, in which an alignment is lost
+SLOW = 0.01  # of the fastest direction's speed, below which some hundred steps learn nothing
 PENALTY = 0.1  # of the tangent kernel's ridge, in units of its mean diagonal
 
 
@@ -121,7 +123,10 @@ def signals(
     eigenvalue), `tangent_rank` (of the centred kernel, relative to the most there can be),
     `tangent_condition` (ln, centred), and with labels `tangent_alignment` (above a noise of 1e-3 of
     the mean diagonal), `tangent_accuracy` (of its ridge, penalty 0.1 of the mean diagonal, each
-    image left out).
+    image left out). Of the kernel of steps that move every parameter by the same share of its own
+    length, and of a ridge that leaves out what learns a hundred times more slowly than its fastest
+    direction: `step_r_squared`, what such steps can learn of the image itself, and with labels
+    `step_accuracy`, of the class; each image is left out in its turn.
 
     With labels: `loss`, and `step_gain`, the share of it that one step takes away on images that
     the step has not seen. All parameters move by the same share of their own length, such that a
@@ -237,11 +242,17 @@ class _Work:
         options: dict[str, Any] = {"memory": self.memory, "seed": self.seed}
         units = units_of(self.model)
         found = sample_grams(self.model, some.values, **options)
-        kernel = in_units(found, units)
+        kernel, steps = in_units(found, units), in_steps(found, units)
+        slow = max(SLOW * float(torch.linalg.eigvalsh(steps)[-1]), 1e-300)
         self.numbers |= _spectrum(kernel)
         self._note("cosine", found, None)
+        pictures = self.inputs.source_of(some.values).flatten(1).double().to(kernel.device)
+        self.numbers["step_r_squared"] = grams.r_squared_left_out(steps, pictures, slow)
         if some.labels is None:
             return
+        self.numbers["step_accuracy"] = grams.accuracy_left_out(
+            steps, some.labels.to(kernel.device), slow
+        )
         mean = float(kernel.diagonal().mean())
         self.numbers["tangent_alignment"] = grams.alignment(kernel, some.labels, floor=NOISE)
         self.numbers["tangent_accuracy"] = grams.accuracy_left_out(

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -19,7 +20,7 @@ COUNT = 120
 OF_OPTIMISERS = ("sgd_decades", "adam_decades", "adam_share")  # what a rescaled layer may change
 WITH_LABELS = {
     "chance", "label_features", "label_output", "cosine_within", "cosine_between",
-    "tangent_alignment", "tangent_accuracy", "loss", "step_gain",
+    "tangent_alignment", "tangent_accuracy", "loss", "step_gain", "step_accuracy",
 }  # fmt: skip
 
 
@@ -105,16 +106,22 @@ def test_a_label_is_read_where_it_is_and_nowhere_else() -> None:
     assert signals(model, images, shuffled).numbers["label_features"] < 0.6
 
 
-def explicit_kernel(model: nn.Module, images: Tensor) -> Tensor:
-    """The tangent kernel of a model with one output, in units of each parameter's length."""
-    kernel = torch.zeros(len(images), len(images), dtype=torch.float64)
+def explicit_slopes(model: nn.Module, images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each parameter of a model with one output, and every sample's gradient of it."""
     for name, parameter in model.named_parameters():
 
         def scalar(value: Tensor, name: str = name) -> Tensor:
             return torch.func.functional_call(model, {name: value}, (images,))[:, 0]
 
-        jacobian = torch.autograd.functional.jacobian(scalar, parameter.detach()).flatten(1)
-        kernel += parameter.detach().square().sum() * jacobian @ jacobian.T
+        jacobian = torch.autograd.functional.jacobian(scalar, parameter.detach())
+        yield parameter.detach(), jacobian.flatten(1)
+
+
+def explicit_kernel(model: nn.Module, images: Tensor) -> Tensor:
+    """The tangent kernel of a model with one output, in units of each parameter's length."""
+    kernel = torch.zeros(len(images), len(images), dtype=torch.float64)
+    for parameter, slopes in explicit_slopes(model, images):
+        kernel += parameter.square().sum() * slopes @ slopes.T
     return kernel
 
 
@@ -127,6 +134,37 @@ def test_the_tangent_kernel_is_that_of_explicit_jacobians() -> None:
     assert found["tangent_rank"] == pytest.approx(grams.effective_rank(kernel) / (COUNT - 1))
     values = torch.linalg.eigvalsh(kernel)
     assert found["tangent_top"] == pytest.approx(float(values[-1] / values.sum()))
+
+
+def left_out_one_by_one(kernel: Tensor, targets: Tensor, penalty: float) -> Tensor:
+    """What ridges with an intercept, each fitted to all samples but one, say of that one."""
+    found = []
+    for one in range(len(kernel)):
+        rest = torch.arange(len(kernel)) != one
+        size = int(rest.sum())
+        equations = torch.ones(size + 1, size + 1, dtype=torch.float64)
+        equations[:size, :size] = kernel[rest][:, rest] + penalty * torch.eye(size)
+        equations[size, size] = 0
+        right = torch.cat([targets[rest], torch.zeros(1, targets.shape[1])])
+        solved = torch.linalg.solve(equations, right)
+        found.append(kernel[one, rest] @ solved[:size] + solved[size])
+    return torch.stack(found)
+
+
+def test_what_steps_of_equal_shares_learn_is_what_ridges_on_explicit_jacobians_say() -> None:
+    images, _ = mixed()
+    one = relu_net(6, 5, 4, 1)  # of one output a random readout is a factor
+    steps = sum(
+        parameter.norm() / slopes.square().sum(1).mean().sqrt() * slopes @ slopes.T
+        for parameter, slopes in explicit_slopes(one, images)
+        if float(slopes.norm())
+    )
+    penalty = float(torch.linalg.eigvalsh(steps)[-1]) / 100
+    found = signals(one, images, samples=COUNT).numbers
+    said = left_out_one_by_one(steps, images, penalty)
+    spread = (images - images.mean(0)).square().sum() * (COUNT / (COUNT - 1)) ** 2
+    expected = 1 - float((said - images).square().sum() / spread)
+    assert found["step_r_squared"] == pytest.approx(expected, abs=1e-9)
 
 
 def test_gradients_by_layer_are_those_of_the_mean_loss() -> None:
