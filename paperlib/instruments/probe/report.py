@@ -21,6 +21,7 @@ from paperlib.core.threads import one_thread
 from paperlib.datasets import PICTURE
 from paperlib.instruments.probe.diagnoses import Diagnosis, diagnose
 from paperlib.instruments.probe.examination import Examination
+from paperlib.instruments.probe.phases import ALL, phases_of
 from paperlib.instruments.probe.sizes import body_end
 from paperlib.instruments.probe.vitals import STAGE_SIGNS, dataset_of
 from paperlib.measures import LOST, collapse_depth
@@ -33,15 +34,15 @@ if TYPE_CHECKING:
 
 PARALLEL = 0.98  # mean cosine of different images' activations from which they are parallel
 CLOSER = 0.1  # of what their cosine lacked of 1 before: different images have come together
-WHOLE = 0.9  # R² above which nothing has come together that matters
 APART = 3.0  # times as far apart as at the input: neighbours have separated
-ALIVE = 0.1  # R² at the end of a critical network
+ALIVE = 0.1  # R² at the end of a critical network, whose images are still told apart
 GAINS = tuple(2 ** (power / 2) for power in range(-4, 7))  # factors of the weights' variance
 BETTER = 0.02  # of R² at the end, that another variance must gain
 WORDS = (
-    f"ordered: the mean cosine is above {PARALLEL:g} and was not; chaotic: neighbours are more "
-    f"than {APART:g} times as far apart; critical: neither, and R² is above {ALIVE:g}; undecided: "
-    "neither, and R² is lower"
+    f"ordered: the mean cosine is above {PARALLEL:g} and was not, R² is at most {ALIVE:g}; "
+    f"chaotic: neighbours are more than {APART:g} times as far apart; critical: neither, and R² is "
+    f"above {ALIVE:g}; undecided: neither, and R² is lower; none: mean field has no such words for "
+    "models with norms, skips, attention, recurrence or narrow layers"
 )
 TABLE = ("layer", "shape", "r_squared", "correlation", "separation")
 OVERFLOWS = "overflows"  # how a stage is read whose numbers are too large or NaN
@@ -140,18 +141,21 @@ class Report:
 
     @property
     def phase(self) -> str:
-        """ordered, chaotic, critical, or undecided, by the numbers at the `end`.
+        """ordered, chaotic, critical, undecided, or none, by the numbers at the `end`.
 
         Ordered: activations of different inputs have become parallel (mean cosine above 0.98, ten
-        times nearer to 1 than before) and R² is below 0.9; chaotic: neighbours are more than 3
+        times nearer to 1 than before) and R² is 0.1 or less; chaotic: neighbours are more than 3
         times as far apart as at the input, relative to the spread of all; critical: neither, and R²
         is above 0.1; undecided: neither, and R² is 0.1 or less, so that the image is nearly lost
-        without the activations saying why.
+        without the activations saying why. None: mean field does not define these words for models
+        with norms, skips, attention, recurrence or narrow layers, see `phases.phases_of`.
         """
-        at = self.phase_numbers
-        if self._is_parallel and not at["r_squared"] > WHOLE:
+        at, words = self.phase_numbers, json.loads(self.result.attrs.get("phases", json.dumps(ALL)))
+        if not words:
+            return "none"
+        if self._is_parallel and not at["r_squared"] > ALIVE:
             return "ordered"
-        if at["separation"] > APART:
+        if at["separation"] > APART and "chaotic" in words:
             return "chaotic"
         return "critical" if at["r_squared"] > ALIVE else "undecided"
 
@@ -220,11 +224,12 @@ class Report:
             f"\n{sentence}" for part in (config, data) for sentence in part.get("said", ())
         )
         first = "".join(f"{sentence}\n" for sentence in config.get("first", ()))
+        phase = "" if self.phase == "none" else f"{self.phase}: "
         diagnosed = "".join(f"{diagnosis}\n" for diagnosis in self.diagnoses) + self._loss
         return (
             f"{first}{diagnosed}{config['model']}, {config['parameters']:,} parameters; inputs of "
             f"{'×'.join(map(str, data['shape']))}{averaged}; {data['train_images']} fitted, "
-            f"{data['test_images']} held out\n{lost}\n{self.phase}: at layer {where}, the mean "
+            f"{data['test_images']} held out\n{lost}\n{phase}at layer {where}, the mean "
             f"cosine of different inputs is {at['correlation']:z.3f}, neighbours are "
             f"{at['separation']:.2g} times as far apart as at the input, R² is "
             f"{at['r_squared']:z.2f}{said}"
@@ -335,6 +340,7 @@ def with_vital_signs(result: xr.Dataset, found: Examination, stages: Sequence[St
     signs = dataset_of(found, stages).drop_vars("layer")
     diagnoses = diagnose(found)
     signs["diagnosis"] = ("stage", _by_stage(diagnoses, found))
+    signs.attrs["phases"] = json.dumps(phases_of(found))
     signs.attrs["diagnoses"] = json.dumps([diagnosis.to_dict() for diagnosis in diagnoses])
     return result.assign(signs).assign_attrs(signs.attrs)
 
@@ -431,7 +437,7 @@ def _halfway(tried: Sequence[float], best: float) -> list[float]:
 
 def _row(sigma_w2: float, report: Report | None) -> list[Any]:
     if report is None or report.overflow is not None:
-        return [sigma_w2, math.nan, "overflows", "none"]
+        return [sigma_w2, math.nan, OVERFLOWS, "none"]
     kept = report.phase_numbers["r_squared"]
     return [sigma_w2, kept, report.cutoff_stage or "never", report.phase]
 

@@ -81,7 +81,7 @@ def _around(suggestion: Suggestion) -> str:
     said = []
     for factor in (rows.index[0], rows.index[-1]):
         sigma_w2, left, gone, phase = rows.loc[factor]
-        fate = "it overflows" if phase == "none" else f"it is {phase}"
+        fate = "it overflows" if gone == "overflows" else f"it is {phase}"
         where = f", lost from stage {gone}" if isinstance(gone, int) else ""
         kept = "" if math.isnan(left) else f" and R² is {number(left)}"
         said.append(f"times {short(factor)} (σ_w² = {short(sigma_w2)}) {fate}{where}{kept}")

@@ -67,7 +67,8 @@ def test_the_cutoff_is_the_layer_from_which_r_squared_stays_below_a_fiftieth(
     ("kept", "correlation", "separation", "phase"),
     [
         (0.0, 0.999, 0.0, "ordered"),
-        (0.5, 0.985, 1.0, "ordered"),
+        (0.05, 0.985, 1.0, "ordered"),
+        (0.5, 0.985, 1.0, "critical"),
         (0.0, 0.2, 50.0, "chaotic"),
         (0.5, 0.9, 1.0, "critical"),
         (0.05, 0.9, 1.0, "undecided"),
@@ -120,7 +121,7 @@ def test_what_is_read_before_a_head_is_called_so() -> None:
     assert "at layer 'layer1', the mean cosine" in end.summary()
 
 
-@pytest.mark.parametrize("word", ["ordered", "chaotic", "critical", "undecided"])
+@pytest.mark.parametrize("word", ["ordered", "chaotic", "critical", "undecided", "none"])
 def test_a_report_says_what_its_words_mean(word: str) -> None:
     for text in (str(report([0.9])), report([0.9]).to_html()):
         assert f"{word}: " in text.replace(report([0.9]).summary(), "")
