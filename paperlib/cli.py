@@ -176,6 +176,11 @@ def _probe(options: argparse.Namespace) -> int:
     )
     layers = options.layers.split(",") if options.layers else "auto"
     report = probe(model, pictures, layers=layers, seed=options.seed)
+    if options.verdict:
+        try:
+            _ = report.verdict  # which the report tells from now on
+        except ValueError as error:
+            print(f"no verdict: {error}", flush=True)
     print(report, flush=True)
     if options.suggest:
         print(f"\n{report.suggest()}", flush=True)
@@ -345,6 +350,12 @@ def _add_probe(commands: Any) -> None:
         type=int,
         default=0,
         help="of the held-out images' choice and the model's random numbers (default: 0)",
+    )
+    probe.add_argument(
+        "--verdict",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether it will train, and why; costs about as much again",
     )
     probe.add_argument("--suggest", action="store_true", help="look for a better initialisation")
     probe.add_argument("--output", metavar="FOLDER", help="for probe.html, probe.png, probe.csv")

@@ -1,5 +1,6 @@
 """The figure of a report on a model."""
 
+import json
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -114,7 +115,9 @@ def describe(result: xr.Dataset) -> str:
     model = (
         f"{config['model']}, {config['parameters']:,} parameters, {result.sizes['stage']} stages"
     )
-    return f"{model}  ·  R² at the end: {left:z.2f}\n{samples_of(result)}"
+    told = json.loads(result.attrs.get("verdict", "{}"))
+    trains = f"  ·  trains with a probability of {told['probability']:.0%}" if told else ""
+    return f"{model}  ·  R² at the end: {left:z.2f}{trains}\n{samples_of(result)}"
 
 
 def samples_of(result: xr.Dataset) -> str:

@@ -6,7 +6,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -73,14 +73,23 @@ class Report:
         """Whether the untrained model will train, and why; measured when it is first asked for.
 
         Its `probability`, `default_probability` (with Adam at 1e-3), `reasons` and `signals`; see
-        `verdict.Verdict`. Some passes forward and back of a few hundred of the images.
+        `verdict.Verdict`. Some passes forward and back of a few hundred of the images. From then on
+        the summary, the figure and `result.attrs["verdict"]` have it, too.
 
         Raises:
             ValueError: the model has changed since it was probed, or cannot be judged; says why.
         """
         if self._judge is None:
             raise ValueError("this report has no model to judge; probe the model")
-        return self._judge(self)
+        found = self._judge(self)
+        self.result.attrs["verdict"] = json.dumps({**asdict(found), "words": str(found)})
+        return found
+
+    @property
+    def _verdict(self) -> str:
+        """The verdict's lines, once it was asked for."""
+        told = self.result.attrs.get("verdict")
+        return f"{json.loads(told)['words']}\n" if told else ""
 
     @property
     def cutoff(self) -> str | None:
@@ -203,8 +212,8 @@ class Report:
         return suggestion_of(self, self._model, self._again, gains)
 
     def summary(self) -> str:
-        """Say what ails the model, a line each; then, in three sentences, what was probed, where
-        the input is lost, and the phase."""
+        """Say whether it will train, if `verdict` was asked for before; what ails the model, a line
+        each; then, in three sentences, what was probed, where the input is lost, and the phase."""
         about, at = provenance(self.result), self.phase_numbers
         config, data = about["config"], about["data"]
         stages = self.result.sizes["stage"]
@@ -223,7 +232,7 @@ class Report:
         said = "".join(
             f"\n{sentence}" for part in (config, data) for sentence in part.get("said", ())
         )
-        first = "".join(f"{sentence}\n" for sentence in config.get("first", ()))
+        first = "".join(f"{sentence}\n" for sentence in config.get("first", ())) + self._verdict
         phase = "" if self.phase == "none" else f"{self.phase}: "
         diagnosed = "".join(f"{diagnosis}\n" for diagnosis in self.diagnoses) + self._loss
         return (

@@ -1,5 +1,6 @@
 """The verdict: a fit whose answer is known, what it may not depend on, and when it is computed."""
 
+import json
 import math
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from paperlib import initialise, mlp, probe
 from paperlib.instruments.probe import probe as module
+from paperlib.instruments.probe.plots_probe import describe
 from paperlib.instruments.probe.report import Report, report_of
 from paperlib.instruments.probe.verdict import (
     FITTED,
@@ -228,3 +230,17 @@ def test_labels_that_do_not_fit_are_refused_by_the_probe() -> None:
         probe(relu_net(6, 8, 3), images, labels[:5])
     with pytest.raises(ValueError, match="got list"):
         probe(relu_net(6, 8, 3), images, labels.tolist())
+
+
+def test_once_it_was_asked_for_summary_page_and_figure_tell_it() -> None:
+    images, labels = mixed()
+    report = probe(relu_net(6, 8, 3), images, labels)
+    assert "trains with a probability" not in report.summary()
+    verdict = report.verdict
+    said = f"trains with a probability of {verdict.probability:.0%}"
+    assert report.summary().startswith(f"{verdict}\n")
+    assert said in report.to_html()
+    assert said in describe(report.result)
+    kept = json.loads(report.result.attrs["verdict"])
+    assert kept["signals"] == verdict.signals
+    assert tuple(kept["reasons"]) == verdict.reasons
