@@ -61,7 +61,9 @@ def sines(found: Examination, threshold: float) -> Iterator[Finding]:
             first.spread,
         )
     for sign, before in zip(seen[1:], inputs[1:], strict=True):
-        if before is not None and not SINE / threshold < before.spread < SINE * threshold:
+        if before is None or not before.spread:  # constants are told elsewhere
+            continue
+        if not SINE / threshold < before.spread < SINE * threshold:
             small = before.spread < SINE
             times = SINE / before.spread if small else before.spread / SINE
             yield Finding(

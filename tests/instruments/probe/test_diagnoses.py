@@ -406,6 +406,12 @@ def test_hidden_sines_are_held_against_their_rule() -> None:
     assert "times larger than SIREN's initialisation" in first_line(report)
 
 
+def test_sines_behind_weights_of_zero_are_constant_not_of_the_wrong_size() -> None:
+    report = examined(lambda: changed(siren(1.0), 2, 0.0, 0.0), coordinates())
+    assert "sines" not in {diagnosis.kind for diagnosis in report.diagnoses}
+    assert report.diagnoses[0].ill
+
+
 def test_zeros_that_are_meant_are_named_as_harmless() -> None:
     head = changed(dense(2, draw=drawn(2.0)), 5, 0.0, 0.0)
     for model, layer in ((head, "'5'"), (zero_residual(), "'2.two'")):
