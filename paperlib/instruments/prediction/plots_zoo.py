@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.optimize import isotonic_regression
 
 from paperlib.instruments.prediction.scoring import predictor_label, roc_auc
 from paperlib.instruments.prediction.zoo_scores import reliability
@@ -30,7 +31,7 @@ NAMES = {
     "tangent_condition": "NTK condition number",
     "mean_predictor": "NTK mean predictor",
 }
-SEEN = 3  # networks of a bin of probabilities, from which on its share is drawn as a line
+LINE = 0.027  # of AUC, from one name to the next
 
 
 def zoo_label(name: str) -> str:
@@ -97,21 +98,30 @@ def _aucs(axis: Axes, scores: Mapping[str, pd.DataFrame]) -> None:
     for kind, colour in COLOURS.items():
         axis.plot([], [], color=colour, lw=2, label=kind)
     axis.axvline(0.5, color="0.8", lw=0.8, ls=":")
+    axis.set_xticks(np.arange(0.3, 1.01, 0.1).round(1))
     axis.set_yticks(places.tolist(), [zoo_label(str(name)) for name in order], fontsize=7)
-    axis.set(xlabel="ROC-AUC, 95% interval over networks", ylim=(-0.7, len(order) - 0.3))
-    axis.legend(fontsize=6, loc="lower left")
+    axis.set(
+        xlabel="ROC-AUC, 95% interval over networks", xlim=(0.3, 1.3), ylim=(-0.7, len(order) - 0.3)
+    )
+    axis.legend(fontsize=6, loc="lower right")
 
 
 def _costs(axis: Axes, board: pd.DataFrame, seconds: Mapping[str, float]) -> None:
-    for name, score in board["auc"].items():
-        colour = COLOURS[_kind(str(name))]
-        axis.plot(seconds[str(name)], score, "o", ms=4, color=colour)
-        axis.annotate(zoo_label(str(name)), (seconds[str(name)], score), xytext=(4, 2),
-                      textcoords="offset points", fontsize=5.5, color=colour)  # fmt: skip
+    """Draw a dot for each predictor, and its name at the right edge, as high as there is room."""
     axis.axhline(0.5, color="0.8", lw=0.8, ls=":")
-    axis.set(xscale="log", xlabel="CPU seconds a network", ylabel="ROC-AUC")
-    low, high = axis.get_xlim()
-    axis.set_xlim(low, high * 6)  # room for the last names
+    axis.set(xscale="log", xlabel="CPU seconds a network", ylabel="ROC-AUC", ylim=(0.35, 1.02))
+    heights = board["auc"].sort_values()
+    steps = LINE * np.arange(len(heights))
+    named = isotonic_regression(heights.to_numpy(float) - steps).x + steps
+    axis.set_xlim(min(seconds.values()) / 2, max(seconds.values()) * 60)
+    for name, score, height in zip(heights.index, heights, named, strict=True):
+        colour, cost = COLOURS[_kind(str(name))], seconds[str(name)]
+        axis.plot(cost, score, "o", ms=4, color=colour)
+        axis.annotate(
+            zoo_label(str(name)), (cost, score), xytext=(max(seconds.values()) * 2.5, height),
+            fontsize=6, color=colour, va="center",
+            arrowprops={"arrowstyle": "-", "lw": 0.3, "color": colour},
+        )  # fmt: skip
 
 
 def _calibration(axis: Axes, table: pd.DataFrame, probabilities: Mapping[str, pd.Series]) -> None:
@@ -137,7 +147,7 @@ def _families(axis: Axes, table: pd.DataFrame, label: str, probability: pd.Serie
         at = np.arange(len(families)) + shift
         axis.plot(at, scores, "o", ms=5, color=colour, label=zoo_label(name))
     shares = [table[label][table["family"] == family].mean() for family in families]
-    named = [f"{f}\n{share:.0%}" for f, share in zip(families, shares, strict=True)]
+    named = [f"{f.replace(' ', chr(10))}\n{s:.0%}" for f, s in zip(families, shares, strict=True)]
     axis.set_xticks(range(len(families)), named, fontsize=6.5)
     axis.axhline(0.5, color="0.8", lw=0.8, ls=":")
     axis.set(ylabel=f"ROC-AUC within a family, “{words_of(label)}”")

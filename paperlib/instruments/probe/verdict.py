@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 STRENGTH = 1.0  # scikit-learn's C, for parts of variance 1: how far they may be trusted
 FAINTEST = 1e-3  # R², and shares, below which nothing is told apart
 DIMMEST = 0.02  # share above chance, and R², that a few hundred samples tell from nothing
+SMALLEST_STEP, LARGEST_STEP = 1e-5, 0.03  # shares of the loss; beyond them nothing is told apart
 FARTHEST = 25.0  # |ln gain| from which on nothing is told apart
 
 
@@ -64,8 +65,14 @@ def moves(numbers: Mapping[str, float]) -> float:
     return math.log(min(1.0, max(FAINTEST, numbers["adam_share"] / HALF)))
 
 
+def step(numbers: Mapping[str, float]) -> float:
+    """One step that moves all parameters alike helps: ln of the share of the loss on other images
+    that it takes away."""
+    return math.log(min(LARGEST_STEP, max(SMALLEST_STEP, numbers["step_gain"])) / LARGEST_STEP)
+
+
 _OF_ALL = (image, lesson, learnable_image, moves)
-_OF_LABELS = (learnable_class, calm)  # need labels
+_OF_LABELS = (learnable_class, calm, step)  # need labels
 PARTS: dict[str, Callable[[Mapping[str, float]], float]] = {
     part.__name__: part for part in (*_OF_ALL, *_OF_LABELS)
 }

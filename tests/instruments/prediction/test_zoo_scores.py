@@ -41,6 +41,7 @@ def trainable(networks: int = 80) -> pd.DataFrame:
             "chance": 0.1,
             "adam_share": 1.0,
             "loss": 2.3,
+            "step_gain": 0.01,
             "coin": RANDOM.uniform(size=networks),
             "learns_at_all": kept + RANDOM.normal(0, 0.2, networks) > 0.5,
         }

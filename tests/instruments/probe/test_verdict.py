@@ -39,6 +39,7 @@ def table(count: int = 4000, seed: int = 0) -> pd.DataFrame:
         "step_accuracy": draw.uniform(0.1, 0.9, count),
         "chance": 0.1,
         "loss": np.exp(draw.uniform(0, 3, count)),
+        "step_gain": draw.uniform(-0.1, 0.1, count),
     })  # fmt: skip
 
 
@@ -104,11 +105,17 @@ def test_what_the_fit_cannot_take_is_named(options: dict[str, Any], message: str
 
 def test_every_part_is_finite_for_the_worst_network_and_zero_for_the_best() -> None:
     worst = {"r_squared_smallest": -5.0, "gain_relative": 0.0, "adam_share": 0.0}
-    worst |= {"step_r_squared": -5.0, "step_accuracy": 0.0, "chance": 1.0, "loss": math.inf}
+    worst |= {
+        "step_r_squared": -5.0,
+        "step_accuracy": 0.0,
+        "chance": 1.0,
+        "loss": math.inf,
+        "step_gain": -1.0,
+    }
     assert all(math.isfinite(part(worst)) for part in PARTS.values())
     best = {"r_squared_smallest": 1.0, "gain_relative": 1.0, "step_r_squared": 1.0}
-    best |= {"step_accuracy": 1.0, "chance": 0.1, "loss": 2.3, "adam_share": 1.0}
-    for name in ("image", "lesson", "learnable_image", "learnable_class", "calm", "moves"):
+    best |= {"step_accuracy": 1.0, "chance": 0.1, "loss": 2.3, "adam_share": 1.0, "step_gain": 0.05}
+    for name in ("image", "lesson", "learnable_image", "learnable_class", "calm", "moves", "step"):
         assert PARTS[name](best) == 0, name
 
 
