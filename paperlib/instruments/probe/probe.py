@@ -109,7 +109,7 @@ def probe(
         statistics = take_statistics(model, work.run, inputs.batches(size), batch_norm)
         work.look()
         if work.has_cascade:
-            kept, pictures = work.by_its_cascade()
+            kept, pictures = work.by_its_cascade(size)
         else:
             kept, pictures = work.by_chained_inverses(size)
         correlation, separation = work.neighbours(size)

@@ -18,7 +18,7 @@ from paperlib.activations.inputs import Inputs
 from paperlib.activations.looking import stages_in, visit
 from paperlib.activations.tracing import Layers, ProbeError, Stage, output_of
 from paperlib.cascade import Cascade
-from paperlib.cascade.fitting import EXACT_BELOW, OVERFLOW, default_resolution
+from paperlib.cascade.fitting import EXACT_BELOW, OVERFLOW, ActivationsOverflow, default_resolution
 from paperlib.instruments.probe.clouds import Cloud
 from paperlib.instruments.probe.level_inverses import Chain
 from paperlib.instruments.probe.report import OVERFLOWS
@@ -71,12 +71,17 @@ class Work:
         self.first, self.mixed = found
         self.said = self._outputs()
 
-    def by_its_cascade(self) -> tuple[np.ndarray, Tensor]:
+    def by_its_cascade(self, size: int) -> tuple[np.ndarray, Tensor]:
         """R² of every stage by the cascade of a network of this package, and the first held-out
-        image as it comes back."""
+        image as it comes back; of one that overflows by chained inverses, down to there."""
         train, test = self._images()
         stages: Any = self.model.stages
-        cascade = Cascade.for_network(stages, train[:1]).fit(train, resolution=self._resolution(0))
+        cascade = Cascade.for_network(stages, train[:1])
+        try:
+            cascade.fit(train, resolution=self._resolution(0))
+        except ActivationsOverflow:
+            self.has_cascade = False
+            return self.by_chained_inverses(size)
         pictures = cascade.reconstruct(test)
         kept = measures.r_squared(test, pictures, mean=train.mean(0))
         return kept.cpu().numpy(), torch.cat([test[:1], pictures[:, 0]])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from paperlib import probe
+from paperlib import initialise, mlp, probe
 from paperlib.activations.tracing import ProbeError
 from paperlib.instruments.probe.report import Report
 
@@ -366,3 +366,14 @@ def test_a_stage_that_cannot_be_opened_says_what_it_holds() -> None:
 
     report = probe(Tangled(), low_rank(60, 8))
     assert "stage 'output' holds 9 weights; to look inside" in report.summary()
+
+
+def test_an_overflow_of_a_network_of_this_package_is_a_verdict_too() -> None:
+    network = mlp((1, 4, 4), depth=40, width=50, activation="relu")
+    initialise(network, sigma_w2=20.0, sigma_b2=0.05, seed=0)
+    images = torch.rand(60, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    report = probe(network, images)
+    assert report.overflow is not None
+    assert "explodes at layer" in report.summary()
+    assert report.result["r_squared"].values[0] > 0.5  # read before it explodes
+    assert 0 <= report.verdict.probability <= 1
