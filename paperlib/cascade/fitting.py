@@ -198,10 +198,6 @@ def _batches(samples: int, size: int, steps: int | None, seed: int) -> list[Tens
     return batches[:steps]
 
 
-class ActivationsOverflow(ValueError):
-    """Activations beyond `OVERFLOW`, or NaN: nothing can be fitted to them."""
-
-
 @dataclass
 class _Problem:
     """A stage's inverse, and its inputs and outputs as what makes them.
@@ -271,7 +267,7 @@ class _Problem:
     def _check(self, outputs: Tensor) -> None:
         low, high = outputs.aminmax()
         if not (low > -OVERFLOW and high < OVERFLOW):  # NaN compares false
-            raise ActivationsOverflow(
+            raise ValueError(
                 f"the activations after stage {self.level} overflow (beyond {OVERFLOW:g}, or NaN); "
                 "use a smaller sigma_w2, fewer stages or a bounded activation"
             )

@@ -18,7 +18,7 @@ from paperlib.activations.inputs import Inputs
 from paperlib.activations.looking import stages_in, visit
 from paperlib.activations.tracing import Layers, ProbeError, Stage, output_of
 from paperlib.cascade import Cascade
-from paperlib.cascade.fitting import EXACT_BELOW, OVERFLOW, ActivationsOverflow, default_resolution
+from paperlib.cascade.fitting import EXACT_BELOW, OVERFLOW, default_resolution
 from paperlib.instruments.probe.clouds import Cloud
 from paperlib.instruments.probe.level_inverses import Chain
 from paperlib.instruments.probe.report import OVERFLOWS
@@ -73,13 +73,13 @@ class Work:
 
     def by_its_cascade(self, size: int) -> tuple[np.ndarray, Tensor]:
         """R² of every stage by the cascade of a network of this package, and the first held-out
-        image as it comes back; of one that overflows by chained inverses, down to there."""
+        image as it comes back; by chained inverses, where it cannot be fitted."""
         train, test = self._images()
         stages: Any = self.model.stages
         cascade = Cascade.for_network(stages, train[:1])
         try:
             cascade.fit(train, resolution=self._resolution(0))
-        except ActivationsOverflow:
+        except ValueError:  # it overflows, or a stage has an inverse for some images only
             self.has_cascade = False
             return self.by_chained_inverses(size)
         pictures = cascade.reconstruct(test)
