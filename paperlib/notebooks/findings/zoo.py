@@ -29,7 +29,8 @@ def zoo(
         scores: by label, of `zoo_scoreboard`.
         probabilities: by label, of `left_out`.
         seconds: of `predictor_seconds`.
-        changed: of `changed_labels` on learns_at_all.
+        changed: of `changed_labels` on learns_at_all, of networks that do not learn: those that do
+            keep the label with any larger budget.
     """
     return paragraphs(
         _networks(networks, changed),
@@ -50,8 +51,9 @@ def _networks(networks: pd.DataFrame, changed: tuple[int, int]) -> str:
     count, of = changed
     if of:
         text += (
-            f" Four times the budget changes {count} of {of} labels “learns at all” "
-            f"({percent(count / of)})."
+            f" Of {counted(of, 'network')} that did not learn, {count} learn with four times the "
+            f"budget: of all labels “learns at all” about {percent((1 - learn) * count / of)} "
+            "would change."
         )
     return text
 

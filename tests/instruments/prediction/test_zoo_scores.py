@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import xarray as xr
 from sklearn.metrics import roc_auc_score
 
+from paperlib import probe
 from paperlib.instruments.prediction import zoo_scores
 from paperlib.instruments.prediction.rivals import RIVALS
 from paperlib.instruments.prediction.zoo_forecasts import SIGNALS, ZooForecast, ZooForecasts
@@ -18,12 +20,16 @@ from paperlib.instruments.prediction.zoo_scores import (
     interval,
     left_out,
     reliability,
+    verdicts_of,
     zoo_scoreboard,
     zoo_table,
 )
 from paperlib.instruments.probe.signals import signals
+from paperlib.instruments.probe.verdict import FITTED, SOURCE
+from paperlib.instruments.trainability.zoo import labels
 from paperlib.networks.zoo import zoo_network
 from paperlib.sweep import measure_point
+from paperlib.sweep.store import load_result
 
 RANDOM = np.random.default_rng(0)
 
@@ -235,3 +241,38 @@ def test_forecasts_name_their_signals_and_rivals() -> None:
     assert coordinates["number"].tolist() == [2, 4]
     assert coordinates["signal"].tolist() == list(SIGNALS)
     assert coordinates["rival"].tolist() == list(RIVALS)
+
+
+# --- the shipped zoo
+
+
+@pytest.fixture(scope="module")
+def shipped() -> pd.DataFrame:
+    zoo, forecasts = (load_result(name) for name in ("zoo.nc", "zoo_forecasts.nc"))
+    return zoo_table(forecasts, zoo, labels(zoo))
+
+
+def test_the_probes_verdict_is_the_fit_to_the_shipped_zoo(shipped: pd.DataFrame) -> None:
+    found = verdicts_of(shipped, source=SOURCE)
+    assert f"{len(shipped)} networks" in SOURCE
+    assert found.keys() == FITTED.keys()
+    for kind, fitted in found.items():
+        assert fitted.intercept == pytest.approx(FITTED[kind].intercept, rel=2e-3)
+        assert fitted.weights == pytest.approx(FITTED[kind].weights, rel=2e-3)
+
+
+def test_on_families_left_out_the_verdict_beats_what_does_not_train(shipped: pd.DataFrame) -> None:
+    rivals = [name for name in RIVALS if name in shipped]
+    for label, wanted in (("learns_at_all", 0.92), ("learns_fast", 0.88)):
+        probability = left_out(shipped, label)
+        names = ["verdict", "r_squared_smallest", *rivals]
+        board = zoo_scoreboard(shipped.assign(verdict=probability), label, names)
+        assert board.index[0] == "verdict"
+        assert board["auc"]["verdict"] > wanted
+        assert calibration_error(probability, shipped[label]) <= 0.08
+
+
+def test_a_network_of_the_zoo_is_probed_by_its_number(shipped: pd.DataFrame) -> None:
+    images = torch.rand(60, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    verdict = probe(zoo_network(int(shipped.index[9])), images).verdict
+    assert 0 <= verdict.probability <= 1

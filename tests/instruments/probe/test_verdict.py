@@ -146,9 +146,9 @@ def test_a_critical_network_is_likelier_to_train_than_an_ordered_or_a_chaotic_on
     ordered, critical, chaotic = (
         probe(network(sigma_w2), images).verdict.probability for sigma_w2 in (0.3, 1.6, 8.0)
     )
-    assert critical > 0.8
+    assert critical > 0.9
     assert ordered < 0.3
-    assert chaotic < 0.3
+    assert chaotic < 0.4  # some such networks of the zoo learn
 
 
 def test_the_verdict_has_probabilities_reasons_and_signals() -> None:
