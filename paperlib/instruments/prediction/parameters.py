@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from paperlib.core.checks import LARGEST_SEED
 from paperlib.core.settings import PROFILES, Checked, option
 from paperlib.instruments.prediction.names import PREDICTORS
 
@@ -41,5 +40,5 @@ class WillItTrain(Checked):
     forecasts: str = "zoo_forecasts.nc"
     longer: str = "zoo_longer.nc"
     opened: int = option(4, low=0, high=100)
-    anew: tuple[int, ...] = option((9, 2), low=0, high=LARGEST_SEED)
+    anew: int = option(2, low=0, high=100)
     jobs: int = option(0, low=0)
