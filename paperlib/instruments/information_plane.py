@@ -304,9 +304,11 @@ def _learnt(
 
 
 def _seen(network: nn.Module, inputs: Tensor) -> list[NDArray[Any]]:
-    """What each layer makes of all inputs, (k, n, neurons); of the last one the softmax."""
+    """What each layer makes of all inputs, (k, n, neurons); of the last one the softmax. What has
+    diverged is 0 everywhere."""
     values = [each.transpose(0, 1) for _, each in look(network, inputs, batch_size=len(inputs))]
-    return [each.contiguous().numpy() for each in [*values[:-1], values[-1].softmax(-1)]]
+    values = [*values[:-1], values[-1].softmax(-1)]
+    return [each.contiguous().nan_to_num(0, 0, 0).numpy() for each in values]
 
 
 def _along_training(

@@ -23,6 +23,7 @@ from paperlib.core.checks import checked
 Array = NDArray[Any]
 OUTSIDE = 0.01  # share of activations beyond the outer edges from which bins are refused
 _NEGLIGIBLE = -21.0  # logarithm of a term that its sum, at least 1, does not notice
+_FARTHEST = 2**62  # number of a bin
 _HASHING = 0x5EED  # of the odd numbers that rows of symbols are multiplied by
 
 
@@ -36,7 +37,7 @@ def widths(values: Array, width: float, *, shift: float = 0.0) -> Array:
             has a bit however small it is.
     """
     width = checked("width", width, float, above=0)
-    return np.floor((values - shift) / width).astype(np.int64)
+    return np.floor((values - shift) / width).clip(-_FARTHEST, _FARTHEST).astype(np.int64)
 
 
 def edges(values: Array, limits: Array) -> Array:

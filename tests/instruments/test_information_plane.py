@@ -1,6 +1,7 @@
 """The information plane: the published labels, the solved unit, and networks rounded inside."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -198,6 +199,14 @@ def test_a_network_that_ends_silent_has_died_and_falls_are_from_the_largest() ->
     )
     assert dead(result).values.tolist() == [[False, True]]
     assert falls(result).isel(layer=0).values.ravel().tolist() == [1.0, 2.0]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_training_that_diverges_is_measured_to_its_end() -> None:
+    wild = replace(SMALL, learning_rate=1e30, activations=("relu",))
+    result = information_plane.measure(wild, load_dataset("digits", limit=100))
+    assert result.sizes["epoch"] == 4
+    assert result["accuracy"].notnull().all()
 
 
 # --- depth
