@@ -30,6 +30,7 @@ from paperlib.core.settings import digest
 from paperlib.instruments.channels.settings import ChannelsPoint, VggTraining
 from paperlib.instruments.digits.settings import StudyPoint
 from paperlib.instruments.prediction.points import PredictorPoint, PredictorSweep
+from paperlib.instruments.prediction.zoo_forecasts import ZooForecasts
 from paperlib.instruments.reconstruction.points import CascadePoint, CascadeSweep
 from paperlib.instruments.trainability.points import TrainingSweep
 from paperlib.instruments.trainability.zoo import ZooPoint, ZooSweep
@@ -41,7 +42,8 @@ from paperlib.training import TrainingPoint
 FROZEN = Path(__file__).parent / "frozen"
 AGAIN = "if this is meant, run `python tests/freeze.py` and commit its diff with the reason"
 LOST = f"finished points and shipped results would no longer be found; {AGAIN}"
-SWEEPS = (CascadeSweep, TrainingSweep, PredictorSweep, ZooSweep)
+# the first that has all settings of a result: ZooSweep has those of ZooForecasts, too
+SWEEPS = (CascadeSweep, TrainingSweep, PredictorSweep, ZooForecasts, ZooSweep)
 DATA = "0" * 64  # stands for a data set's checksum
 
 CNN = {"architecture": "cnn", "channels": 32, "sigma_b2": 2e-5}

@@ -72,7 +72,7 @@ class Settings(Parameters):
     untrained_width: int = option(150, low=1, high=10_000)
     resolution: float = option(1e-3, low=0.0)  # λ, variance of noise in their features
     model: str = ""  # of torchvision, to be read as well
-    weights: str = ""
+    weights: str = "random"
     fitted: int = option(500, low=2)  # images of learnt classes: their mean, and the cascade
     train_images: int = option(6000, low=2)
     test_images: int = option(2000, low=2)  # from which episodes are drawn
@@ -84,10 +84,10 @@ class Settings(Parameters):
         object.__setattr__(self, "shots", tuple(sorted(set(self.shots))))
         object.__setattr__(self, "variances", tuple(sorted(set(self.variances))))
         object.__setattr__(self, "architectures", tuple(dict.fromkeys(self.architectures)))
-        if bool(self.model) != bool(self.weights):
+        if self.weights != "random" and not self.model:
             raise ValueError(
-                "model and weights go together: the name of one of torchvision's networks, and "
-                f"'imagenet' or a file; got model {self.model!r}, weights {self.weights!r}"
+                "weights need a model, the name of one of torchvision's networks, that takes them; "
+                f"got model {self.model!r}, weights {self.weights!r}"
             )
 
     def identifying(self) -> dict[str, Any]:
@@ -431,11 +431,13 @@ def _given(settings: Settings, splits: Sequence[Split]) -> dict[str, Any]:
         return {}
     from paperlib.core.vision import torchvision
 
-    state = (imagenet_state(settings.model) if settings.weights == "imagenet"
-             else read_state(settings.weights))  # fmt: skip
     with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(settings.seed)
         made = torchvision.models.get_model(settings.model, weights=None)
-    take(made, state, settings.weights)
+    if settings.weights != "random":
+        state = (imagenet_state(settings.model) if settings.weights == "imagenet"
+                 else read_state(settings.weights))  # fmt: skip
+        take(made, state, settings.weights)
     model = nn.Sequential(Normalise(IMAGENET_MEAN, IMAGENET_DEVIATION), made).eval()
     rows, names = [], []
     for split in splits:

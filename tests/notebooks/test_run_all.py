@@ -23,6 +23,7 @@ CHANGED: dict[str, dict[str, Any]] = {
     "04_resnet_depth": {"depth": 3, "sigma_b2": 1e-4},
     "05_digit_reconstructions": {"seed": 1, "steps": 10},
     "06_vgg16_channels": {"seed": 1, "shown": ["1:2"]},
+    "09_will_it_train": {"opened": 2, "anew": 2},
     "07_predictors": {"column": 1.5, "column_depth": 10},
     "08_probe_your_model": {"depth": 4, "seed": 1},
 }

@@ -212,8 +212,8 @@ class Report:
         return suggestion_of(self, self._model, self._again, gains)
 
     def summary(self) -> str:
-        """Say whether it will train, if `verdict` was asked for before; what ails the model, a line
-        each; then, in three sentences, what was probed, where the input is lost, and the phase."""
+        """Say what ails the model, a line each; whether it will train, if `verdict` was asked for
+        before; then, in three sentences, what was probed, where the input is lost, the phase."""
         about, at = provenance(self.result), self.phase_numbers
         config, data = about["config"], about["data"]
         stages = self.result.sizes["stage"]
@@ -232,9 +232,10 @@ class Report:
         said = "".join(
             f"\n{sentence}" for part in (config, data) for sentence in part.get("said", ())
         )
-        first = "".join(f"{sentence}\n" for sentence in config.get("first", ())) + self._verdict
+        first = "".join(f"{sentence}\n" for sentence in config.get("first", ()))
         phase = "" if self.phase == "none" else f"{self.phase}: "
         diagnosed = "".join(f"{diagnosis}\n" for diagnosis in self.diagnoses) + self._loss
+        diagnosed += self._verdict
         return (
             f"{first}{diagnosed}{config['model']}, {config['parameters']:,} parameters; inputs of "
             f"{'×'.join(map(str, data['shape']))}{averaged}; {data['train_images']} fitted, "

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
+import xarray as xr
 
 from paperlib.instruments.prediction.plots_zoo import words_of, zoo_label
 from paperlib.instruments.prediction.zoo_scores import calibration_error
@@ -21,6 +22,7 @@ def zoo(
     seconds: Mapping[str, float],
     *,
     changed: tuple[int, int],
+    anew: xr.Dataset | None = None,
 ) -> str:
     """Return how well the verdict foretold the labels, against whom, how surely and at what cost.
 
@@ -31,11 +33,13 @@ def zoo(
         seconds: of `predictor_seconds`.
         changed: of `changed_labels` on learns_at_all, of networks that do not learn: those that do
             keep the label with any larger budget.
+        anew: `labels` of networks that were trained again; None: none was.
     """
     return paragraphs(
         _networks(networks, changed),
         *(_of_label(networks, scores[label], label, probabilities[label]) for label in scores),
         _cost(networks, seconds),
+        *([] if anew is None else [_anew(networks, anew)]),
         "**Against the paper: nothing is compared.** The publication trains no such networks.",
     )
 
@@ -103,6 +107,16 @@ def _ahead(others: pd.DataFrame) -> str:
     """The rivals that are not behind it."""
     better = [zoo_label(str(name)) for name in others.index[others["ahead"] <= 0]]
     return f"Not behind it: {'; '.join(better)}." if better else "None has a higher AUC."
+
+
+def _anew(networks: pd.DataFrame, anew: xr.Dataset) -> str:
+    numbers = anew["number"].values
+    shipped = networks.loc[numbers, "best_accuracy"]
+    told = [
+        f"{number} reaches {percent(float(here), 0)} ({percent(float(there), 0)} above)"
+        for number, here, there in zip(numbers, anew["best_accuracy"].values, shipped, strict=True)
+    ]
+    return f"**Anew.** {counted(len(told), 'network')} trained here and now: {', '.join(told)}."
 
 
 def _cost(networks: pd.DataFrame, seconds: Mapping[str, float]) -> str:

@@ -245,7 +245,8 @@ def test_once_it_was_asked_for_summary_page_and_figure_tell_it() -> None:
     assert "trains with a probability" not in report.summary()
     verdict = report.verdict
     said = f"trains with a probability of {verdict.probability:.0%}"
-    assert report.summary().startswith(f"{verdict}\n")
+    assert f"\n{verdict}\n" in report.summary()
+    assert report.summary().startswith(f"{report.diagnoses[0]}\n")  # first what ails it
     assert said in report.to_html()
     assert said in describe(report.result)
     kept = json.loads(report.result.attrs["verdict"])
