@@ -347,7 +347,8 @@ def test_probe_prints_a_report_on_a_model_of_the_current_folder_and_writes_it(
     out = capsys.readouterr().out
     first, second = out.splitlines()[:2]
     assert first == HEALTHY
-    assert second == "Sequential, 1,363 parameters; inputs of 1×8×8; 160 fitted, 40 held out"
+    assert second.startswith("trains with a probability of ")
+    assert "\nSequential, 1,363 parameters; inputs of 1×8×8; 160 fitted, 40 held out\n" in out
     assert {f"report/probe.{kind}" for kind in ("html", "png", "csv")} == {
         line.removeprefix("wrote ") for line in out.splitlines() if line.startswith("wrote")
     }
@@ -359,7 +360,15 @@ def test_probe_prints_a_report_on_a_model_of_the_current_folder_and_writes_it(
     assert [row.split(",")[1] for row in rows] == ["2", "3"]
     page = (mine / "report/probe.html").read_text()
     assert "160 fitted" in page
+    assert "trains with a probability of " in page
     assert "data:image/png;base64" in page
+
+
+@pytest.mark.usefixtures("mine")
+def test_probe_can_leave_the_verdict_out(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "probe my_own_models:build --dataset digits --size 8 --images 200 --no-verdict"
+    assert main(words.split()) == 0
+    assert "trains with a probability" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
