@@ -245,7 +245,11 @@ def test_a_figures_place_does_not_depend_on_the_path_of_a_data_set(dataset: str)
 def lab_options() -> list[str]:
     """What `make lab` gives to JupyterLab."""
     done = subprocess.run(
-        ["make", "-n", "--always-make", "lab"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "-n", "--always-make", "lab", "ARGS="],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     lines = done.stdout.replace("\\\n", " ").splitlines()
     (line,) = (line for line in lines if "jupyter lab" in line)
