@@ -5,7 +5,6 @@ table["verdict"] = left_out(table, "learns_at_all")  # each family judged by a f
 zoo_scoreboard(table, "learns_at_all")  # AUC with intervals, a row per predictor
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,9 @@ import scipy.stats
 import xarray as xr
 from numpy.typing import ArrayLike
 
+from paperlib.core.provenance import provenance
 from paperlib.core.seeds import random_numbers
+from paperlib.instruments.prediction.scoring import roc_auc
 from paperlib.instruments.probe.verdict import (
     PARTS,
     WITHOUT_LABELS,
@@ -65,7 +66,7 @@ def zoo_table(forecasts: xr.Dataset, zoo: xr.Dataset, learns: xr.Dataset) -> pd.
         )
     table["probe_seconds"] = done["probe_seconds"].values
     table["verdict_seconds"] = (done["probe_seconds"] + done["signal_seconds"]).values
-    budget = json.loads(zoo.attrs["provenance"])["config"]["budget"]
+    budget = provenance(zoo)["config"]["budget"]
     step = (zoo["seconds"] / zoo["steps"]).sum("training").values  # one of each training
     table["step_seconds"], table["budget_seconds"] = step, budget * step
     paid = np.clip(table["verdict_seconds"].values / step, 1, zoo.sizes["step"]).astype(int)
@@ -185,10 +186,7 @@ def zoo_scoreboard(
     generator = np.random.default_rng(random_numbers("bootstrap", seed).initial_seed())
     draws = generator.integers(len(learns), size=(DRAWS, len(learns)))
     drawn = {name: _aucs(table[name].to_numpy(float), learns, draws) for name in {*names, against}}
-    whole = {
-        name: float(_aucs(table[name].to_numpy(float), learns, np.arange(len(learns))[None])[0])
-        for name in drawn
-    }
+    whole = {name: roc_auc(table[name], learns) for name in drawn}
     rows = {}
     for name in names:
         low, high = interval(drawn[name])

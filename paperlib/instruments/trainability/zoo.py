@@ -6,7 +6,6 @@ After a quarter of the budget a training goes on only if it could still change a
 """
 
 import copy
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from paperlib.core.checks import LARGEST_SEED
+from paperlib.core.provenance import provenance
 from paperlib.core.settings import Measured, option
 from paperlib.datasets import Dataset
 from paperlib.networks.experiment import ImageExperiment
@@ -253,7 +253,7 @@ def labels(result: xr.Dataset, *, at_all: float = AT_ALL, fast: float = FAST) ->
         `learns_at_all`, `learns_fast`, `default_learns_at_all` and `default_learns_fast`.
     """
     done = result.isel(number=np.flatnonzero(result["finished"].values == 1))
-    budget = json.loads(done.attrs["provenance"])["config"]["budget"]
+    budget = provenance(done)["config"]["budget"]
     steps = np.array(moments_of(budget))
     within = done["accuracy"].max("moment")
     quarter = steps <= steps[MOMENTS.index("quarter")]

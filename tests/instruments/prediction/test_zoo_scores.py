@@ -210,11 +210,12 @@ def test_an_interval_leaves_out_draws_of_one_kind() -> None:
 
 
 def test_changed_labels_are_counted_where_both_know() -> None:
-    def labels(values: dict[int, bool]) -> xr.Dataset:
+    def known_of(values: dict[int, bool]) -> xr.Dataset:
         known = ("number", list(values.values()))
         return xr.Dataset({"learns_at_all": known}, {"number": list(values)})
 
-    first, longer = labels({0: True, 1: False, 2: False}), labels({1: True, 2: False, 3: True})
+    first = known_of({0: True, 1: False, 2: False})
+    longer = known_of({1: True, 2: False, 3: True})
     assert changed_labels(first, longer, "learns_at_all") == (1, 2)
 
 
