@@ -69,6 +69,28 @@ def look(
     return [(stage, found[number]) for number, stage in enumerate(stages)]
 
 
+def features(model: nn.Module, images: Any, *, seed: int = 0) -> list[Tensor]:
+    """Return what the stages in front of a model's head make of images, each (n, numbers).
+
+    Example:
+        >>> import torch
+        >>> from paperlib.activations import features
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Linear(8, 6), torch.nn.Tanh(), torch.nn.Linear(6, 3)
+        ... )
+        >>> [tuple(values.shape) for values in features(model, torch.rand(5, 8))]
+        [(5, 6)]
+
+    Args:
+        model, images, seed: as for `look`. A last stage with fewer numbers than the one before it
+            is the head, but in networks of this package, whose stages have none.
+    """
+    found = [values.flatten(1) for _, values in look(model, images, seed=seed)]
+    sizes = [values.shape[1] for values in found]
+    headed = len(found) > 1 and sizes[-1] < sizes[-2] and places(model, "auto") == "auto"
+    return found[: len(found) - headed]
+
+
 def places(model: nn.Module, layers: Layers) -> Layers:
     """Return where to look: for "auto", a model's own `stage_names` if it has them."""
     return (

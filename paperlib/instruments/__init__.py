@@ -9,6 +9,8 @@ module holds
     def measure(settings, data) -> Dataset    named dims, units in attrs
     def figure(result) -> Figure              from the Dataset alone
     def scores(result) -> dict                optional: "will it train", higher is better
+    FORETELLS = ("…",)                        optional, both: what it says of one untrained model
+    def foretell(network, images, labels, *, seed) -> dict
 
 and `run(Settings(…))` does what is the same for all.
 """
@@ -132,6 +134,11 @@ def run_grid(settings: Any, **axes: Sequence[Any]) -> "xr.Dataset":
 def modules() -> dict[str, ModuleType]:
     """Return the instruments that are a single module, by name."""
     return {m.__name__.rpartition(".")[2]: m for m in _modules() if hasattr(m, "measure")}
+
+
+def foretellers() -> dict[str, ModuleType]:
+    """Return those of `modules` that say of any untrained model whether it will train, by name."""
+    return {name: module for name, module in modules().items() if hasattr(module, "foretell")}
 
 
 def settings() -> dict[str, type[Checked]]:

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from paperlib.activations.looking import look
+from paperlib.activations.looking import features, look
 from paperlib.activations.stages import output_of
 from paperlib.cascade import Cascade
 from paperlib.cascade.fitting import default_resolution
@@ -39,6 +39,7 @@ from paperlib.plots import BLUE, GREEN, ORANGE, PALETTE, paper_style
 from paperlib.training import TrainingPoint, train_network
 
 CODE_VERSION = 1
+FORETELLS = ("differing energy",)
 NOISE = "white noise"
 STATES = ("untrained", "trained")
 OCTAVES = 5  # of the ideal one-dimensional bank
@@ -316,6 +317,24 @@ def scores(result: xr.Dataset) -> dict[str, xr.DataArray]:
     part = result["differing"].sel(state="untrained", drop=True) / result["lost_below"]
     least = part.clip(1e-300).min("depth").drop_attrs()
     return {"differing": least.copy(data=np.log10(least.values))}
+
+
+def foretell(network: nn.Module, images: Tensor, labels: Tensor, *, seed: int) -> dict[str, float]:
+    """Return what energies say of "will it train" about one untrained model; higher is better.
+
+    Args:
+        network: any module; it is left as it was.
+        images: (n, *shape).
+        labels: (n,), not read.
+        seed: of the model's random numbers.
+
+    Returns:
+        the scores of `FORETELLS`, NaN where the model overflows. `differing energy`: the decadic
+        logarithm of the part that differs between images, at the stage where it is least.
+    """
+    parts = [activation_energy(values)[1] for values in features(network, images, seed=seed)]
+    least = math.log10(max(min(parts), 1e-300)) if np.isfinite(parts).all() else math.nan
+    return {"differing energy": least}
 
 
 def layers_held(travelling: NDArray[Any], share: float) -> float:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor, nn
 
-from paperlib.activations import look
+from paperlib.activations import features, look
 from paperlib.cascade import Cascade
 from paperlib.core.checks import LARGEST_SEED
 from paperlib.core.provenance import data_name
@@ -37,6 +37,7 @@ from paperlib.plots import BLUE, GREEN, ORANGE, PALETTE, paper_style
 from paperlib.training import Rule, backpropagation, train
 
 CODE_VERSION = 1
+FORETELLS = ("few-shot accuracy",)
 ARCHITECTURES = ("cnn", "mlp")
 LEARNT = ("untrained", "supervised", "adversarial", "shuffled labels")
 CLASSES = ("novel", "known")
@@ -315,6 +316,37 @@ def scores(result: xr.Dataset) -> dict[str, xr.DataArray]:
     classes, of the most shots, with noise of variance λ in their features."""
     phases = result["phase_accuracy"].isel(shot=-1, drop=True)
     return {"few-shot accuracy above the resolution": phases.mean("network")}
+
+
+def foretell(network: nn.Module, images: Tensor, labels: Tensor, *, seed: int) -> dict[str, float]:
+    """Return what few examples say of "will it train" about one untrained model; more is better.
+
+    Args:
+        network: any module; it is left as it was.
+        images: (n, *shape).
+        labels: (n,), whole numbers.
+        seed: of the model's random numbers, the noise, and the episodes.
+
+    Returns:
+        the scores of `FORETELLS`, NaN where the model overflows, and where
+        less than two classes have the images for an episode. `few-shot accuracy`: of classes
+        seen five times each, in the features in front of the head with noise of variance λ.
+    """
+    last = features(network, images, seed=seed)[-1].cpu()
+    shots, queries = 5, 5
+    classes, counts = labels.cpu().unique(return_counts=True)
+    classes = classes[counts >= shots + queries]
+    if not last.isfinite().all() or len(classes) < 2:
+        return dict.fromkeys(FORETELLS, math.nan)
+    kept = torch.isin(labels.cpu(), classes)
+    places = torch.searchsorted(classes, labels.cpu()[kept])
+    ways = min(Settings.ways, len(classes))
+    asked = Settings(ways=ways, shots=(shots,), queries=queries, data_seed=seed)
+    random = random_numbers("few-shot noise", seed)
+    noise = math.sqrt(asked.resolution) * torch.randn(last.shape, generator=random)
+    seen = centred((last + noise)[kept], last)
+    drawn = draw_episodes(places, asked, 0)
+    return {"few-shot accuracy": float(episode_accuracy(seen, drawn, shots, shots).mean())}
 
 
 # --- measuring

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from paperlib.activations.looking import look
+from paperlib.activations.looking import features, look
 from paperlib.cascade import Cascade
 from paperlib.core.checks import LARGEST_SEED
 from paperlib.core.provenance import data_name
@@ -53,6 +53,7 @@ from paperlib.plots import edges as edges_of
 from paperlib.training import at, batches, train
 
 CODE_VERSION = 1
+FORETELLS = ("information",)
 BITS = 12  # of an input
 ESTIMATORS = (
     "fixed", "width", "range", "quantile", "noise", "noise_low", "gaussian", "float32", "exact",
@@ -458,6 +459,27 @@ def scores(result: xr.Dataset) -> dict[str, xr.DataArray]:
     from which less than one bit is left at noise λ. It sees the ordered side only: in chaos every
     bit is left, and nobody can read them."""
     return {"information": depths(result)["bits"].astype(float)}
+
+
+def foretell(network: nn.Module, images: Tensor, labels: Tensor, *, seed: int) -> dict[str, float]:
+    """Return what bits say of "will it train" about one untrained model; higher is better.
+
+    Args:
+        network: any module; it is left as it was.
+        images: (n, *shape).
+        labels: (n,), not read.
+        seed: of the model's random numbers.
+
+    Returns:
+        the scores of `FORETELLS`, NaN where the model overflows. `information`: the least that a
+        stage holds of the image through noise of variance λ = 0.001, in bits, log2 n at most.
+    """
+    seen = features(network, images, seed=seed)
+    if not all(values.isfinite().all() for values in seen):
+        return dict.fromkeys(FORETELLS, math.nan)
+    nobody = torch.zeros(len(images), dtype=torch.int64)  # no labels are compared
+    noise = Settings.resolution
+    return {"information": min(float(noisy(v.cpu(), nobody, noise)[1]) for v in seen)}
 
 
 # --- drawing and saying

@@ -30,10 +30,11 @@ from sklearn.neighbors import KNeighborsClassifier
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from paperlib.activations import look
+from paperlib.activations import features, look
 from paperlib.cascade import Cascade
 from paperlib.core.checks import LARGEST_SEED
 from paperlib.core.provenance import data_name
+from paperlib.core.seeds import random_numbers
 from paperlib.core.settings import Parameters, option
 from paperlib.datasets import Dataset
 from paperlib.kernels import ACTIVATIONS, mlp_kernels
@@ -45,6 +46,7 @@ from paperlib.training import at, train
 Array = NDArray[Any]
 
 CODE_VERSION = 1
+FORETELLS = ("k-NN on codes",)
 SETS = ("train", "test", "train, as many as test")
 READERS = ("network", "k-NN", "logistic regression")
 AGREEMENTS = ("purity", "one to one", "NMI")
@@ -228,6 +230,30 @@ def scores(result: xr.Dataset) -> dict[str, xr.DataArray]:
     """Return what codes of untrained networks say of "will it train", (sigma_w2, level)."""
     own = result.isel(sigma_b2=-1, drop=True).mean("network")
     return {"distinct codes": 1 - own["alike"], "k-NN on codes": own["read"]}
+
+
+def foretell(network: nn.Module, images: Tensor, labels: Tensor, *, seed: int) -> dict[str, float]:
+    """Return what neural codes say of "will it train" about one untrained model; higher is better.
+
+    Args:
+        network: any module; it is left as it was.
+        images: (n, *shape), n >= 4.
+        labels: (n,), whole numbers.
+        seed: of the model's random numbers, and of which half of the images is known.
+
+    Returns:
+        the scores of `FORETELLS`, NaN where the model overflows. `k-NN on codes`: how often the
+        nearest codes of one half of the images name the class of one of the other half, at the last
+        stage in front of the head.
+    """
+    last = features(network, images, seed=seed)[-1]
+    if not last.isfinite().all():
+        return dict.fromkeys(FORETELLS, math.nan)
+    order = torch.randperm(len(last), generator=random_numbers("foretell, codes", seed))
+    codes, classes = (last > 0).cpu()[order].numpy(), labels.cpu()[order].numpy()
+    half = len(codes) // 2
+    read = nearest(codes[:half], classes[:half], codes[half:], Settings.neighbours)
+    return {"k-NN on codes": float((read == classes[half:]).mean())}
 
 
 # --- measuring

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from paperlib.activations.factors import recorded_calls, slopes_of
-from paperlib.activations.looking import look
+from paperlib.activations.looking import features, look
 from paperlib.cascade import Cascade
 from paperlib.core.checks import LARGEST_SEED
 from paperlib.core.provenance import data_name
@@ -35,6 +35,7 @@ from paperlib.plots import BLUE, PALETTE, paper_style
 from paperlib.training import at, batches, train
 
 CODE_VERSION = 1
+FORETELLS = ("different codes", "changing nodes")
 LOSSES = ("cross-entropy", "squares")
 MEASURES = (
     "fraction", "predictability", "informativeness", "information", "share", "constant",
@@ -185,6 +186,31 @@ def scores(result: xr.Dataset) -> dict[str, xr.DataArray]:
     which there are fewer different codes than half of the images."""
     curves = result["codes"].transpose("sigma_w2", "level")
     return {"codes": result["sigma_w2"].copy(data=[_halved(row) for row in curves.values])}
+
+
+def foretell(network: nn.Module, images: Tensor, labels: Tensor, *, seed: int) -> dict[str, float]:
+    """Return what sample sets say of "will it train" about one untrained model; higher is better.
+
+    Args:
+        network: any module; it is left as it was.
+        images: (n, *shape).
+        labels: (n,), not read.
+        seed: of the model's random numbers.
+
+    Returns:
+        the scores of `FORETELLS`, NaN where the model overflows. `different codes`, as a share of
+        the images, and `changing nodes`, the share that is neither on nor off for all of them, both
+        at the stage where they are least.
+    """
+    seen = features(network, images, seed=seed)
+    if not all(values.isfinite().all() for values in seen):
+        return dict.fromkeys(FORETELLS, math.nan)
+    active = [values > 0 for values in seen]
+    changing = [a.any(0) & ~a.all(0) for a in active]
+    return {
+        "different codes": min(distinct_codes(a.cpu()) / len(a) for a in active),
+        "changing nodes": min(float(nodes.double().mean()) for nodes in changing),
+    }
 
 
 # --- measuring

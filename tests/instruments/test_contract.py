@@ -1,6 +1,7 @@
 """What every instrument that is a single module promises."""
 
 import json
+import math
 import random
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,8 @@ from matplotlib.figure import Figure
 from paperlib import instruments, notebooks
 from paperlib.core import paths
 from paperlib.datasets import load_dataset
+from paperlib.networks import initialise, mlp
+from paperlib.networks.zoo import zoo_network
 from paperlib.sweep.store import load_result, save_result
 
 ALL = instruments.modules()
@@ -143,3 +146,54 @@ def test_a_finished_measurement_is_taken_and_a_damaged_one_is_measured_again(
 def test_what_is_no_instruments_settings_is_refused() -> None:
     with pytest.raises(ValueError, match="settings must be the Settings of an instrument"):
         instruments.run({"dataset": "digits"})
+
+
+FORETELLERS = instruments.foretellers()
+IMAGES = load_dataset("digits", limit=200)
+
+
+def foretold(name: str, network: torch.nn.Module) -> dict[str, float]:
+    images, labels = IMAGES.floats("train")[:150], IMAGES.labels("train")[:150]
+    return FORETELLERS[name].foretell(network, images, labels, seed=0)
+
+
+def tanh_network(depth: int, sigma_w2: float) -> torch.nn.Module:
+    network = mlp(IMAGES.image_shape, depth=depth, width=50)
+    initialise(network, sigma_w2=sigma_w2, sigma_b2=0.05, seed=0)
+    return network
+
+
+@pytest.mark.parametrize("name", sorted(FORETELLERS))
+def test_what_it_foretells_is_better_of_a_network_that_trains(name: str) -> None:
+    good, bad = (foretold(name, tanh_network(*one)) for one in ((4, 1.7), (60, 0.3)))
+    assert tuple(good) == tuple(bad) == FORETELLERS[name].FORETELLS
+    assert all(good[key] > bad[key] for key in good), (good, bad)
+
+
+@pytest.mark.parametrize("name", sorted(FORETELLERS))
+def test_what_it_foretells_is_a_number_for_every_family_and_changes_no_network(name: str) -> None:
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    for number in (1, 4, 5):  # a CNN, a transformer, a recurrent network
+        network = zoo_network(number, IMAGES.image_shape, 10)
+        before = {key: value.clone() for key, value in network.state_dict().items()}
+        found = foretold(name, network)
+        assert all(math.isfinite(value) for value in found.values()), (number, found)
+        assert found == foretold(name, network)
+        for key, value in network.state_dict().items():
+            assert torch.equal(value, before[key]), key
+        assert all(parameter.grad is None for parameter in network.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("name", sorted(FORETELLERS))
+def test_of_a_network_that_overflows_nothing_is_foretold(name: str) -> None:
+    with torch.no_grad():
+        network = tanh_network(2, 1.7)
+        broken = torch.nn.Sequential(network.stages, Overflowing(), network.head)
+    assert all(math.isnan(value) for value in foretold(name, broken).values())
+
+
+class Overflowing(torch.nn.Module):
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return values * float("inf")
