@@ -110,7 +110,8 @@ def test_it_measures_the_same_twice_and_leaves_everything_as_it_was(
 def test_its_figure_needs_the_dataset_alone(
     name: str, instrument: ModuleType, own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(instrument, "measure", lambda *given: measured(name).copy(deep=True))
+    found = measured(name)
+    monkeypatch.setattr(instrument, "measure", lambda *given: found.copy(deep=True))
     result = instruments.run(smoke(name))
     assert all(isinstance(variable.dims, tuple) and variable.attrs.get("units") is not None
                for variable in result.data_vars.values())  # fmt: skip
@@ -125,10 +126,10 @@ def test_its_figure_needs_the_dataset_alone(
 def test_a_finished_measurement_is_taken_and_a_damaged_one_is_measured_again(
     name: str, instrument: ModuleType, own_home: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    settings = smoke(name)
+    settings, found = smoke(name), measured(name)
     begun, measure = [], instrument.measure
     with monkeypatch.context() as patch:
-        patch.setattr(instrument, "measure", lambda *given: measured(name).copy(deep=True))
+        patch.setattr(instrument, "measure", lambda *given: found.copy(deep=True))
         result = instruments.run(settings)
     monkeypatch.setattr(
         instrument, "measure", lambda *given: (begun.append(given), measure(*given))[1]
