@@ -52,7 +52,7 @@ def test_a_point_of_the_grid_is_what_the_instrument_says_of_that_mlp() -> None:
 
 
 def test_an_instrument_that_foretells_nothing_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="'fewshot' foretells.*did you mean 'few_shot'"):
+    with pytest.raises(ValueError, match=r"'fewshot' foretells.*did you mean 'few_shot'"):
         InstrumentForecast(instrument="fewshot")
     with pytest.raises(ValueError, match="'forgetting' foretells"):
         InstrumentForecasts(instruments=("forgetting",), numbers=(0,))
