@@ -26,8 +26,8 @@ from paperlib.core.checks import LARGEST_SEED, checked, quoted
 from paperlib.core.provenance import stamp
 from paperlib.instruments.probe.examination import examine
 from paperlib.instruments.probe.reading import Work
-from paperlib.instruments.probe.remedies import aids_of
 from paperlib.instruments.probe.report import Report, report_of, with_vital_signs
+from paperlib.instruments.probe.trials import aids_of
 from paperlib.instruments.probe.verdict import Verdict, fingerprint, judge
 from paperlib.instruments.probe.vitals import checked_labels
 

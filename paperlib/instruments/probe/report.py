@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from paperlib.instruments.probe.remedies import Aids, Suggestion
+    from paperlib.instruments.probe.remedies import Suggestion
+    from paperlib.instruments.probe.trials import Aids
     from paperlib.instruments.probe.verdict import Verdict
 
 PARALLEL = 0.98  # mean cosine of different images' activations from which they are parallel

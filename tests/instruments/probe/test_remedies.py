@@ -11,7 +11,8 @@ from paperlib import load_dataset, probe
 from paperlib.activations.guard import untouched
 from paperlib.activations.inputs import Inputs
 from paperlib.activations.tuning import looks_drawn, unit_variance
-from paperlib.instruments.probe.remedies import AS_IS, KNOWN, named_weights
+from paperlib.instruments.probe.trials import AS_IS, KNOWN, named_weights
+from paperlib.training import train
 
 
 def images(count: int = 120) -> Tensor:
@@ -133,20 +134,14 @@ def test_the_edge_of_the_grid_is_said() -> None:
     ("depth", "activation"), [(14, nn.ReLU), (20, nn.Tanh), (30, nn.SELU), (3, nn.ReLU)]
 )
 def test_no_advice_makes_a_network_worse(depth: int, activation: Any) -> None:
-    labels = load_dataset("digits").labels("train")
+    x, labels = images(1000), load_dataset("digits").labels("train")[:1000]
 
     def accuracy(model: nn.Module) -> float:
         optimiser = torch.optim.Adam(model.parameters(), 1e-3)
-        order = torch.Generator().manual_seed(0)
-        for _ in range(150):
-            some = torch.randint(0, 800, (64,), generator=order)
-            optimiser.zero_grad()
-            nn.functional.cross_entropy(model(images(1000)[some]), labels[some]).backward()
-            optimiser.step()
+        train(model, (x[:800], labels[:800]), optimiser=optimiser, steps=150, batch_size=64)
         with torch.no_grad():
-            right = model(images(1000)[800:]).argmax(1) == labels[800:1000]
-        return float(right.float().mean())
+            return float((model(x[800:]).argmax(1) == labels[800:]).float().mean())
 
     model = dense(depth, activation)
-    suggestion = probe(model, images()).suggest()
+    suggestion = probe(model, x[:120]).suggest()
     assert accuracy(suggestion.apply(copy.deepcopy(model))) > accuracy(model) - 0.03
