@@ -15,11 +15,8 @@ from paperlib import instruments
 from paperlib.training.outcome import accuracy_of, threshold_of
 
 NOTHING = -np.inf  # the score of a network that an instrument cannot read: it ranks last
-BESIDE = {  # predictors of `PredictorSweep` that the instruments stand beside on the grid
-    "collapse_depth_ridge": "collapse depth of R²",
-    "correlation_depth": "6 ξ_c (mean field)",
-    "gradient_ratio": "gradient ratio",
-}
+# predictors of `PredictorSweep` that the instruments stand beside on the grid
+BESIDE = ("collapse_depth_ridge", "correlation_depth", "gradient_ratio")
 
 
 def said_of(forecasts: xr.Dataset) -> pd.DataFrame:
@@ -79,23 +76,23 @@ def grid_table(
         trained: of `TrainingSweep`: `accuracy` and `finished` (sigma_w2, seed, depth).
         predictions: of `PredictorSweep`, of the same networks.
         results: of instruments, by name: what their `scores` say by sigma_w2 and depth, or level,
-            is added if it covers the grid.
+            is added if it covers the grid and has not been said of these very networks.
 
     Returns:
-        By sigma_w2, seed and depth: what was said; the predictors of `BESIDE` by their names in
-        words; `trains`, whether the accuracy reaches the grid's threshold.
+        By sigma_w2, seed and depth: what was said; the predictors of `BESIDE`;
+        `trains`, whether the accuracy reaches the grid's threshold.
     """
     accuracy = accuracy_of(trained).transpose("sigma_w2", "seed", "depth").to_series().dropna()
     table = said.join(accuracy, how="inner")
-    for name, words in BESIDE.items():
+    for name in BESIDE:
         one = predictions["scores"].sel(predictor=name, drop=True)
-        table[words] = one.transpose("sigma_w2", "seed", "depth").to_series()
+        table[name] = one.transpose("sigma_w2", "seed", "depth").to_series()
     table["trains"] = table.pop("accuracy") >= threshold_of(trained)
     for name, result in results.items():
         for score, values in _theirs(name, result).items():
-            theirs = values.to_series().rename(score)
-            found = table.join(theirs, on=["sigma_w2", "depth"])[score]
-            if found.notna().all():
+            theirs = values.to_series().rename("theirs")
+            found = table.join(theirs, on=["sigma_w2", "depth"])["theirs"]
+            if found.notna().all() and score not in table:
                 table[score] = found
     return table
 

@@ -13,7 +13,7 @@ from paperlib.instruments.prediction.scoring import predictor_label, roc_auc
 from paperlib.instruments.prediction.zoo_scores import reliability
 from paperlib.plots import BLUE, GREEN, ORANGE, paper_style
 
-OURS = ("verdict", "r_squared_smallest")
+OURS = ("verdict", "r_squared_smallest", "collapse_depth_ridge")
 TRAINED = ("accuracy_20", "accuracy_30", "accuracy_100", "loss_at_equal_cost")
 COLOURS = {"ours": BLUE, "training itself": ORANGE, "rivals": "0.45", "instruments": GREEN}
 NAMES = {

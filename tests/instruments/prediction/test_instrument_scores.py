@@ -117,7 +117,7 @@ def test_a_grid_stands_beside_its_trainings_predictors_and_results() -> None:
     )
     table = grid_table(said, trained, predictions, {"few_shot": result})
     assert table["trains"].tolist() == [True, False, True]  # the unfinished network is left out
-    assert table["collapse depth of R²"].tolist() == [2.0, 6.0, 30.0]
+    assert table["collapse_depth_ridge"].tolist() == [2.0, 6.0, 30.0]
     assert table["few-shot accuracy above the resolution"].tolist() == [2.0, 6.0, 9.0]
     assert "snip" not in table
     assert owners({"few_shot": result})["few-shot accuracy above the resolution"] == "few shot"
