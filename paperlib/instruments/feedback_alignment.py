@@ -10,7 +10,7 @@ rules are trained with plain SGD and with RMSprop, which rescales what is too sm
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -133,7 +133,8 @@ class Stack(nn.Module):
         self.activation = activation_module(activation)
 
     def forward(self, images: Tensor, *, apart: bool = False) -> list[Tensor]:
-        outputs, x = [], images.flatten(2)
+        outputs: list[Tensor] = []
+        x = images.flatten(2)
         for weight, bias in zip(self.weights, self.biases, strict=True):
             x = torch.baddbmm(bias, x.detach() if apart else x, weight)
             if len(outputs) + 1 < len(self.weights):
@@ -393,10 +394,8 @@ def _watch(settings: Settings, task: Task, seeds: Sequence[int], steps: Array) -
         stack = Stack(networks, settings.activation)
         see = _seen(settings, task, networks, matrices, {n: v[row] for n, v in found.items()})
         rate = rate_of(settings, "SGD", "BP" if way == "BP" else "DFA", depth)
-        places = {step: place for place, step in enumerate(steps.tolist())}
-        observe = at(list(places), lambda step, given, see=see, of=places: see(of[step], given))
         _learn(settings, task, stack, seeds, optimiser="SGD", rate=rate, matrices=matrices,
-               observers=[observe])  # fmt: skip
+               observers=[at(steps.tolist(), see)])  # fmt: skip
     dims, of = ("way", "watched", "network", "step"), (len(WAYS), len(settings.watched), len(seeds))
     shaped = {name: values.reshape(*of, *values.shape[2:]) for name, values in found.items()}
     return {"watched_r_squared": ((*dims, "seen"), shaped["r_squared"], {"units": "1"}),
@@ -410,12 +409,14 @@ def _seen(
     networks: Sequence[Network],
     matrices: Sequence[Tensor] | None,
     found: dict[str, Array],
-) -> Callable[[int, Stack], None]:
-    """What looks at networks side by side, and notes what it sees at a place in `found`."""
+) -> Observer:
+    """What looks at networks side by side, and notes what it sees in `found`."""
     images, labels = (part[: settings.batch_size] for part in task.validation)
+    places = {step: place for place, step in enumerate(_looks(settings).tolist())}
 
-    def see(place: int, stack: Stack) -> None:
+    def see(step: int, stack: Any) -> None:
         stack.copy_into(networks)
+        place = places[step]
         found["accuracy"][:, place] = _accuracies(stack, task.test)
         for number, network in enumerate(networks):
             found["r_squared"][number, place] = _r_squared(settings, task, network)
@@ -646,7 +647,8 @@ def _draw_walls(axis: Any, result: xr.Dataset) -> None:
     axis.plot(result["sigma_w2"], mean, "o-", color=COLLAPSE_COLOUR, ms=3,
               label="R² lost before training")  # fmt: skip
     if result.attrs["activation"] in SMOOTH:
-        grid = np.linspace(*edges_of(result["sigma_w2"].values)[[0, -1]], 100)
+        first, *_, last = edges_of(result["sigma_w2"].values).tolist()
+        grid = np.linspace(first, last, 100)
         lengths = [_correlation_depth(float(s), result.attrs) for s in grid]
         axis.plot(grid, 6 * np.array(lengths), color="0.85", lw=1, label=r"$6\,\xi_c$, mean field")
 
