@@ -238,6 +238,15 @@ def frontier(result: xr.Dataset) -> xr.DataArray:
     return last.astype(float)
 
 
+def speed(result: xr.Dataset) -> xr.DataArray:
+    """Return how fast feedback opens the way, (way, watched, network): the most levels gained since
+    the start, per unit of rate times steps. Looks far apart make it smaller than it is."""
+    reached = frontier(result)
+    later = reached.isel(step=slice(1, None))
+    per_step = (later - reached.isel(step=0)) / later["step"]
+    return per_step.sel(way=list(WAYS[1:])).max("step") / result.attrs["feedback_rate"]
+
+
 def scores(result: xr.Dataset) -> dict[str, xr.DataArray]:
     """Return what this says of "will it train", (sigma_w2, depth): R² of the untrained network, and
     what it learns where the error need not come back, which no signal on its way back can tell."""
@@ -620,9 +629,11 @@ def _watched_table(result: xr.Dataset) -> str:
             angles = result["angle"].sel(at_).mean(["network", "layer"])
             turned = " → ".join(f"{float(angles.isel(step=n)):.0f}°" for n in (0, -1))
             accuracy = result["watched_accuracy"].sel(at_).isel(step=-1).values
-            rows.append([f"{sigma_w2:g}", way, *ends, _spelt(accuracy),
+            fast = "" if way == "BP" else f"{float(speed(result).sel(at_).mean()):.2f}"
+            rows.append([f"{sigma_w2:g}", way, *ends, fast, _spelt(accuracy),
                          "" if way == "BP" else turned])  # fmt: skip
-    return _table("σ_w² | by | level at the start | at the end | accuracy | angle", rows)
+    return _table("σ_w² | by | level at the start | at the end | levels per rate × steps "
+                  "| accuracy | angle", rows)  # fmt: skip
 
 
 def _draw_map(axis: Any, result: xr.Dataset, optimiser: str, rule: str) -> Any:

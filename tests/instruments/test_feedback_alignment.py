@@ -23,6 +23,7 @@ from paperlib.instruments.feedback_alignment import (
     predicted,
     rate_of,
     scores,
+    speed,
     takeaway,
     threshold,
 )
@@ -178,6 +179,10 @@ def test_the_frontier_is_the_last_level_that_r_squared_reaches(result) -> None:
     made["watched_r_squared"].loc[{"way": "random"}][..., :2] = LOST
     assert (frontier(made).sel(way="random") == 2).all()
     assert (frontier(made).sel(way="BP") == 0).all()
+    made["watched_r_squared"][:] = 0.0
+    made["watched_r_squared"].loc[{"way": "random", "step": 12}] = 1.0  # three levels at the end
+    assert speed(made).sel(way="random").values == pytest.approx(3 / (0.2 * 12))
+    assert (speed(made).sel(way="binary") == 0).all()
 
 
 def test_before_the_first_step_all_rules_are_the_same_network(result) -> None:
