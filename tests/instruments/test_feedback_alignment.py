@@ -28,6 +28,7 @@ from paperlib.instruments.feedback_alignment import (
     threshold,
 )
 from paperlib.measures import r_squared
+from paperlib.sweep.store import load_result
 from paperlib.training import backpropagation, train
 from paperlib.training import feedback_alignment as ruled
 
@@ -247,9 +248,15 @@ def test_findings_say_what_this_run_did(result) -> None:
     made["accuracy"][:] = 0.9
     made["accuracy"].loc[{"rule": "DFA", "depth": 4, "sigma_w2": 1.76}] = 0.8
     said = findings(made)
-    assert "2.5 points behind in the mean" in said
-    assert "more than 6 in 1 of them: 10.0 at depth 4, σ_w² 1.76." in said
+    assert "2.5 points below it in the mean" in said
+    assert "more than 6 below in 1 of them: 10.0 at depth 4, σ_w² 1.76." in said
+    assert "SGD 0.3/depth with backpropagation, 0.2 with feedback; RMSprop 0.0003" in said
+    assert "times 0.5, 1," in said
     assert "0.900 ± 0.000" in said
+    made["accuracy"].loc[{"rule": "DFA"}] = 0.95
+    assert "5.0 points above it in the mean, and more than 6 below in none of them." in findings(
+        made
+    )
     made["accuracy"].loc[{"rule": "BP"}] = 0.1
     assert "trains nowhere" in findings(made)
     none = made.drop_vars("cnn_accuracy")
@@ -266,3 +273,38 @@ def test_images_too_small_or_of_one_class_are_refused(digits: Dataset) -> None:
     one = replace(digits, train_labels=torch.zeros_like(digits.train_labels))
     with pytest.raises(ValueError, match="are all of one"):
         feedback_alignment.measure(SMALL, one)
+
+
+# --- the shipped result
+
+
+@pytest.fixture(scope="module")
+def shipped() -> xr.Dataset:
+    return load_result("feedback_alignment.nc")
+
+
+@pytest.mark.parametrize(("depth", "sigma_w2"), [(20, 0.6), (40, 1.0)])
+def test_in_the_shipped_result_feedback_trains_where_backpropagation_by_sgd_does_not_start(
+    shipped: xr.Dataset, depth: int, sigma_w2: float
+) -> None:
+    here = {"depth": depth, "sigma_w2": sigma_w2}
+    assert shipped.sizes["network"] >= 3
+    assert float(kept(shipped).sel(here).max()) < LOST
+    accuracy = chosen(shipped).sel(here).mean("network").sel(optimiser="SGD")
+    assert accuracy.sel(rule="BP") <= 0.15
+    assert accuracy.sel(rule="DFA") >= 0.75
+    assert accuracy.sel(rule="binary DFA") >= 0.75
+
+
+def test_in_the_shipped_result_the_way_is_opened_from_below_by_feedback_alone(
+    shipped: xr.Dataset,
+) -> None:
+    reached = frontier(shipped).mean("network")
+    begin, end = reached.isel(step=0), reached.isel(step=-1)
+    assert (end.sel(way="BP") <= begin.sel(way="BP") + 3).all()
+    for way in ("random", "binary"):
+        assert (end.sel(way=way) >= begin.sel(way=way) + 10).all()
+        assert (reached.sel(way=way).diff("step") > -3).all()
+    angles = shipped["angle"].sel(way="random").mean(["network", "layer"])
+    assert (angles.isel(step=-1) < 90).all()
+    assert (angles.isel(step=-1) < angles.isel(step=0)).all()
