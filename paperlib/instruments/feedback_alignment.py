@@ -74,7 +74,7 @@ class Settings(Parameters):
     sigma_b2: float = option(0.05, low=0.0)
     activation: str = option("tanh", choices=("tanh", "erf", "relu", "gelu"))
     feedback: str = option("random", choices=KINDS)  # of DFA over variance and depth
-    steps: int = option(250, low=0)
+    steps: int = option(200, low=0)
     batch_size: int = option(64, low=1)
     learning_rate: float = option(0.3, above=0.0)  # of SGD with backpropagation, over depth
     feedback_rate: float = option(0.2, above=0.0)  # of SGD with feedback, at every depth
@@ -85,10 +85,10 @@ class Settings(Parameters):
     )  # of every rate, of which the best counts
     watched: tuple[float, ...] = option((0.6,), low=0.0)  # σ_w², while they learn
     watched_depth: int = option(20, low=1, high=1000)
-    looks: int = option(5, low=2, high=1000)
+    looks: int = option(4, low=2, high=1000)
     cnn_steps: int = option(60, low=0, zero="no convolutional network")
     cnn_images: int = option(1000, low=2)  # which that learns
-    fitted: int = option(500, low=2)  # images that cascades are fitted to, and tested on
+    fitted: int = option(300, low=2)  # images that cascades are fitted to, and tested on
     train_images: int = option(10_000, low=10)
     test_images: int = option(1000, low=2)
     data_seed: int = option(0, low=0, high=LARGEST_SEED)
