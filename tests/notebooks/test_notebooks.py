@@ -1,4 +1,7 @@
-"""The runner, on a small notebook; and every notebook of the repository, on its smoke profile."""
+"""The runner, on a small notebook; and what every notebook of the repository says of itself.
+
+That all of them run is in test_run_all.py.
+"""
 
 import ast
 import json
@@ -17,7 +20,7 @@ from typing import Any
 import nbformat
 import papermill.cli
 import pytest
-from checkout import ROOT
+from checkout import ROOT, copy_of_checkout
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
 from tiny_project import NAME, build
@@ -511,15 +514,6 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return copy_of_checkout(tmp_path)
 
 
-def copy_of_checkout(root: Path) -> Path:
-    """A copy of what running a notebook reads, so that the checkout's figures stay as they are."""
-    shutil.copytree(
-        ROOT / "notebooks", root / "notebooks", ignore=shutil.ignore_patterns(".ipynb_*")
-    )
-    shutil.copytree(ROOT / "data/reference", root / "data/reference")
-    return root
-
-
 def read(name: str) -> Any:
     return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
 
@@ -663,22 +657,6 @@ def test_the_quick_profile_is_the_notebooks_defaults_with_a_fallback(name: str) 
     kind = instruments.settings()[read(name).metadata["paperlib"]["config"]]
     wanted = {"fallback": True} if "fallback" in kind.names() else {}
     assert notebooks.validated(name, "quick", {}) == kind(**wanted).as_dict()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_the_notebook_runs_from_beginning_to_end(name: str, checkout: Path) -> None:
-    path = notebooks.execute(name, profile="smoke")
-    assert path == checkout.resolve() / "figures/smoke" / f"{name}.ipynb"
-    for suffix in ("png", "pdf"):
-        assert (checkout / "figures/smoke" / f"{name}.{suffix}").stat().st_size > 1000
-    notebook = nbformat.read(path, as_version=4)
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert any("image/png" in output.get("data", {}) for output in outputs)
-    assert notebooks.state(name, "smoke").word == "fresh"
-    here, committed = (n.cells[-1].outputs[0].data["text/markdown"] for n in (notebook, read(name)))
-    assert here != committed, "what a run says is of that run"
-    assert "digits" in here or "dataset" not in notebooks.parameters(name)
 
 
 @pytest.fixture(scope="module")
