@@ -2,7 +2,7 @@
 a reader in JupyterLab: all cells again, and once more with changed parameters."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 from checkout import ROOT, copy_of_checkout
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
+from jupyter_client.session import Session
 
 from paperlib.core import paths
 from paperlib.notebooks import runner as notebooks
@@ -34,31 +35,37 @@ PATIENCE = 900  # seconds for a cell, on a machine that is busy
 
 
 class Kernel:
-    """The kernel that papermill runs a notebook in, and JupyterLab after it."""
+    """A kernel that papermill runs a notebook in, and JupyterLab after it."""
 
     def __init__(self) -> None:
         # without folders to look in, Jupyter takes ipykernel's own, of this interpreter
         specs = KernelSpecManager(kernel_dirs=[])
         self.manager = KernelManager(kernel_name="python3", kernel_spec_manager=specs)
-        self.client: Any = None
+        self.manager.start_kernel()
+        self.client = self.manager.client()
+        self.client.start_channels()
+        self.client.wait_for_ready(timeout=PATIENCE)
         self.printed: list[str] = []  # in red
+
+    def place(self, folder: Path, told: Mapping[str, str]) -> None:
+        """Go on as if started in this folder, with this and the test's own environment."""
+        variables = (paths.HOME_VARIABLE, paths.DATA_VARIABLE, paths.FIGURE_VARIABLE)
+        given = {name: os.environ[name] for name in variables if name in os.environ} | told
+        for code in (
+            f"__import__('os').chdir({str(folder)!r})",
+            f"[__import__('os').environ.pop(name, None) for name in {variables!r}]",
+            f"__import__('os').environ.update({given!r})",
+        ):
+            assert self.run(code) is None
 
     def execute_notebook(
         self, *given: Any, kernel_manager_class: Any, cwd: Path, **options: Any
     ) -> Any:
-        """papermill's, started as the runner says, but it ends without ending the kernel."""
-        told = kernel_manager_class().kernel_spec.env
-        arguments = options["extra_arguments"]
-        self.manager.start_kernel(env=os.environ | told, cwd=cwd, extra_arguments=arguments)
+        """papermill's, in this kernel instead of one that it starts and ends."""
+        self.place(cwd, kernel_manager_class().kernel_spec.env)
+        # a client of its own: a kernel does not answer two of the same session
+        self.manager.session = Session(key=self.manager.session.key)
         return PAPERMILL(*given, km=self.manager, **options)
-
-    def open(self, folder: Path) -> None:
-        """Go on as JupyterLab, which starts in the notebook's folder and names no figure's."""
-        self.client = self.manager.client()
-        self.client.start_channels()
-        self.client.wait_for_ready(timeout=PATIENCE)
-        assert self.run(f"%cd -q {folder}") is None
-        assert self.run(f"__import__('os').environ.pop({paths.FIGURE_VARIABLE!r})") is None
 
     def run(self, code: str) -> Any:
         """Run a cell, and return what went wrong, if anything did."""
@@ -76,22 +83,27 @@ class Kernel:
             self.printed.append(message["content"]["text"])
 
     def stop(self) -> None:
-        if self.client is not None:
-            self.client.stop_channels()
-        if self.manager.has_kernel:
-            self.manager.shutdown_kernel(now=True)
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=True)
 
 
 PAPERMILL = papermill.execute_notebook
 
 
+@pytest.fixture(scope="module")
+def running() -> Iterator[Kernel]:
+    started = Kernel()
+    yield started
+    started.stop()
+
+
 @pytest.fixture
-def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
-    """A kernel for papermill to run a notebook in; it costs seconds to start another after it."""
-    waiting = Kernel()
-    monkeypatch.setattr(papermill, "execute_notebook", waiting.execute_notebook)
-    yield waiting
-    waiting.stop()
+def kernel(running: Kernel, monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    """A kernel without the names of the notebook before; what that imported is imported once."""
+    assert running.run("%reset -f") is None
+    running.printed.clear()
+    monkeypatch.setattr(papermill, "execute_notebook", running.execute_notebook)
+    return running
 
 
 @pytest.fixture
@@ -129,7 +141,7 @@ def test_the_notebook_runs_from_beginning_to_end_and_twice_more_in_its_kernel(
 ) -> None:
     """One test, not two, so that they share a kernel and its first run."""
     assert_the_runner_runs_it(name, home)
-    kernel.open(home / "notebooks")
+    kernel.place(home / "notebooks", {})  # as JupyterLab, which names no place for a figure
     assert_all_cells_run_again_and_with_changed_parameters(name, kernel, home)
 
 
