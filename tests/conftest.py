@@ -8,6 +8,7 @@ import matplotlib
 import pytest
 import torch
 from hypothesis import settings
+from order import longest_first
 from tiny_data import refuse_requests
 
 from paperlib.core import paths
@@ -28,25 +29,6 @@ settings.load_profile("project")
 @pytest.hookimpl(trylast=True)  # after those that are not wanted are gone
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = longest_first(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
-
-
-def longest_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
-    """The files with slow tests first, dealt to the workers: at the end none waits for a long one.
-
-    xdist gives each worker an equal part of this order, and later the end of another's to one that
-    has none left. A file stays whole, for the fixtures that its tests share.
-    """
-    slow = dict.fromkeys(item.path for item in items if item.get_closest_marker("slow"))
-    hands = [list(slow)[worker::workers] for worker in range(workers)]
-    dealt = [[item for path in hand for item in items if item.path == path] for hand in hands]
-    quick = [item for item in items if item.path not in slow]
-    ordered: list[pytest.Item] = []
-    for worker, hand in enumerate(dealt):
-        wanted = len(items) * (worker + 1) // workers - len(ordered) - len(hand)
-        rest = len(quick) if worker == workers - 1 else max(0, wanted)
-        ordered += [*hand, *quick[:rest]]
-        del quick[:rest]
-    return ordered
 
 
 @pytest.fixture(autouse=True, scope="session")
