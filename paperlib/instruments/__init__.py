@@ -141,6 +141,14 @@ def foretellers() -> dict[str, ModuleType]:
     return {name: module for name, module in modules().items() if hasattr(module, "foretell")}
 
 
+def shipped() -> dict[str, "xr.Dataset"]:
+    """Return the reference results of `modules` that are in data/reference/, by name."""
+    from paperlib.sweep.store import load_result
+
+    files = {name: paths.reference_file(f"{name}.nc") for name in modules()}
+    return {name: load_result(file) for name, file in files.items() if file.exists()}
+
+
 def settings() -> dict[str, type[Checked]]:
     """Return the settings of all notebooks by class name, alone and after the instrument's."""
     return {name: kind for module in _modules() for name, kind in _settings_in(module).items()}

@@ -49,6 +49,7 @@ BOUNDED = ("tanh", "erf")  # activations whose unit is 1, so that λ needs no ot
 RIDGES = ("noise floor", "relative", "relative, centred")
 WAYS = ("all weights", "all weights, centred", "last layer, centred")  # of training
 APART = 3  # times the number of images: narrower networks are near the peak of interpolation
+SHOWN = 10  # level at which gaps are told; deeper, they are all there is
 FITTED = (0.005, 0.3)  # gaps, as fractions of R² at infinite width, that the law is fitted to
 COLOURS = dict(zip(WAYS, (GREEN, BLUE, ORANGE), strict=True))
 
@@ -261,7 +262,7 @@ def findings(result: xr.Dataset) -> str:
 def _said_of_law(result: xr.Dataset, sigma_w2: float) -> str:
     fitted = law(result, sigma_w2)
     gap = result["law_infinite"] - result["law_drawn"].mean("network")
-    middle = gap["level"].values[gap.sizes["level"] // 2 - 1]
+    middle = gap["level"].values[min(gap.sizes["level"] // 2, SHOWN) - 1]
     gap = gap.sel(law_sigma_w2=sigma_w2, level=middle)
     by_width = ", ".join(
         f"{float(gap.sel(law_width=w)):.3f} (width {w})" for w in gap["law_width"].values

@@ -75,7 +75,7 @@ class Settings(Parameters):
     activations: tuple[str, ...] = option(("tanh", "relu"), choices=("tanh", "erf", "relu", "gelu"))
     hidden: tuple[int, ...] = option((10, 7, 5, 4, 3), low=1, high=1000)
     networks: int = option(5, low=1, high=100)  # seeds of each
-    epochs: int = option(800, low=1)
+    epochs: int = option(700, low=1)
     looks: int = option(12, low=2, high=1000)
     learning_rate: float = option(4e-3, above=0.0)  # of Adam
     weight_decay: float = option(0.0, low=0.0)
@@ -93,7 +93,7 @@ class Settings(Parameters):
         (0.4, 0.6, 0.8, 1.0, 1.1, 1.4, 1.8, 3.0), above=0.0
     )  # σ_w²
     sigma_b2: float = option(0.05, low=0.0)  # untrained
-    untrained_depth: int = option(50, low=1, high=1000)
+    untrained_depth: int = option(40, low=1, high=1000)
     untrained_width: int = option(300, low=1, high=10_000)
     untrained_networks: int = option(1, low=1, high=100)
     train_images: int = option(1000, low=2)  # that inverses are fitted to

@@ -39,6 +39,10 @@ class WillItTrain(Checked):
     zoo: str = "zoo.nc"
     forecasts: str = "zoo_forecasts.nc"
     longer: str = "zoo_longer.nc"
+    zoo_instruments: str = "zoo_instruments.nc"
+    mlp_instruments: str = "mnist_instruments.nc"
+    mlp_trainings: str = "trainability_mnist.nc"
+    mlp_predictions: str = "predictors_mnist.nc"
     opened: int = option(4, low=0, high=100)
     anew: int = option(2, low=0, high=100)
     jobs: int = option(0, low=0)

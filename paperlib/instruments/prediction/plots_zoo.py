@@ -1,6 +1,6 @@
 """Figures of the zoo: who foretold which networks learn, how surely, and at what cost."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,11 +11,11 @@ from scipy.optimize import isotonic_regression
 
 from paperlib.instruments.prediction.scoring import predictor_label, roc_auc
 from paperlib.instruments.prediction.zoo_scores import reliability
-from paperlib.plots import BLUE, ORANGE, paper_style
+from paperlib.plots import BLUE, GREEN, ORANGE, paper_style
 
-OURS = ("verdict", "r_squared_smallest")
+OURS = ("verdict", "r_squared_smallest", "collapse_depth_ridge")
 TRAINED = ("accuracy_20", "accuracy_30", "accuracy_100", "loss_at_equal_cost")
-COLOURS = {"ours": BLUE, "training itself": ORANGE, "rivals": "0.45"}
+COLOURS = {"ours": BLUE, "training itself": ORANGE, "rivals": "0.45", "instruments": GREEN}
 NAMES = {
     "verdict": "verdict (family left out)",
     "r_squared_smallest": "R², smallest",
@@ -70,6 +70,28 @@ def zoo_figure(
     return figure
 
 
+def instruments_figure(
+    zoo: Mapping[str, pd.DataFrame], grid: pd.DataFrame, said: Collection[str]
+) -> Figure:
+    """Draw how well the instruments foretold which networks learn, beside verdict and training.
+
+    Args:
+        zoo: by label, of `zoo_scoreboard` on the zoo; the first one orders the predictors.
+        grid: the same on a grid of MLPs.
+        said: the names of what instruments say.
+    """
+    rows = [len(next(iter(zoo.values()))), len(grid)]
+    with paper_style():
+        figure, axes = plt.subplots(
+            2, 1, figsize=(7, 1.4 + 0.24 * sum(rows)), height_ratios=rows, layout="constrained"
+        )
+        _aucs(axes[0], zoo, said)
+        _aucs(axes[1], {"trains": grid}, said)
+        axes[0].set_title("The zoo", fontsize=9)
+        axes[1].set_title("Tanh MLPs by weight variance and depth", fontsize=9)
+    return figure
+
+
 def words_of(label: str) -> str:
     """Return a label in words: "learns at all", "learns fast, Adam 1e-3"."""
     default = label.startswith("default_")
@@ -77,26 +99,29 @@ def words_of(label: str) -> str:
     return f"{words}, Adam 1e-3" if default else words
 
 
-def _kind(name: str) -> str:
+def _kind(name: str, said: Collection[str] = ()) -> str:
     if name in OURS:
         return "ours"
+    if name in said:
+        return "instruments"
     return "training itself" if name in TRAINED else "rivals"
 
 
-def _aucs(axis: Axes, scores: Mapping[str, pd.DataFrame]) -> None:
+def _aucs(axis: Axes, scores: Mapping[str, pd.DataFrame], said: Collection[str] = ()) -> None:
     order = next(iter(scores.values())).index[::-1]
     places = pd.Series(np.arange(len(order)), order)
     for number, (label, board) in enumerate(scores.items()):
         at = places[board.index] + 0.18 * (1 - 2 * number)
         filled, marker = number == 0, "os"[number]
         for name, row, height in zip(board.index, board.to_dict("records"), at, strict=True):
-            colour = COLOURS[_kind(str(name))]
+            colour = COLOURS[_kind(str(name), said)]
             axis.plot([row["low"], row["high"]], [height] * 2, color=colour, lw=0.9)
             axis.plot(row["auc"], height, marker, ms=4, mec=colour, mfc=colour if filled else "w")
         axis.plot([], [], marker, ms=4, mec="0.2", mfc="0.2" if filled else "w", ls="none",
                   label=words_of(label))  # fmt: skip
-    for kind, colour in COLOURS.items():
-        axis.plot([], [], color=colour, lw=2, label=kind)
+    kinds = {_kind(str(name), said) for name in order}
+    for kind in [kind for kind in COLOURS if kind in kinds]:
+        axis.plot([], [], color=COLOURS[kind], lw=2, label=kind)
     axis.axvline(0.5, color="0.8", lw=0.8, ls=":")
     axis.set_xticks(np.arange(0.3, 1.01, 0.1).round(1))
     axis.set_yticks(places.tolist(), [zoo_label(str(name)) for name in order], fontsize=7)

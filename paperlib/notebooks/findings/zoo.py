@@ -44,6 +44,47 @@ def zoo(
     )
 
 
+def instruments_said(
+    zoo: Mapping[str, pd.DataFrame],
+    grid: pd.DataFrame,
+    said: Mapping[str, str],
+    seconds: Mapping[str, float],
+) -> str:
+    """Return how well the instruments foretold what learns, on the zoo and on MLPs of a grid.
+
+    Args:
+        zoo: by label, of `zoo_scoreboard` on the zoo.
+        grid: the same on the grid.
+        said: score → the instrument that it is of.
+        seconds: by score, the cost of a network.
+    """
+    boards = [*zoo.values(), grid]
+    order = [name for name in boards[0].index if name in said]
+    order += [name for name in grid.index if name in said and name not in order]
+    best = {where: board.loc[[n for n in board.index if n in said]].iloc[0]
+            for where, board in (("zoo", boards[0]), ("grid", grid))}  # fmt: skip
+    verdict: dict[Any, float] = boards[0].to_dict("index")["verdict"]
+    behind = sum(boards[0].loc[[n for n in order if n in boards[0].index], "ahead_low"] > 0)
+    return paragraphs(
+        f"**The instruments.** On the zoo the best of them for “{words_of(next(iter(zoo)))}” is "
+        f"{best['zoo'].name}, AUC {_auc(dict(best['zoo']))}; the verdict, "
+        f"{_auc(verdict)}, is ahead of {behind} of them by more than the interval. On the "
+        f"grid of MLPs the best is {best['grid'].name}, {_auc(dict(best['grid']))}.",
+        table(
+            ["instrument", "what it says", *map(words_of, zoo), "trains, MLPs", "seconds"],
+            [
+                [
+                    said[name],
+                    name,
+                    *(_auc(b.loc[name]) if name in b.index else "–" for b in boards),
+                    number(seconds[name]) if name in seconds else "–",
+                ]
+                for name in order
+            ],
+        ),
+    )
+
+
 def _networks(networks: pd.DataFrame, changed: tuple[int, int]) -> str:
     learn = networks["learns_at_all"].mean()
     families = networks["family"].nunique()
