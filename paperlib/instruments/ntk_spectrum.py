@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import xarray as xr
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ from paperlib.datasets.photographs import read_photograph
 from paperlib.kernels import mlp_kernels
 from paperlib.measures.alignment import alignment, centred, energy, energy_above, spectrum
 from paperlib.networks import initialise
-from paperlib.plots import BLUE, GREEN, ORANGE, PALETTE, paper_style
+from paperlib.plots import BLUE, GREEN, ORANGE, SEQUENTIAL, paper_style
 from paperlib.training import StopTraining, at, squared_error, train
 
 Array = NDArray[np.float64]
@@ -192,7 +193,7 @@ def scores(result: xr.Dataset) -> dict[str, xr.DataArray]:
     by the classes of images."""
     own = result["untrained"].sel(target="classes", drop=True)
     k = result.attrs["counted"]
-    names = (f"E_{k}", f"E_{k}, centred", "alignment", "alignment, centred",
+    names = (f"E_{k}", f"E_{k}, centred", "kernel alignment", "kernel alignment, centred",
              f"E_{k} above the resolution")  # fmt: skip
     return {name: own.sel(measure=each, drop=True)
             for name, each in zip(names, UNTRAINED, strict=True)}  # fmt: skip
@@ -439,13 +440,17 @@ def takeaway(result: xr.Dataset) -> str:
         start, end = _ends(result, task, "true", k)
         reached = at_edge.sel(task=task, way="true", step=result.attrs["drops_at"])
         said.append(f"{task} {start} → {end}, λ₁η/n {_spelt(reached)} before the rate drops")
-    gains = [_gain(result, "parity", way) for way in WAYS[:2]]
-    more = "more" if gains[1] > gains[0] else "no more"
+    true, shuffled = (_gain(result, "parity", way) for way in WAYS[:2])
+    text = (
+        f"**In short.** The target's energy in the kernel's first {k} eigenvectors, from the start "
+        f"to the end: {'; '.join(said)}. That of parity in the first {WIDE} changes by "
+        f"{true:+.2f}, with shuffled labels by {shuffled:+.2f}"
+    )
+    if shuffled <= true:
+        return f"{text}."
     return (
-        f"**In short.** While the network learns, the target's energy in the kernel's first {k} "
-        f"eigenvectors rises: {'; '.join(said)}. Shuffled labels gather {more} energy in the first "
-        f"{WIDE} than true ones ({gains[1]:+.2f}, {gains[0]:+.2f}): a kernel turns towards "
-        "whatever is learnt, by heart or not, so that alignment is no sign of generalisation."
+        f"{text}: a kernel turns towards whatever is learnt, by heart or not, so that alignment is "
+        "no sign of generalisation."
     )
 
 
@@ -523,22 +528,20 @@ def _alignment_table(result: xr.Dataset) -> str:
 
 def _control(result: xr.Dataset) -> str:
     """What shuffled targets say of alignment."""
-    said, more = [], 0
-    for task in TASKS:
-        gains = [_gain(result, task, way) for way in WAYS[:2]]
-        more += gains[1] > gains[0]
-        for way, gain in zip(WAYS, gains, strict=False):
-            start = _spelt(_at(result, task, way, WIDE).isel(step=0))
-            left = result["error"].sel(task=task, way=way).isel(step=-1)
-            errors = " and ".join(f"{_spelt(left.sel(on=on))} on {on}" for on in ON)
-            said.append(f"{task}, {way} {start} {gain:+.2f} (error {errors} samples)")
+    gains = {way: [_gain(result, task, way) for task in TASKS] for way in WAYS[:2]}
+    true, shuffled = (" and ".join(f"{gain:+.2f}" for gain in gains[way]) for way in WAYS[:2])
+    errors = result["error"].sel(way="shuffled").isel(step=-1)
+    left = [" and ".join(_spelt(errors.sel(on=on, task=task)) for task in TASKS) for on in ON]
+    more = sum(b > a for a, b in zip(*gains.values(), strict=True))
     return (
-        f"**The control.** E_{WIDE} of the target before training, and by how much it rises: "
-        f"{'; '.join(said)}. In {more} of {len(TASKS)} tasks shuffled targets, which can only be "
-        "learnt by heart, gather more energy than true ones. So a rise says that something is "
-        "learnt, and not that it generalises; what knows the true target is its energy before "
-        "training."
-    )
+        f"**The control.** From the start to the end E_{WIDE} of the target changes by {true} "
+        f"({' and '.join(TASKS)}) with true targets, and by {shuffled} with shuffled ones, whose "
+        f"error is then {left[0]} on learnt samples and {left[1]} on unseen ones, where the mean "
+        f"has about 1. In {more} of {len(TASKS)} tasks targets that can only be learnt by heart "
+        "gather more energy than true ones."
+        + (" So alignment says that something is learnt, and not that it generalises; what knows "
+           "the true target is its energy before training." if more else "")
+    )  # fmt: skip
 
 
 def _edge_table(result: xr.Dataset) -> str:
@@ -620,7 +623,7 @@ def _draw_course(axes: Any, here: xr.Dataset) -> None:
     left.set_ylabel("share of the energy")
     left.legend(loc="upper left", fontsize=6)
     right.set(yscale="log", title="Alignment and error", ylabel="alignment, squared error")
-    right.set_ylim(top=100 * right.get_ylim()[1])  # room for the legend
+    right.set_ylim(top=30 * right.get_ylim()[1])  # room for the legend
     right.legend(loc="upper left", fontsize=6, ncols=2)
     for axis in axes:
         _time_axis(axis, here)
@@ -642,29 +645,26 @@ def _time_axis(axis: Any, here: xr.Dataset) -> None:
 
 
 def _draw_eigenvalues(axis: Any, here: xr.Dataset) -> None:
-    """The first eigenvalues over time, all in units of n/η at the start."""
-    unit = here["rate"] / here["samples"]
-    one = here.sel(way="true")
-    values = (one["eigenvalues"] * unit.sel(way="true")).mean("network")
+    """The first eigenvalues over the steps, all in units of n/η of the start of true targets."""
+    unit = here["rate"].sel(way="true") / here["samples"]
+    values = (here["eigenvalues"].sel(way="true") * unit).mean("network")
     for rank in (2, 3, 5, 10, 20):
-        axis.plot(one["time"], values.sel(rank=rank), color="0.7", lw=0.8)
+        axis.plot(here["step"], values.sel(rank=rank), color="0.7", lw=0.8)
     for way in WAYS:
-        own = here["eigenvalues"].sel(way=way, rank=1) * unit.sel(way="true")
-        _line(axis, here["time"].sel(way=way), own, "-", COLOURS[way])
+        _line(axis, here["step"], here["eigenvalues"].sel(way=way, rank=1) * unit, "-",
+              COLOURS[way])  # fmt: skip
         axis.plot([], [], color=COLOURS[way], label=f"λ₁, {way}")
-    drop = float(one["time"].sel(step=here.attrs["drops_at"]))
-    end, higher = float(one["time"][-1]), 2 * here.attrs["drop"]
+    drop, end, higher = here.attrs["drops_at"], int(here["step"][-1]), 2 * here.attrs["drop"]
     axis.plot([0, drop, drop, end], [2, 2, higher, higher], "--", color="0.2", label="2n/η")
     axis.plot([], [], color="0.7", lw=0.8, label="λ₂ … λ₂₀, true")
-    _time_axis(axis, here)
-    axis.set(yscale="log", ylabel="λη/n, η at the start", title="Eigenvalues")
-    axis.set_ylim(top=50 * axis.get_ylim()[1])  # room for the legend
-    axis.legend(loc="upper left", fontsize=6, ncols=2)
+    axis.set(ylim=(0, max(5.0, 1.2 * higher)), xlim=(0, end), xlabel="step", title="Eigenvalues")
+    axis.set_ylabel("λη/n, η at the start")
+    axis.legend(loc="upper left", fontsize=6)
 
 
 def _draw_pictures(part: Any, result: xr.Dataset) -> None:
     """The first eigenvectors as pictures, before and after, with the target within their span."""
-    titles = {"span": f"target in the first {result.attrs['counted']}", "output": "output"}
+    titles = {"span": f"within first {result.attrs['counted']}", "output": "output"}
     axes: Any = part.subplots(2, 1 + result.sizes["picture"])
     for row, moment in zip(axes, result["moment"].values, strict=True):
         pictures = [("target", result["photograph"])]
@@ -681,13 +681,14 @@ def _draw_pictures(part: Any, result: xr.Dataset) -> None:
 def _draw_untrained(axes: Any, result: xr.Dataset) -> None:
     """Energy, alignment and energy above the resolution of untrained networks over depth."""
     k, own = result.attrs["counted"], result["untrained"].sel(target="classes")
-    for number, sigma_w2 in enumerate(result["sigma_w2"].values):
-        one, colour = own.sel(sigma_w2=sigma_w2), PALETTE[number % len(PALETTE)]
-        for axis, names in zip(axes, (UNTRAINED[1::-1], UNTRAINED[3:1:-1], UNTRAINED[4:]),
-                               strict=True):  # fmt: skip
+    shades = colormaps[SEQUENTIAL](np.linspace(0, 0.95, result.sizes["sigma_w2"]))
+    shown = (UNTRAINED[1::-1], UNTRAINED[3:1:-1], UNTRAINED[4:])
+    for sigma_w2, colour in zip(result["sigma_w2"].values, shades, strict=True):
+        one = own.sel(sigma_w2=sigma_w2)
+        for axis, names in zip(axes, shown, strict=True):
             for name, style in zip(names, ("-", "--"), strict=False):
                 axis.plot(one["depth"], one.sel(measure=name), style, color=colour)
-        axes[0].plot([], [], color=colour, label=rf"$\sigma_w^2$ = {sigma_w2:g}")
+        axes[0].plot([], [], color=colour, label=f"{sigma_w2:g}")
     for style, name in (("-", "centred"), ("--", "not centred")):
         axes[1].plot([], [], style, color="0.4", label=name)
     titles = (f"Untrained, infinitely wide: $E_{{{k}}}$", "Alignment",
@@ -695,5 +696,5 @@ def _draw_untrained(axes: Any, result: xr.Dataset) -> None:
     for axis, title in zip(axes, titles, strict=True):
         axis.set(xlabel="depth", title=title, ylim=(0, None))
         axis.xaxis.get_major_locator().set_params(integer=True)
-    for axis in axes[:2]:
-        axis.legend(fontsize=6)
+    axes[0].legend(fontsize=6, ncols=4, loc="lower left", title=r"$\sigma_w^2$")
+    axes[1].legend(fontsize=6)

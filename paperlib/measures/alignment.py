@@ -56,15 +56,15 @@ def energy_above(kernel: Array, signal: Array, k: int, floor: float) -> float:
 def alignment(kernel: Array, signal: Array) -> float:
     """Return the cosine ⟨G, yyᵀ⟩/(‖G‖ ‖yyᵀ‖) of a kernel and that of the signal.
 
-    It is 1 where G is yyᵀ, 1/√n where it is the unit matrix, NaN where one is 0; it has no scale.
+    It is 1 where G is yyᵀ, 1/√n where it is the unit matrix, 0 where one is 0; it has no scale.
 
     Args:
         kernel: (n, n).
         signal: (n,) or (n, columns).
     """
     columns = signal.reshape(len(signal), -1)
-    size = np.linalg.norm(kernel) * np.linalg.norm(columns.T @ columns) or math.nan
-    return float(np.sum(columns * (kernel @ columns)) / size)
+    size = np.linalg.norm(kernel) * np.linalg.norm(columns.T @ columns)
+    return float(np.sum(columns * (kernel @ columns)) / size) if size > 0 else 0.0
 
 
 def centred(kernel: Array) -> Array:

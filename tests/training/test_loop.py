@@ -136,7 +136,7 @@ def test_the_squared_error_is_half_a_mean_of_sums_with_its_gradient() -> None:
     targets = images.flatten(1)[:, :2]
     loss = squared_error(model, images, targets)
     residuals = model(images) - targets
-    assert float(loss) == pytest.approx(float(residuals.square().sum() / 2 / len(images)))
+    assert float(loss) == pytest.approx(residuals.square().sum().item() / 2 / len(images))
     (expected,) = torch.autograd.grad(residuals, model[-1].bias, residuals.detach() / len(images))
     torch.testing.assert_close(model[-1].bias.grad, expected)
     assert not loss.requires_grad
