@@ -563,7 +563,7 @@ def _untrained_table(result: xr.Dataset) -> str:
     for sigma_w2 in result["sigma_w2"].values:
         one = result["untrained"].sel(target="classes", sigma_w2=sigma_w2)
         rows.append([f"{sigma_w2:g}", *(
-            f"{float(one.sel(measure=name)[0]):.3f} → {float(one.sel(measure=name)[-1]):.3f}"
+            f"{float(one.sel(measure=name)[0]):z.3f} → {float(one.sel(measure=name)[-1]):z.3f}"
             for name in UNTRAINED
         )])  # fmt: skip
     k = result.attrs["counted"]
@@ -694,7 +694,7 @@ def _draw_untrained(axes: Any, result: xr.Dataset) -> None:
     titles = (f"Untrained, infinitely wide: $E_{{{k}}}$", "Alignment",
               f"$E_{{{k}}}$ above the resolution")  # fmt: skip
     for axis, title in zip(axes, titles, strict=True):
-        axis.set(xlabel="depth", title=title, ylim=(0, None))
+        axis.set(xlabel="depth", title=title, ylim=(0, 1.5 * axis.get_ylim()[1]))  # for legends
         axis.xaxis.get_major_locator().set_params(integer=True)
-    axes[0].legend(fontsize=6, ncols=4, loc="lower left", title=r"$\sigma_w^2$")
-    axes[1].legend(fontsize=6)
+    axes[0].legend(fontsize=6, ncols=4, loc="upper left", title=r"$\sigma_w^2$")
+    axes[1].legend(fontsize=6, ncols=2, loc="upper left")

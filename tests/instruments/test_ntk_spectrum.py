@@ -23,6 +23,7 @@ from paperlib.instruments.ntk_spectrum import (
 from paperlib.kernels import mlp_kernels
 from paperlib.measures.alignment import alignment, centred, energy, energy_above, spectrum
 from paperlib.networks import initialise, mlp
+from paperlib.sweep.store import load_result
 from paperlib.training import squared_error, train
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -341,3 +342,35 @@ def test_more_eigenvectors_than_the_wider_span_are_refused() -> None:
 
 def test_looks_are_made_at_the_start_the_drop_and_the_end_whatever_is_asked() -> None:
     assert changed(times=[5, 99], steps=30).looks() == [0, 5, 20, 30]
+
+
+def test_the_shipped_result_shows_the_published_effects() -> None:
+    result = load_result("ntk_spectrum.nc")
+    assert result.sizes["network"] >= 3
+    top, drop = result["eigenvalues"].sel(rank=1), result.attrs["drops_at"]
+    rise = result["energy"].sel(way="true", signal="target", k=10)
+    rise = rise.isel(step=-1) - rise.isel(step=0)
+    assert (rise > 0).all()
+    assert (rise.mean("network") > 0.1).all()
+    at_edge = edge(result).sel(step=drop).mean("network")
+    assert np.abs(at_edge.sel(way=["true", "shuffled"]) - 2).max() < 0.1
+    assert at_edge.sel(way="small rate").max() < 1
+    assert (top.isel(step=-1) > top.sel(step=drop)).sel(way="true").all()
+
+
+def test_in_the_shipped_result_shuffled_labels_align_more_and_are_understood_less() -> None:
+    result = load_result("ntk_spectrum.nc").sel(task="parity").mean("network")
+    share = result["energy"].sel(signal="target", k=50)
+    gain = share.isel(step=-1) - share.isel(step=0)
+    assert gain.sel(way="shuffled") > gain.sel(way="true") + 0.2
+    error = result["error"].isel(step=-1).sel(on="unseen")
+    assert error.sel(way="true") < 0.6 < 1 < error.sel(way="shuffled")
+
+
+def test_in_the_shipped_result_only_energy_above_the_resolution_sees_the_ordered_wall() -> None:
+    deep = load_result("ntk_spectrum.nc")["untrained"].sel(target="classes", depth=20)
+    ordered = deep.sel(sigma_w2=0.6)
+    assert ordered.sel(measure="above the resolution") < 0.05
+    assert (deep.sel(measure="above the resolution", sigma_w2=slice(1.0, 2.0)) > 0.35).all()
+    for name in ("energy, centred", "alignment, centred"):
+        assert ordered.sel(measure=name) > 0.35
