@@ -8,6 +8,7 @@ import matplotlib
 import pytest
 import torch
 from hypothesis import settings
+from order import longest_first
 from tiny_data import refuse_requests
 
 from paperlib.core import paths
@@ -23,6 +24,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # A slow machine is no failure.
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")
+
+
+@pytest.hookimpl(trylast=True)  # after those that are not wanted are gone
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = longest_first(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
 @pytest.fixture(autouse=True, scope="session")

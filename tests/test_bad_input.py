@@ -155,6 +155,7 @@ def answer(call: Callable[[], Any], name: str, *, known_as: tuple[str, ...] = ()
 # -- configurations: of sweeps, of points, of notebooks
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=1000)
 @given(kind=st.sampled_from(STUDIED), data=st.data())
 def test_a_setting_of_a_configuration_is_valid_or_named(kind: Any, data: st.DataObject) -> None:

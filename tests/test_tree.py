@@ -236,6 +236,7 @@ def is_known(reference: str) -> bool:
     return any(exists(f"{module}.{rest}") for module in modules().get(first, []))
 
 
+@pytest.mark.slow
 def test_every_name_that_is_imported_from_the_package_exists() -> None:
     names = {path: imported(code_of(path)) for path in programs()}
     assert missing({path: [n for n in names[path] if not exists(n)] for path in names}) == {}

@@ -210,13 +210,14 @@ def takeaway(result: xr.Dataset) -> str:
         else f"At σ_w² = {smallest:g} R² at level {most} is "
         f"{float(result['r2_infinite'].sel(sigma_w2=smallest, level=most)):.2f} at infinite width."
     )
-    gap = result["r2_infinite"] - result["r2_drawn"].mean("network")
+    kept = result["r2_drawn"].mean("network").clip(0)  # below 0 the image is as lost as at 0
+    gap = result["r2_infinite"] - kept
     at = gap.stack(place=("sigma_w2", "level")).idxmax("place").item()
     here = {"sigma_w2": at[0], "level": at[1]}
     return (
         f"**In short.** {wall} The two differ most at σ_w² = {at[0]:g}, level {at[1]}: R² is "
         f"{float(result['r2_infinite'].sel(here)):.2f} at infinite width and "
-        f"{float(result['r2_drawn'].mean('network').sel(here)):.2f} at {width} neurons."
+        f"{float(kept.sel(here)):.2f} at {width} neurons."
     )
 
 
@@ -513,7 +514,8 @@ def _draw_map(drawn: Figure, axis: Any, result: xr.Dataset, name: str, title: st
         axis.plot(np.arange(len(grid)), lost, marker, color=COLLAPSE_COLOUR, ms=size, lw=0,
                   mfc=COLLAPSE_COLOUR if which == "infinite" else "none",
                   mew=1.2, label=f"R² < {LOST:g}, {which}")  # fmt: skip
-    axis.set_xticks(np.arange(len(grid)), [f"{s:g}" for s in grid])
+    axis.set_xticks(np.arange(len(grid)), [f"{s:g}" for s in grid],
+                    rotation=90 if len(grid) > 8 else 0)  # fmt: skip
     axis.set(title=title, xlabel=VARIANCE, ylabel="level", ylim=(most + 0.5, 0.5))
     axis.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     legend_below(axis, ncols=2)

@@ -6,6 +6,12 @@ from paperlib.core.lazy import exports
 
 if TYPE_CHECKING:
     from paperlib.networks.kinds import OPTIMISERS
+    from paperlib.training.feedback import (
+        alignment_angles,
+        feedback_alignment,
+        feedback_matrices,
+        parts_of,
+    )
     from paperlib.training.loop import (
         Observer,
         Rule,

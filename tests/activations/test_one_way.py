@@ -15,6 +15,7 @@ TRAINS = {
     "cascade/fitting.py": "fits stacks of inverses, in the published order of batches",
     "cascade/linear.py": "the step of one inverse, of which subclasses know a faster way",
     "instruments/channels/training_vgg.py": "a rule of the one loop, in reduced precision",
+    "instruments/feedback_alignment.py": "a rule of the one loop, for networks side by side",
     "instruments/information_plane.py": "a rule of the one loop, for networks side by side",
     "instruments/sample_sets.py": "a rule of the one loop, for losses that are sums",
 }
@@ -29,7 +30,10 @@ DIFFERENTIATES = {
     "instruments/sample_sets.py": "of weights, in one graph with the slopes that predict a step",
 }
 # Where else than in `activations` a network's stages are called.
-RUNS_STAGES = {"networks/network.py": "what a network is"}
+RUNS_STAGES = {
+    "networks/network.py": "what a network is",
+    "training/feedback.py": "cuts the gradient between parts, which no hook can",
+}
 
 Rule = Callable[[ast.AST], bool]
 

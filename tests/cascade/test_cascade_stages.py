@@ -164,6 +164,7 @@ def test_the_closed_form_gives_back_most_of_the_first_level(kind: str) -> None:
     assert kept.isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_adams_loss_falls_and_r_squared_rises_with_steps(kind: str) -> None:
     stages, train, test = made(kind), inputs(kind, 200), inputs(kind, 50, seed=1)
@@ -201,6 +202,7 @@ def test_a_residual_mlp_is_reconstructed(solver: str) -> None:
     assert all(0 < float(b) <= float(a) + 1e-3 for a, b in pairwise(kept))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["ridge", "adam"])
 def test_torchvisions_resnet_is_reconstructed_by_its_layers(solver: str) -> None:
     torch.manual_seed(0)

@@ -28,6 +28,7 @@ def test_ridge_recovers_the_true_inverse_of_a_linear_stage_without_noise() -> No
     torch.testing.assert_close(inverse(stage(images)), images, rtol=0, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_long_training_by_adam_approaches_the_closed_form_from_above() -> None:
     network = mlp((1, 4, 4), depth=2, activation="erf")
     initialise(network, sigma_w2=1.5, sigma_b2=0.1, seed=0)
@@ -159,6 +160,7 @@ def fitted_r_squared(arithmetic: str, activation: str = "tanh") -> torch.Tensor:
     return r_squared(test, cascade.reconstruct(test))
 
 
+@pytest.mark.slow
 def test_the_precision_of_the_moments_depends_on_the_resolution_and_on_no_processor() -> None:
     images = torch.zeros(1)
     assert arithmetic_of(images, 1e-3) == "float32"

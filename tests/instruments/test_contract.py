@@ -25,6 +25,7 @@ from paperlib.networks.zoo import zoo_network
 from paperlib.sweep.store import load_result, save_result
 
 ALL = instruments.modules()
+MEASURES = {name: module.measure for name, module in ALL.items()}
 
 
 def notebook_of(name: str) -> Any:
@@ -43,7 +44,7 @@ def measured(name: str) -> xr.Dataset:
     """What it measures with these settings, once for all tests; not to be changed."""
     settings = smoke(name)
     with one_thread():  # as `instruments.run`: sums in another order end in other digits
-        return ALL[name].measure(settings, load_dataset(settings.dataset))
+        return MEASURES[name](settings, load_dataset(settings.dataset))
 
 
 @pytest.fixture(params=sorted(ALL))
@@ -89,25 +90,22 @@ def test_the_cell_of_its_notebook_holds_the_settings(name: str, instrument: Modu
         instrument.Settings.from_dict(values)
 
 
-def test_it_measures_the_same_twice_and_leaves_everything_as_it_was(
-    name: str, instrument: ModuleType
-) -> None:
-    settings = smoke(name)
-    data = load_dataset(settings.dataset)
+def measured_again(name: str, settings: Any, data: Any) -> xr.Dataset:
+    """The measurement once more, with a look at all that it must leave as it was."""
     tensors = [t.clone() for t in (data.train_images, data.test_images, data.train_labels)]
     torch.manual_seed(7)
     random.seed(7)
     np.random.seed(7)  # noqa: NPY002
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
     with one_thread():
-        again = instrument.measure(settings, data)
-    xr.testing.assert_identical(measured(name), again)
+        again = MEASURES[name](settings, data)
     assert torch.equal(torch.get_rng_state(), states[0])
     assert random.getstate() == states[1]
     assert np.random.get_state()[1].tolist() == states[2]  # noqa: NPY002
     for before, after in zip(tensors, (data.train_images, data.test_images, data.train_labels),
                              strict=True):  # fmt: skip
         assert torch.equal(before, after)
+    return again
 
 
 def test_its_figure_needs_the_dataset_alone(
@@ -126,25 +124,28 @@ def test_its_figure_needs_the_dataset_alone(
     assert figure.axes
 
 
-def test_a_finished_measurement_is_taken_and_a_damaged_one_is_measured_again(
+def test_a_finished_measurement_is_taken_and_a_damaged_one_measured_again_with_no_other_effect(
     name: str, instrument: ModuleType, own_home: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     settings, found = smoke(name), measured(name)
-    begun, measure = [], instrument.measure
+    again: list[xr.Dataset] = []
     with monkeypatch.context() as patch:
         patch.setattr(instrument, "measure", lambda *given: found.copy(deep=True))
         result = instruments.run(settings)
-    monkeypatch.setattr(
-        instrument, "measure", lambda *given: (begun.append(given), measure(*given))[1]
-    )
+
+    def measure(*given: Any) -> xr.Dataset:
+        again.append(measured_again(name, *given))
+        return again[-1].copy(deep=True)
+
+    monkeypatch.setattr(instrument, "measure", measure)
     xr.testing.assert_identical(instruments.run(settings), result)
-    assert not begun
+    assert not again
     (file,) = paths.results_folder().glob(f"{name}_*.nc")
     file.write_bytes(file.read_bytes()[:-9])
-    again = instruments.run(settings)
-    assert len(begun) == 1
+    xr.testing.assert_equal(instruments.run(settings), result)
+    assert len(again) == 1
     assert "measured again" in capsys.readouterr().out
-    xr.testing.assert_equal(again, result)
+    xr.testing.assert_identical(measured(name), again[0])
 
 
 def test_what_is_no_instruments_settings_is_refused() -> None:

@@ -217,6 +217,7 @@ def test_shuffled_labels_are_the_same_labels_in_another_order(
     assert (labels != split.labels).float().mean() > 0.5
 
 
+@pytest.mark.slow
 def test_supervised_networks_know_what_they_have_learnt(digits: Dataset) -> None:
     settings = changed(steps=60, splits=1, networks=1)
     found = few_shot.measure(settings, digits)["known_accuracy"].squeeze()

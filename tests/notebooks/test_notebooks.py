@@ -1,4 +1,7 @@
-"""The runner, on a small notebook; and every notebook of the repository, on its smoke profile."""
+"""The runner, on a small notebook; and what every notebook of the repository says of itself.
+
+That all of them run is in test_run_all.py.
+"""
 
 import ast
 import json
@@ -17,7 +20,7 @@ from typing import Any
 import nbformat
 import papermill.cli
 import pytest
-from checkout import ROOT
+from checkout import ROOT, copy_of_checkout
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
 from tiny_project import NAME, build
@@ -31,6 +34,7 @@ from paperlib.notebooks import runner as notebooks
 
 NAMES = [path.stem for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
 MNIST = "01_mnist_phase_diagram"
+FIRST = "00_how_it_works"  # which takes the least time
 
 
 @pytest.fixture
@@ -511,15 +515,6 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return copy_of_checkout(tmp_path)
 
 
-def copy_of_checkout(root: Path) -> Path:
-    """A copy of what running a notebook reads, so that the checkout's figures stay as they are."""
-    shutil.copytree(
-        ROOT / "notebooks", root / "notebooks", ignore=shutil.ignore_patterns(".ipynb_*")
-    )
-    shutil.copytree(ROOT / "data/reference", root / "data/reference")
-    return root
-
-
 def read(name: str) -> Any:
     return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
 
@@ -665,22 +660,6 @@ def test_the_quick_profile_is_the_notebooks_defaults_with_a_fallback(name: str) 
     assert notebooks.validated(name, "quick", {}) == kind(**wanted).as_dict()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_the_notebook_runs_from_beginning_to_end(name: str, checkout: Path) -> None:
-    path = notebooks.execute(name, profile="smoke")
-    assert path == checkout.resolve() / "figures/smoke" / f"{name}.ipynb"
-    for suffix in ("png", "pdf"):
-        assert (checkout / "figures/smoke" / f"{name}.{suffix}").stat().st_size > 1000
-    notebook = nbformat.read(path, as_version=4)
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert any("image/png" in output.get("data", {}) for output in outputs)
-    assert notebooks.state(name, "smoke").word == "fresh"
-    here, committed = (n.cells[-1].outputs[0].data["text/markdown"] for n in (notebook, read(name)))
-    assert here != committed, "what a run says is of that run"
-    assert "digits" in here or "dataset" not in notebooks.parameters(name)
-
-
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of the user's in a checkout, with a data set that is damaged."""
@@ -744,15 +723,15 @@ def test_papermill_stops_at_a_wrong_parameter_with_one_clear_message(
 def test_papermills_command_works_from_another_folder(checkout: Path) -> None:
     other = checkout / "another folder"
     other.mkdir()
-    source = checkout / "notebooks" / f"{MNIST}.ipynb"
-    profile = checkout / "notebooks/profiles/smoke" / f"{MNIST}.yaml"
+    source = checkout / "notebooks" / f"{FIRST}.ipynb"
+    profile = checkout / "notebooks/profiles/smoke" / f"{FIRST}.yaml"
     command = [sys.executable, "-m", "papermill", str(source), "out.ipynb", "-f", str(profile)]
     more = ["-p", "depth", "3", "-p", "dataset", "patches", "-p", "train_images", "1e2"]
     done = subprocess.run(
         [*command, *more, "--no-progress-bar"], cwd=other, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert (checkout / "figures/custom" / f"{MNIST}.png").is_file()
+    assert (checkout / "figures/custom" / f"{FIRST}.png").is_file()
     written = json.loads((other / "out.ipynb").read_text())
     assert written["metadata"]["papermill"]["exception"] is None
 

@@ -187,6 +187,7 @@ def test_a_figure_without_a_layout_is_saved_without_one(tmp_path: Path) -> None:
     assert figure.get_layout_engine() is None
 
 
+@pytest.mark.slow
 def test_saved_files_hold_their_provenance_and_are_the_same_bytes_again(tmp_path: Path) -> None:
     digests = []
     for folder in ("a", "b"):

@@ -98,7 +98,7 @@ class Killer:
                 assert status in (None, -signal.SIGKILL), self._log()
                 if status is not None:
                     process = noted_sweep.start(self._home, **self._options)
-                time.sleep(self._random.uniform(0.1, 3))
+                time.sleep(self._random.uniform(0.1, 1.5))
                 if self._left:
                     self._kill_one(process)
         finally:
@@ -132,7 +132,7 @@ class Killer:
 def test_after_random_kills_the_result_is_that_of_an_undisturbed_sweep(
     backend: str, kills: int, main_too: bool, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = SMALL | {"seeds": list(range(20 + 3 * kills))}
+    settings = SMALL | {"seeds": list(range(10 + 3 * kills))}
     killer = Killer(
         home, kills, main_too=main_too, settings=settings, jobs=JOBS, backend=backend, seconds=0.3
     )

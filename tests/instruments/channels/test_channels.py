@@ -218,6 +218,7 @@ def test_compared_with_random_weights_and_with_adam_for_as_long(tmp_path: Path) 
     assert provenance(compared)["weights"]["name"] == "w.safetensors"
 
 
+@pytest.mark.slow
 def test_compared_with_random_weights_adam_stays_the_published_fit_of_one_epoch(
     tmp_path: Path,
 ) -> None:

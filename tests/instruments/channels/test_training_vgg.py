@@ -15,6 +15,8 @@ from paperlib.instruments.channels.settings import VggTraining
 from paperlib.instruments.channels.training_vgg import default_file, train_vgg
 from paperlib.networks import vgg16
 
+pytestmark = pytest.mark.slow
+
 SMALL = VggTraining(layers=11, epochs=2, batch_size=8, train_images=16, test_images=8)
 
 
@@ -42,7 +44,6 @@ def same(first: Path, second: Path) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.slow
 def test_it_learns_two_classes(tmp_path: Path) -> None:
     config = replace(SMALL, epochs=4, train_images=40)
     _, about = train_vgg(config, tmp_path / "w.safetensors", data=blots(train=40))
@@ -70,7 +71,6 @@ def test_the_weights_are_those_of_a_network_that_vgg16_builds(
     assert float(right) == pytest.approx(about["accuracy"][-1], abs=1e-4)
 
 
-@pytest.mark.slow
 def test_a_stopped_training_goes_on_to_the_same_numbers(
     trained: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

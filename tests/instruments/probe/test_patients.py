@@ -51,6 +51,7 @@ class Near(nn.Module):
         return x + 0.1 * torch.tanh(self.layer(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resolution", [1e-2, 1e-4, 1e-6])
 @pytest.mark.parametrize("shape", [(24,), (6, 24)])
 def test_a_deep_residual_chain_agrees_with_the_direct_reading(

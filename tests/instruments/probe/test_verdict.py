@@ -141,6 +141,7 @@ def network(sigma_w2: float, depth: int = 30) -> nn.Module:
     return made
 
 
+@pytest.mark.slow
 def test_a_critical_network_is_likelier_to_train_than_an_ordered_or_a_chaotic_one() -> None:
     images = torch.rand(150, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     ordered, critical, chaotic = (
