@@ -1,13 +1,15 @@
 """The empirical tangent kernel, parameter by parameter, in bounded memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from paperlib.activations.goals import outputs_in
 from paperlib.activations.gradients import per_sample_gradients
-from paperlib.activations.guard import plain_module, untouched
-from paperlib.activations.inputs import Inputs
+from paperlib.activations.guard import plain_module, take_statistics, untouched
+from paperlib.activations.inputs import Inputs, runner
 from paperlib.activations.looking import samples_that_fit
 
 MEMORY = 2**30  # bytes, about
@@ -52,6 +54,41 @@ def sample_grams(
         )
         found |= some.grams()
     return {name: found[name] for name in held}
+
+
+def trace_gram(
+    model: nn.Module,
+    images: Any,
+    outputs: Sequence[int],
+    *,
+    memory: float = MEMORY,
+    seed: int = 0,
+) -> Tensor | None:
+    """Return the empirical tangent kernel (n, n) of a model's outputs, as their mean, in float64.
+
+    None where the model has no such outputs, or where they or their gradients are no finite
+    numbers. Batch norms that never saw a batch have the statistics of the images.
+
+    Args:
+        model, images, memory, seed: as for `sample_grams`.
+        outputs: which of the model's outputs count; each takes a forward and a backward pass.
+
+    Raises:
+        ProbeError: as `sample_grams`.
+    """
+    model = plain_module(model)
+    with untouched(model, seed):
+        inputs, run = Inputs.in_order(images, model), runner(model)
+        take_statistics(model, run, inputs.batches(inputs.train), "auto")
+        said = outputs_in(run(inputs.part(0, inputs.train)))
+        if said.ndim != 2 or said.shape[1] <= max(outputs) or not said.isfinite().all():
+            return None
+        total = torch.zeros(inputs.train, inputs.train, dtype=torch.float64, device=said.device)
+        for each in outputs:
+            cotangent = torch.eye(said.shape[1])[each]
+            grams = sample_grams(model, images, cotangent=cotangent, memory=memory, seed=seed)
+            total += sum(grams.values())
+    return total / len(outputs) if total.isfinite().all() else None
 
 
 def numbers_held(model: nn.Module, images: Any, *, seed: int = 0) -> dict[str, float]:

@@ -40,7 +40,7 @@ from paperlib.plots import (
     legend_below,
     paper_style,
 )
-from paperlib.training import train
+from paperlib.training import squared_error, train
 
 Array = NDArray[np.float64]
 
@@ -475,15 +475,9 @@ def _trained(
         for p in network.parameters()
     ]
     train(network, lessons, optimiser=torch.optim.SGD(groups, lr=rate), steps=settings.steps,
-          batch_size=task.fitted, rule=_squared)  # fmt: skip
+          batch_size=task.fitted, rule=squared_error)  # fmt: skip
     with torch.no_grad():
         return (network(task.images[task.fitted :]) - before[task.fitted :]).double().numpy()
-
-
-def _squared(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-    loss = (network(images) - targets).square().sum(1).mean() / 2
-    loss.backward()
-    return loss.detach()
 
 
 # --- drawing

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         backpropagation,
         batches,
         every,
+        squared_error,
         train,
     )
     from paperlib.training.training import (

@@ -110,6 +110,24 @@ def backpropagation(network: nn.Module, images: Tensor, labels: Tensor) -> Tenso
     return loss.detach()
 
 
+def squared_error(network: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    """Set the gradients of half the squared error of outputs (n, outputs), a mean over samples and
+    a sum over outputs, and return it.
+
+    Example:
+        >>> import torch
+        >>> from paperlib.training import squared_error
+        >>> network, targets = torch.nn.Linear(4, 2), torch.zeros(8, 2)
+        >>> squared_error(network, torch.zeros(8, 4), targets).shape
+        torch.Size([])
+        >>> torch.equal(network.bias.grad, network.bias)  # half the square has the slope itself
+        True
+    """
+    loss = (network(inputs) - targets).square().sum(1).mean() / 2
+    loss.backward()
+    return loss.detach()
+
+
 def every(count: int, observer: Observer) -> Observer:
     """Return an observer that looks at step 0 and after every `count` steps.
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from test_gradients import MODELS, model_and_images
-from torch import Tensor
+from torch import Tensor, nn
 
 from paperlib.activations import gradients, kernels
-from paperlib.activations.kernels import sample_grams
+from paperlib.activations.kernels import sample_grams, trace_gram
 
 
 @pytest.mark.parametrize("memory", [2**30, 1])
@@ -61,3 +61,40 @@ def test_only_some_parameters_may_count() -> None:
     assert some.names == ["1.bias", "3.weight"]
     for name, gram in some.grams().items():
         torch.testing.assert_close(gram, whole.grams()[name])
+
+
+@pytest.mark.parametrize("name", ["MLP", "CNN"])
+def test_the_trace_kernel_is_the_mean_over_outputs_of_products_of_jacobians(name: str) -> None:
+    model, images = model_and_images(name)
+    outputs = [0, 2]
+    found = trace_gram(model, images, outputs)
+    by_hand = torch.zeros(len(images), len(images), dtype=torch.float64)
+    for output in outputs:
+        rows = [
+            torch.cat([g.flatten() for g in torch.autograd.grad(
+                model(image[None])[0, output], list(model.parameters()))])
+            for image in images
+        ]  # fmt: skip
+        by_hand += torch.stack(rows) @ torch.stack(rows).T / len(outputs)
+    torch.testing.assert_close(found, by_hand)
+
+
+def test_of_outputs_that_a_model_lacks_or_that_overflow_there_is_no_trace_kernel() -> None:
+    model, images = model_and_images("MLP")
+    assert trace_gram(model, images, [model(images).shape[1]]) is None
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("inf"))
+    assert trace_gram(model, images, [0]) is None
+
+
+def test_batch_norms_of_a_trace_kernel_have_the_statistics_of_the_images_and_get_theirs_back() -> (
+    None
+):
+    images = 5 + 3 * torch.randn(20, 4, dtype=torch.float64)
+    norm = nn.BatchNorm1d(4, affine=False)
+    model = nn.Sequential(norm, nn.Linear(4, 2)).double()
+    found = trace_gram(model, images, [0, 1])
+    scaled = (images - images.mean(0)) / (images.var(0) + norm.eps).sqrt()
+    torch.testing.assert_close(found, scaled @ scaled.T + 1)
+    assert torch.equal(norm.running_mean, torch.zeros(4, dtype=torch.float64))
+    assert norm.momentum == 0.1

@@ -16,7 +16,6 @@ TRAINS = {
     "cascade/linear.py": "the step of one inverse, of which subclasses know a faster way",
     "instruments/channels/training_vgg.py": "a rule of the one loop, in reduced precision",
     "instruments/feedback_alignment.py": "a rule of the one loop, for networks side by side",
-    "instruments/infinite_width.py": "a rule of the one loop, for the squared loss of kernels",
     "instruments/information_plane.py": "a rule of the one loop, for networks side by side",
     "instruments/sample_sets.py": "a rule of the one loop, for losses that are sums",
 }

@@ -11,7 +11,7 @@ import xarray as xr
 from paperlib import load_dataset
 from paperlib.instruments import infinite_width
 from paperlib.instruments.infinite_width import Settings, image_r2, law
-from paperlib.training import train
+from paperlib.training import squared_error, train
 
 SMALL = Settings(
     dataset="digits", sigma_w2=(0.6, 1.7), depth=3, networks=2, law_sigma_w2=(1.7,),
@@ -79,7 +79,7 @@ def test_the_last_layer_alone_learns_as_its_closed_form_says(digits: infinite_wi
         {"params": [layer.bias], "lr": 0.2 * SMALL.sigma_b2},
     ], lr=0.2)  # fmt: skip
     train(layer, lessons, optimiser=optimiser, steps=20, batch_size=40,
-          rule=infinite_width._squared)  # fmt: skip
+          rule=squared_error)  # fmt: skip
     with torch.no_grad():
         found = (layer(features[40:]) - before[40:]).numpy()
     np.testing.assert_allclose(closed, found, atol=1e-5)

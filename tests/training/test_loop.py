@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from paperlib.training import StopTraining, at, backpropagation, batches, every, train
+from paperlib.training import (
+    StopTraining,
+    at,
+    backpropagation,
+    batches,
+    every,
+    squared_error,
+    train,
+)
 
 
 def lessons(count: int = 50) -> tuple[Tensor, Tensor]:
@@ -121,6 +129,17 @@ def test_a_rule_says_how_errors_become_gradients() -> None:
     model = network()
     losses = train(model, lessons(), optimiser=sgd(model), steps=30, rule=uphill)
     assert losses[-1] > 2 * losses[0]
+
+
+def test_the_squared_error_is_half_a_mean_of_sums_with_its_gradient() -> None:
+    model, (images, _) = network(), lessons()
+    targets = images.flatten(1)[:, :2]
+    loss = squared_error(model, images, targets)
+    residuals = model(images) - targets
+    assert float(loss) == pytest.approx(residuals.square().sum().item() / 2 / len(images))
+    (expected,) = torch.autograd.grad(residuals, model[-1].bias, residuals.detach() / len(images))
+    torch.testing.assert_close(model[-1].bias.grad, expected)
+    assert not loss.requires_grad
 
 
 def test_a_loss_that_is_no_number_ends_the_training() -> None:
