@@ -42,12 +42,15 @@ CODE_VERSION = 1
 LEARNT = 0.4  # accuracy from which a network of the map counts as trained
 STEEPEST, WIDTH = 1e-2, 0.25  # of the made-up curve that finders are tried on: rate, decades
 NOISES = (0.0, 0.02, 0.1)  # in its loss
+OTHERS = 2  # networks of each schedule that is only shown
 SHARP = 500  # images that sharpness is of
 RIDGE = 0.02  # nats, below which a barrier is none
+KNOWN = 1000  # images on which a line of the residual network is judged
 KEPT = 100  # images whose R² is taken
 ASKED = 300  # images that the accuracies of the map are of
 CHEAP = tuple(np.geomspace(1e-4, 3e-2, 6).tolist())  # rates of Adam that `foretell` tries
-MOMENTUM, DECAY = 0.9, 1e-4  # of the residual network, as published
+MOMENTUM, DECAY = 0.9, 1e-4  # of networks with batch norm, as published
+STATISTICS = ("recomputed", "interpolated")  # of batch norm, on a line
 RESIDUAL = {"cyclical": (0.02, 1.0), "constant": (0.1, 0.1)}  # its rates
 
 
@@ -63,7 +66,8 @@ class Settings(Parameters):
     constant: float = option(0.05, above=0.0)
     half_cycle: int = option(200, low=2)
     cycles: int = option(3, low=2, high=100)
-    others: tuple[str, ...] = option(("triangular2", "one_cycle"), choices=SCHEDULES)
+    normed_highs: tuple[float, ...] = option((0.5, 1.5), above=0.0)
+    others: tuple[str, ...] = option(("triangular2", "one_cycle"), choices=SCHEDULES[1:])
     networks: int = option(2, low=2, high=100)
     batch_size: int = option(64, low=1)
     alphas: int = option(17, low=3, high=1000)
@@ -122,6 +126,7 @@ def measure(settings: Settings, data: Dataset) -> xr.Dataset:
         _range_test(settings, lessons, test),
         _finders(settings),
         _cycles(settings, lessons, test),
+        _normed(settings, lessons, test),
         _map(settings, data),
     ]
     if settings.residual_steps:
@@ -220,12 +225,18 @@ class _Run(NamedTuple):
 
 def _runs(settings: Settings) -> list[_Run]:
     """All of them, by the schedules that they have; that of no cycles is triangular and flat."""
-    cyclical = [(low, high) for low in settings.lows for high in settings.highs]
+    first, *lower = settings.lows
+    cyclical = [(first, high) for high in settings.highs]
+    cyclical += [(low, settings.shown_high) for low in lower]
     found = [_Run(f"{low:g} ↔ {high:g}", "triangular", low, high) for low, high in cyclical]
     flat = settings.constant
-    found.append(_Run(f"constant {flat:g}", "triangular", flat, flat))
-    low, high = settings.lows[0], settings.shown_high
-    return found + [_Run(f"{kind}, {high:g}", kind, low, high) for kind in settings.others]
+    found.append(_Run(_flat(flat), "triangular", flat, flat))
+    high = settings.shown_high
+    return found + [_Run(f"{kind}, {high:g}", kind, first, high) for kind in settings.others]
+
+
+def _flat(rate: float) -> str:
+    return f"constant {rate:g}"
 
 
 def _cycles(settings: Settings, lessons: Any, test: Any) -> xr.Dataset:
@@ -237,37 +248,101 @@ def _cycles(settings: Settings, lessons: Any, test: Any) -> xr.Dataset:
     logs: dict[str, Log] = {}
     for kind in dict.fromkeys(run.kind for run in runs):
         alike = [run for run in runs if run.kind == kind]
+        count = OTHERS if kind in settings.others else len(seeds)
         log = learn_in_cycles(
-            networks[0], begin * len(alike), lessons, test, kind=kind,
-            lows=[run.low for run in alike for _ in seeds],
-            highs=[run.high for run in alike for _ in seeds],
-            orders=seeds * len(alike), cycles=cycles, half=half, batch_size=settings.batch_size,
+            networks[0], begin[:count] * len(alike), lessons, test, kind=kind,
+            lows=[run.low for run in alike for _ in range(count)],
+            highs=[run.high for run in alike for _ in range(count)],
+            orders=seeds[:count] * len(alike), cycles=cycles, half=half,
+            batch_size=settings.batch_size,
         )  # fmt: skip
         for number, run in enumerate(alike):
-            its = slice(number * len(seeds), (number + 1) * len(seeds))
-            logs[run.name] = log.of(its)
+            logs[run.name] = log.of(slice(number * count, (number + 1) * count))
     shown = runs[settings.highs.index(settings.shown_high)]
     branches = _branches(settings, networks[0], logs[shown.name], shown, lessons, test)
     lines = _lines(settings, networks[0], logs, shown.name, branches)
-    stable = [[2 / _sharpness_at(networks[0], end, lessons, seed) for end, seed
-               in zip(log.ends[1], seeds, strict=True)] for log in logs.values()]  # fmt: skip
+    stable = [
+        np.array([2 / _sharpness_at(networks[0], end, lessons, seed)
+                  for end, seed in zip(log.ends[1], seeds, strict=False)])
+        for log in logs.values()
+    ]  # fmt: skip
     of = ("run", "network", "look")
     seen = {"learning_rate": [log.rates for log in logs.values()],
             "training_loss": [log.losses for log in logs.values()],
             "test_accuracy": [log.accuracies for log in logs.values()],
             "moved": [log.moved for log in logs.values()]}  # fmt: skip
-    stacked = {name: (of, np.stack(each).transpose(0, 2, 1)) for name, each in seen.items()}
+    stacked = {
+        name: (of, np.stack([_padded(one, len(seeds)).T for one in each]))
+        for name, each in seen.items()
+    }
     steps = np.arange(len(next(iter(logs.values())).rates)) * max(1, half // PER_HALF)
     found = xr.Dataset(
         {
             **stacked,
-            "stable": (("run", "network"), stable, {"long_name": "2 / sharpness after cycle 1"}),
+            "stable": (
+                of[:2],
+                np.stack([_padded(one[None], len(seeds))[0] for one in stable]),
+                {"long_name": "2 / sharpness after cycle 1"},
+            ),
         },
         {"run": list(logs), "look": steps},
     )
     found["training_loss"].attrs["units"] = "nats"
     found["moved"].attrs["long_name"] = "way since the look before, by the length of the weights"
     return found.merge(_along(settings, networks[0], lines, lessons, test))
+
+
+def _normed_network(settings: Settings, lessons: Any, seed: int) -> nn.Module:
+    """The network of `_network` with batch norm before each activation."""
+    plain: Any = _network(settings, lessons, seed)
+    with torch.random.fork_rng(devices=[]):
+        layers: list[nn.Module] = [nn.Flatten()]
+        for stage in plain.stages:
+            layers += [stage.linear, nn.BatchNorm1d(settings.width), nn.ReLU()]
+        return nn.Sequential(*layers, plain.head)
+
+
+def _normed(settings: Settings, lessons: Any, test: Any) -> xr.Dataset:
+    """Two cycles of networks with batch norm and momentum, and the line between their ends."""
+    seeds, low = _seeds(settings), settings.lows[0]
+    runs = {f"{low:g} ↔ {high:g}": (low, high) for high in settings.normed_highs}
+    runs[_flat(settings.constant)] = (settings.constant, settings.constant)
+    networks = [_normed_network(settings, lessons, seed) for seed in seeds]
+    log = learn_in_cycles(
+        networks[0], [state_of(n) for n in networks] * len(runs), lessons, test,
+        lows=[low for low, _ in runs.values() for _ in seeds],
+        highs=[high for _, high in runs.values() for _ in seeds],
+        orders=seeds * len(runs), cycles=2,
+        half=max(1, settings.half_cycle // 2), batch_size=settings.batch_size, momentum=MOMENTUM,
+        decay=DECAY,
+    )  # fmt: skip
+    few, alphas = tuple(part[: settings.judged] for part in lessons), _alphas(settings.alphas)
+    pairs = list(zip(log.ends[1], log.ends[2], strict=True))
+    values = np.array([
+        [between(networks[0], *pair, alphas.tolist(), *few, statistics=given)[0]
+         for given in (few[0], None)] for pair in pairs
+    ])  # fmt: skip
+    shape, of = (len(runs), len(seeds)), ("normed_run", "network")
+    last = len(log.rates) // 2 + 1  # looks of the second cycle
+    return xr.Dataset(
+        {
+            "normed_line": ((*of, "statistics", "alpha"), values.reshape(*shape, 2, -1),
+                            {"units": "nats", "long_name": "training loss on the line"}),
+            "normed_barrier": ((*of, "statistics"), barrier(alphas, values).reshape(*shape, 2),
+                               {"units": "nats"}),
+            "normed_distance": (of, np.reshape([distance(networks[0], *p) for p in pairs], shape)),
+            "normed_jump": (of, log.moved[last:].max(0).reshape(shape)),
+            "normed_accuracy": (("cycle", *of), np.reshape(
+                [log.accuracies[last - 1], log.accuracies[-1]], (2, *shape))),
+        },
+        {"normed_run": list(runs), "statistics": list(STATISTICS), "alpha": alphas,
+         "cycle": [1, 2]},
+    )  # fmt: skip
+
+
+def _padded(values: NDArray[Any], count: int) -> NDArray[Any]:
+    """Values (…, network) with NaN for networks that were not trained."""
+    return np.pad(values, ((0, 0), (0, count - values.shape[1])), constant_values=math.nan)
 
 
 def _sharpness_at(module: nn.Module, state: State, lessons: Any, seed: int) -> float:
@@ -468,8 +543,8 @@ def _residual(settings: Settings) -> xr.Dataset:
     log = learn_in_cycles(network, [state_of(network)] * len(lows), lessons, test, lows=lows,
                  highs=highs, orders=[settings.seed] * len(lows), cycles=4, half=half,
                  momentum=MOMENTUM, decay=DECAY, batch_size=settings.batch_size)  # fmt: skip
-    alphas, statistics = _alphas(settings.alphas), lessons[0][: settings.judged]
-    few = tuple(part[: settings.judged] for part in lessons)
+    alphas, statistics = _alphas(settings.alphas), lessons[0][:KNOWN]
+    few = tuple(part[:KNOWN] for part in lessons)
     lines = {
         (name, cycle): (log.ends[cycle][row], log.ends[cycle + 1][row])
         for row, name in enumerate(RESIDUAL) for cycle in (2, 3)
@@ -491,7 +566,7 @@ def _residual(settings: Settings) -> xr.Dataset:
             "residual_distance": ((line,), [distance(network, *p) for p in lines.values()]),
         },
         {
-            "residual_run": list(RESIDUAL), "statistics": ["recomputed", "interpolated"],
+            "residual_run": list(RESIDUAL), "statistics": list(STATISTICS),
             "residual_look": np.arange(len(log.rates)) * max(1, half // PER_HALF),
             line: [f"{name}, ends of cycles {c} and {c + 1}" for name, c in lines],
         },
@@ -521,7 +596,7 @@ def figure(result: xr.Dataset) -> Figure:
 
 def takeaway(result: xr.Dataset) -> str:
     """Return what the figure shows in a few sentences, with this run's numbers."""
-    shown, flat = _shown(result), f"constant {result.attrs['constant']:g}"
+    shown, flat = _shown(result), _flat(result.attrs["constant"])
     height = {name: result["barrier"].sel(line=_between(name, 1)) for name in (shown, flat)}
     return (
         f"**In short.** Between the ends of the first two cycles of {shown} the training loss "
@@ -567,6 +642,9 @@ def findings(result: xr.Dataset) -> str:
         "“stable” gradient descent would stop going down after cycle 1 (2 / sharpness).",
         _runs_table(result),
         _edge_of_stability(result),
+        f"**With batch norm** and momentum, two cycles of {about['half_cycle']} steps from "
+        f"{about['shown_low']:g}; statistics recomputed at every α, or interpolated as published:",
+        _normed_table(result),
         "**Lines** between weights; the barrier is how far the loss on the line rises above the "
         "straight one between its ends, in training loss and in error.",
         _lines_table(result),
@@ -593,10 +671,16 @@ def _between(run: str, cycle: int) -> str:
 
 def _spelt(values: xr.DataArray, digits: int = 2) -> str:
     """Mean ± standard deviation over networks."""
+    whole, values = values.size, values.dropna("network")
     mean, spread = float(values.mean()), float(values.std(ddof=1)) if values.size > 1 else math.nan
     if not math.isfinite(mean):
         return "not finite"
-    return f"{mean:z.{digits}f}" + (f" ± {spread:.{digits}f}" if math.isfinite(spread) else "")
+    gone = whole - values.size
+    return (
+        f"{mean:z.{digits}f}"
+        + (f" ± {spread:.{digits}f}" if math.isfinite(spread) else "")
+        + (f" ({gone} not finite)" if gone else "")
+    )
 
 
 def _share(count: int, total: int) -> str:
@@ -652,10 +736,12 @@ def _runs_table(result: xr.Dataset) -> str:
     ends = [2 * result.attrs["half_cycle"] * c for c in range(1, result.attrs["cycles"] + 1)]
     rows = {}
     for run in result["run"].values:
-        accuracy = result["test_accuracy"].sel(run=run)
+        few = str(run).split(",")[0] in SCHEDULES
+        own = result.isel(network=slice(OTHERS)) if few else result
+        accuracy = own["test_accuracy"].sel(run=run)
         cells = [
             ", ".join(_spelt(accuracy.sel(look=end, method="nearest"), 3) for end in ends),
-            _spelt(_jump(result, run, 2)), _spelt(result["stable"].sel(run=run)),
+            _spelt(_jump(own, run, 2)), _spelt(own["stable"].sel(run=run)),
         ]  # fmt: skip
         lines = [_between(run, cycle) for cycle in range(1, result.attrs["cycles"])]
         known = [line for line in lines if line in result["line"].values]
@@ -663,6 +749,19 @@ def _runs_table(result: xr.Dataset) -> str:
         rows[str(run)] = cells
     head = "rates | accuracy at the end of each cycle | jump | stable | barriers between ends"
     return _table(head, rows)
+
+
+def _normed_table(result: xr.Dataset) -> str:
+    rows = {}
+    for run in result["normed_run"].values:
+        one = result.sel(normed_run=run)
+        rows[str(run)] = [
+            ", ".join(_spelt(one["normed_accuracy"].sel(cycle=cycle), 3) for cycle in (1, 2)),
+            _spelt(one["normed_jump"]), _spelt(one["normed_distance"]),
+            *(_spelt(one["normed_barrier"].sel(statistics=name), 3) for name in STATISTICS),
+        ]  # fmt: skip
+    return _table("rates | accuracy at the end of each cycle | jump | distance / length "
+                  "| barrier, recomputed | interpolated", rows)  # fmt: skip
 
 
 def _edge_of_stability(result: xr.Dataset) -> str:
@@ -790,7 +889,7 @@ def _draw_range(axis: Any, result: xr.Dataset) -> None:
 
 
 def _draw_training(axis: Any, result: xr.Dataset) -> None:
-    flat = f"constant {result.attrs['constant']:g}"
+    flat = _flat(result.attrs["constant"])
     right = axis.twinx()
     for run, colour in ((_shown(result), BLUE), (flat, ORANGE)):
         loss = result["training_loss"].sel(run=run)
@@ -810,7 +909,7 @@ def _draw_training(axis: Any, result: xr.Dataset) -> None:
 
 
 def _draw_lines(axis: Any, result: xr.Dataset) -> None:
-    names = [_between(_shown(result), 1), _between(f"constant {result.attrs['constant']:g}", 1),
+    names = [_between(_shown(result), 1), _between(_flat(result.attrs["constant"]), 1),
              "other weights at the start", "other weights at the start, matched",
              "other order from cycle 1 on"]  # fmt: skip
     for name, colour in zip(names, PALETTE, strict=False):

@@ -89,7 +89,9 @@ def matched(module: nn.Module, first: State, second: State, *, sweeps: int = 10)
                 rows.append(first[f"{after}.weight"].T)
                 ours.append(found[f"{after}.weight"].T)
             alike = torch.cat(rows, 1).double() @ torch.cat(ours, 1).double().T
-            order = torch.from_numpy(linear_sum_assignment(alike.numpy(), maximize=True)[1])
+            order = torch.from_numpy(
+                linear_sum_assignment(alike.nan_to_num(0, 0, 0).numpy(), maximize=True)[1]
+            )
             moved = moved or not torch.equal(order, torch.arange(len(order)))
             for name in (f"{here}.weight", f"{here}.bias"):
                 found[name] = found[name][order]
