@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -44,7 +45,7 @@ STEEPEST, WIDTH = 1e-2, 0.25  # of the made-up curve that finders are tried on: 
 NOISES = (0.0, 0.02, 0.1)  # in its loss
 OTHERS = 2  # networks of each schedule that is only shown
 SHARP = 500  # images that sharpness is of
-RIDGE = 0.02  # nats, below which a barrier is none
+RIDGE, RIDGES = 0.02, 0.2  # nats: a barrier up to the first is none, one from the second a ridge
 KNOWN = 1000  # images on which a line of the residual network is judged
 KEPT = 100  # images whose R² is taken
 ASKED = 300  # images that the accuracies of the map are of
@@ -596,12 +597,14 @@ def figure(result: xr.Dataset) -> Figure:
 
 def takeaway(result: xr.Dataset) -> str:
     """Return what the figure shows in a few sentences, with this run's numbers."""
-    shown, flat = _shown(result), _flat(result.attrs["constant"])
-    height = {name: result["barrier"].sel(line=_between(name, 1)) for name in (shown, flat)}
+    top, flat = str(result["normed_run"].values[-2]), _flat(result.attrs["constant"])
+    normed = result["normed_barrier"].sel(statistics=STATISTICS[0])
+    plain = result["barrier"].sel(line=_between(_shown(result), 1))
     return (
-        f"**In short.** Between the ends of the first two cycles of {shown} the training loss "
-        f"rises {_spelt(height[shown])} nats above the straight line; at the same steps of a "
-        f"{flat} rate, {_spelt(height[flat])}. {another_rate(result)}"
+        f"**In short.** Between the ends of two cycles of {top} the training loss of networks with "
+        f"batch norm rises {_spelt(normed.sel(normed_run=top))} nats above the straight line, at "
+        f"the same steps of a {flat} rate {_spelt(normed.sel(normed_run=flat))}; of networks "
+        f"without it, by cycles of {_shown(result)}, {_spelt(plain)}. {another_rate(result)}"
     )
 
 
@@ -653,7 +656,8 @@ def findings(result: xr.Dataset) -> str:
         *_map_tables(result),
         *_residual_words(result),
         "**Against the paper:** it shows a residual network of 56 layers on CIFAR10, one seed, as "
-        "figures, and interpolates batch norm's statistics; none of its numbers is compared.",
+        "figures, and interpolates batch norm's statistics; none of its numbers is compared. It "
+        f"sees a ridge between ends of cycles and none without cycles. {_contrast(result)}",
     ])  # fmt: skip
 
 
@@ -726,6 +730,8 @@ def _finders_table(result: xr.Dataset) -> str:
 
 def _jump(result: xr.Dataset, run: str, cycle: int) -> xr.DataArray:
     """The longest way between two looks in a cycle, of each network."""
+    if run.endswith(", batch norm"):
+        return result["normed_jump"].sel(normed_run=run.removesuffix(", batch norm"))
     length = 2 * result.attrs["half_cycle"]
     look = result["look"]
     inside = (look > (cycle - 1) * length) & (look <= cycle * length)
@@ -749,6 +755,26 @@ def _runs_table(result: xr.Dataset) -> str:
         rows[str(run)] = cells
     head = "rates | accuracy at the end of each cycle | jump | stable | barriers between ends"
     return _table(head, rows)
+
+
+def _heights(result: xr.Dataset) -> dict[str, xr.DataArray]:
+    """The barrier between the ends of cycles 1 and 2, by a name of the way of training."""
+    names = [run for run in result["run"].values if _between(run, 1) in result["line"].values]
+    found = {str(run): result["barrier"].sel(line=_between(run, 1)) for run in names}
+    normed = result["normed_barrier"].sel(statistics=STATISTICS[0])
+    return found | {f"{run}, batch norm": normed.sel(normed_run=run)
+                    for run in result["normed_run"].values}  # fmt: skip
+
+
+def _contrast(result: xr.Dataset) -> str:
+    """Which ways of training leave a ridge, in the mean over networks, and which leave none."""
+    means = {name: float(each.mean()) for name, each in _heights(result).items()}
+    high = [name for name, mean in means.items() if mean >= RIDGES]
+    none = [name for name, mean in means.items() if mean <= RIDGE]
+    return (
+        f"Here the mean barrier is at least {RIDGES:g} for: {'; '.join(high) or 'none'}; at most "
+        f"{RIDGE:g} for: {'; '.join(none) or 'none'}."
+    )
 
 
 def _normed_table(result: xr.Dataset) -> str:
@@ -779,10 +805,10 @@ def _edge_of_stability(result: xr.Dataset) -> str:
 
 def _jumps(result: xr.Dataset) -> NDArray[Any]:
     """The jump of cycle 2 and the barrier that it leaves, of all runs with ends and networks."""
-    names = [run for run in result["run"].values if _between(run, 1) in result["line"].values]
-    jumps = [_jump(result, run, 2).values for run in names]
-    heights = [result["barrier"].sel(line=_between(run, 1)).values for run in names]
-    found = np.array([np.concatenate(jumps), np.concatenate(heights)])
+    found = np.array([
+        np.concatenate([_jump(result, name, 2).values for name in _heights(result)]),
+        np.concatenate([each.values for each in _heights(result).values()]),
+    ])  # fmt: skip
     return found[:, np.isfinite(found).all(0)]
 
 
@@ -909,29 +935,32 @@ def _draw_training(axis: Any, result: xr.Dataset) -> None:
 
 
 def _draw_lines(axis: Any, result: xr.Dataset) -> None:
-    names = [_between(_shown(result), 1), _between(_flat(result.attrs["constant"]), 1),
-             "other weights at the start", "other weights at the start, matched",
-             "other order from cycle 1 on"]  # fmt: skip
-    for name, colour in zip(names, PALETTE, strict=False):
-        loss = result["line_loss"].sel(line=name)
+    top = str(result["normed_run"].values[-2])
+    normed = result["normed_line"].sel(normed_run=top)
+    lines = {f"{top}, batch norm": normed.sel(statistics=STATISTICS[0])}
+    for name in (_between(_shown(result), 1), "other weights at the start",
+                 "other weights at the start, matched", "other order from cycle 1 on"):  # fmt: skip
+        lines[name] = result["line_loss"].sel(line=name)
+    for (name, losses), colour in zip(lines.items(), PALETTE, strict=False):
         for number in range(result.sizes["network"]):
-            axis.plot(result["alpha"], loss.isel(network=number), color=colour, lw=0.6, alpha=0.6)
+            axis.plot(result["alpha"], losses.isel(network=number), color=colour, lw=0.7)
         axis.plot([], [], color=colour, label=name)
+    stored = normed.sel(statistics=STATISTICS[1]).mean("network", skipna=False)
+    axis.plot(result["alpha"], stored, "--", color=PALETTE[0], label="its statistics interpolated")
     for end in (0, 1):
         axis.axvline(end, color="0.7", lw=0.6, zorder=0)
-    axis.set(yscale="log", ylim=(1e-3, 30), xlabel="α", ylabel="training loss (nats)")
+    axis.set(yscale="log", ylim=(1e-2, 3e3), xlabel="α", ylabel="training loss (nats)")
     axis.legend(fontsize=5.5, loc="upper center")
     axis.set_title("c  On the line between weights")
 
 
 def _draw_jumps(axis: Any, result: xr.Dataset) -> None:
-    names = [run for run in result["run"].values if _between(run, 1) in result["line"].values]
-    for run, colour in zip(names, PALETTE * 3, strict=False):
-        height = result["barrier"].sel(line=_between(run, 1))
-        mark = "s" if run.startswith("constant") else "o"
-        axis.plot(_jump(result, run, 2), height.clip(1e-4), mark, color=colour, ms=4, label=run)
+    for (run, heights), colour in zip(_heights(result).items(), PALETTE * 3, strict=False):
+        mark = "s" if run.startswith("constant") else "^" if run.endswith("batch norm") else "o"
+        axis.plot(_jump(result, run, 2), heights.clip(1e-4), mark, color=colour, ms=4, label=run)
     axis.set(xscale="log", yscale="log", xlabel="jump in cycle 2 (way / length of the weights)")
     axis.set_ylabel("barrier, ends of cycles 1 and 2 (nats)")
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.legend(fontsize=6)
     axis.set_title("d  Barrier and jump")
 

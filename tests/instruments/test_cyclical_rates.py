@@ -437,21 +437,30 @@ def shipped() -> xr.Dataset:
     return load_result("cyclical_rates.nc")
 
 
-def test_cycles_to_the_edge_of_stability_leave_a_ridge_and_a_constant_rate_leaves_none(
+def test_cycles_of_normed_networks_leave_a_ridge_and_a_constant_rate_leaves_none(
     shipped: xr.Dataset,
 ) -> None:
     assert shipped.sizes["network"] == 5
+    height = shipped["normed_barrier"].sel(statistics="recomputed").mean("network")
+    assert float(height.sel(normed_run="0.02 ↔ 1.5")) >= 0.2
+    assert float(height.sel(normed_run="0.02 ↔ 0.5")) <= 0.02
+    assert float(height.sel(normed_run="constant 0.05")) <= 0.02
+
+
+def test_without_batch_norm_neither_cycles_below_the_edge_nor_a_constant_rate_leave_a_ridge(
+    shipped: xr.Dataset,
+) -> None:
     height = shipped["barrier"].mean("network")
-    assert float(height.sel(line="0.02 ↔ 0.5, ends of cycles 1 and 2")) >= 0.2
-    for cycles in ("1 and 2", "2 and 3"):
-        assert float(height.sel(line=f"constant 0.05, ends of cycles {cycles}")) <= 0.02
-    assert float(height.sel(line="0.02 ↔ 0.2, ends of cycles 1 and 2")) <= 0.02
+    for run in ("0.02 ↔ 0.2", "0.02 ↔ 0.5", "constant 0.05"):
+        assert float(height.sel(line=f"{run}, ends of cycles 1 and 2")) <= 0.02
+    assert float(height.sel(line="other weights at the start")) >= 0.2
 
 
-def test_the_map_has_the_r_squared_of_the_shipped_cascades(shipped: xr.Dataset) -> None:
-    cascades = load_result("mnist_mlp_300.nc")["r_squared"].isel(seed=0)
-    kept = shipped["kept"].isel(map_network=0)
+def test_the_map_loses_the_image_where_the_shipped_cascades_do(shipped: xr.Dataset) -> None:
+    """Those are three times as wide; near the wall a few cells differ."""
+    cascades = load_result("mnist_mlp_300.nc")["r_squared"].mean("seed")
+    kept = shipped["kept"].mean("map_network")
     shared = np.intersect1d(kept["sigma_w2"], cascades["sigma_w2"])
-    assert len(shared) >= 3
-    wanted = cascades.sel(sigma_w2=shared, depth=kept["map_depth"].values)
-    np.testing.assert_allclose(kept.sel(sigma_w2=shared), wanted, atol=0.01)
+    assert len(shared) >= 8
+    wanted = cascades.sel(sigma_w2=shared, depth=kept["map_depth"].values).values < 0.02
+    assert ((kept.sel(sigma_w2=shared).values < 0.02) == wanted).mean() >= 0.9
