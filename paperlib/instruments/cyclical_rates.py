@@ -66,8 +66,8 @@ class Settings(Parameters):
     shown_high: float = option(0.5, above=0.0)
     constant: float = option(0.05, above=0.0)
     half_cycle: int = option(200, low=2)
-    cycles: int = option(3, low=2, high=100)
-    normed_highs: tuple[float, ...] = option((0.5, 1.5), above=0.0)
+    cycles: int = option(2, low=2, high=100)
+    normed_highs: tuple[float, ...] = option((0.5, 2.0), above=0.0)
     others: tuple[str, ...] = option(("triangular2", "one_cycle"), choices=SCHEDULES[1:])
     networks: int = option(2, low=2, high=100)
     batch_size: int = option(64, low=1)
@@ -85,8 +85,8 @@ class Settings(Parameters):
     map_networks: int = option(1, low=1, high=100)
     sigma_b2: float = option(0.05, low=0.0)
     optimisers: tuple[str, ...] = option(("sgd",), choices=OPTIMISERS)
-    sgd_rates: tuple[float, ...] = option((1.0, 0.3, 0.1, 0.03, 0.01, 0.003), above=0.0)
-    adam_rates: tuple[float, ...] = option((1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5), above=0.0)
+    sgd_rates: tuple[float, ...] = option((1.0, 0.3, 0.1, 0.03, 0.01), above=0.0)
+    adam_rates: tuple[float, ...] = option((3e-3, 1e-3, 3e-4, 1e-4, 3e-5), above=0.0)
     map_steps: int = option(60, low=10)
     fitted: int = option(1000, low=2)
     residual_steps: int = option(0, low=0)
@@ -910,7 +910,7 @@ def _draw_range(axis: Any, result: xr.Dataset) -> None:
         found = result["suggestion"].sel(finder=name)
         at = np.full(found.size, (1.35 - 0.05 * height) * start)
         axis.plot(found, at, mark, ms=4, ls="none", color=PALETTE[height], label=name)
-    axis.legend(fontsize=5.5, loc="center left")
+    axis.legend(fontsize=5.5, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.17))
     axis.set_title("a  Range test, by trainings of their own")
 
 
@@ -930,7 +930,7 @@ def _draw_training(axis: Any, result: xr.Dataset) -> None:
     axis.plot([], [], ":", color="0.4", label="accuracy")
     axis.set(yscale="log", ylim=(1e-3, 10), xlabel="step", ylabel="training loss (nats)")
     right.set(ylim=(0.5, 1.0), ylabel="test accuracy")
-    axis.legend(ncols=2, fontsize=6, loc="upper right")
+    axis.legend(ncols=4, fontsize=5.5, loc="upper center", bbox_to_anchor=(0.5, -0.17))
     axis.set_title("b  Cycles and a constant rate")
 
 
