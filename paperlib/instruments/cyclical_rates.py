@@ -242,10 +242,29 @@ def _flat(rate: float) -> str:
 
 def _cycles(settings: Settings, lessons: Any, test: Any) -> xr.Dataset:
     """Rates, loss and accuracy along training, and the lines between weights."""
-    seeds, runs = _seeds(settings), _runs(settings)
+    seeds = _seeds(settings)
     networks = [_network(settings, lessons, seed) for seed in seeds]
+    logs = _logs(settings, networks, lessons, test)
+    shown = _runs(settings)[settings.highs.index(settings.shown_high)]
+    branches = _branches(settings, networks[0], logs[shown.name], shown, lessons, test)
+    lines = _lines(settings, networks[0], logs, shown.name, branches)
+    stable = [
+        np.array([[2 / _sharpness_at(networks[0], end, lessons, seed)
+                   for end, seed in zip(log.ends[1], seeds, strict=False)]])
+        for log in logs.values()
+    ]  # fmt: skip
+    found = _seen(settings, logs)
+    found["stable"] = (
+        ("run", "network"), np.concatenate([_padded(one, len(seeds)) for one in stable]),
+        {"long_name": "2 / sharpness after cycle 1"},
+    )  # fmt: skip
+    return found.merge(_along(settings, networks[0], lines, lessons, test))
+
+
+def _logs(settings: Settings, networks: list[nn.Module], lessons: Any, test: Any) -> dict[str, Log]:
+    """What was seen of the networks of every run; those of one schedule learn side by side."""
+    seeds, runs = _seeds(settings), _runs(settings)
     begin = [state_of(network) for network in networks]
-    half, cycles = settings.half_cycle, settings.cycles
     logs: dict[str, Log] = {}
     for kind in dict.fromkeys(run.kind for run in runs):
         alike = [run for run in runs if run.kind == kind]
@@ -254,43 +273,31 @@ def _cycles(settings: Settings, lessons: Any, test: Any) -> xr.Dataset:
             networks[0], begin[:count] * len(alike), lessons, test, kind=kind,
             lows=[run.low for run in alike for _ in range(count)],
             highs=[run.high for run in alike for _ in range(count)],
-            orders=seeds[:count] * len(alike), cycles=cycles, half=half,
+            orders=seeds[:count] * len(alike), cycles=settings.cycles, half=settings.half_cycle,
             batch_size=settings.batch_size,
         )  # fmt: skip
         for number, run in enumerate(alike):
             logs[run.name] = log.of(slice(number * count, (number + 1) * count))
-    shown = runs[settings.highs.index(settings.shown_high)]
-    branches = _branches(settings, networks[0], logs[shown.name], shown, lessons, test)
-    lines = _lines(settings, networks[0], logs, shown.name, branches)
-    stable = [
-        np.array([2 / _sharpness_at(networks[0], end, lessons, seed)
-                  for end, seed in zip(log.ends[1], seeds, strict=False)])
-        for log in logs.values()
-    ]  # fmt: skip
-    of = ("run", "network", "look")
-    seen = {"learning_rate": [log.rates for log in logs.values()],
-            "training_loss": [log.losses for log in logs.values()],
-            "test_accuracy": [log.accuracies for log in logs.values()],
-            "moved": [log.moved for log in logs.values()]}  # fmt: skip
+    return logs
+
+
+def _seen(settings: Settings, logs: dict[str, Log]) -> xr.Dataset:
+    """Rates, losses, accuracies and ways of all runs, at every look."""
+    parts = ("rates", "losses", "accuracies", "moved")
+    names = ("learning_rate", "training_loss", "test_accuracy", "moved")
     stacked = {
-        name: (of, np.stack([_padded(one, len(seeds)).T for one in each]))
-        for name, each in seen.items()
+        name: (
+            ("run", "network", "look"),
+            np.stack([_padded(getattr(log, part), settings.networks).T for log in logs.values()]),
+        )
+        for name, part in zip(names, parts, strict=True)
     }
-    steps = np.arange(len(next(iter(logs.values())).rates)) * max(1, half // PER_HALF)
-    found = xr.Dataset(
-        {
-            **stacked,
-            "stable": (
-                of[:2],
-                np.stack([_padded(one[None], len(seeds))[0] for one in stable]),
-                {"long_name": "2 / sharpness after cycle 1"},
-            ),
-        },
-        {"run": list(logs), "look": steps},
-    )
+    looks = stacked["moved"][1].shape[-1]
+    apart = max(1, settings.half_cycle // PER_HALF)
+    found = xr.Dataset(stacked, {"run": list(logs), "look": np.arange(looks) * apart})
     found["training_loss"].attrs["units"] = "nats"
     found["moved"].attrs["long_name"] = "way since the look before, by the length of the weights"
-    return found.merge(_along(settings, networks[0], lines, lessons, test))
+    return found
 
 
 def _normed_network(settings: Settings, lessons: Any, seed: int) -> nn.Module:
@@ -644,10 +651,10 @@ def findings(result: xr.Dataset) -> str:
         f"{PER_HALF}th of a half cycle, in cycle 2, by the length of the weights; at the rate "
         "“stable” gradient descent would stop going down after cycle 1 (2 / sharpness).",
         _runs_table(result),
-        _edge_of_stability(result),
         f"**With batch norm** and momentum, two cycles of {about['half_cycle']} steps from "
         f"{about['shown_low']:g}; statistics recomputed at every α, or interpolated as published:",
         _normed_table(result),
+        _edge_of_stability(result),
         "**Lines** between weights; the barrier is how far the loss on the line rises above the "
         "straight one between its ends, in training loss and in error.",
         _lines_table(result),
@@ -791,15 +798,23 @@ def _normed_table(result: xr.Dataset) -> str:
 
 
 def _edge_of_stability(result: xr.Dataset) -> str:
-    """Whether barriers and jumps go together, over runs and networks."""
+    """Whether tops lie below the edge of stability, and whether barriers and jumps go together."""
     from scipy.stats import spearmanr
 
+    names = [run for run in result["run"].values if _between(run, 1) in result["line"].values]
+    own = result.sel(run=names)
+    known = own["stable"].notnull()
+    below = known & (own["learning_rate"].max("look") < own["stable"])
+    said = (
+        "After cycle 1 the largest rate lies below the edge of stability in "
+        f"{int(below.sum())} of {int(known.sum())} networks without batch norm that are finite."
+    )
     jumps, heights = _jumps(result)
     if np.ptp(jumps) == 0 or np.ptp(heights) == 0:
-        return ""
+        return said
     return (
-        f"Over runs and networks barrier and jump correlate {spearmanr(jumps, heights)[0]:.2f} "
-        "(Spearman)."
+        f"{said} Over all runs and networks barrier and jump correlate "
+        f"{spearmanr(jumps, heights)[0]:.2f} (Spearman)."
     )
 
 
