@@ -215,6 +215,9 @@ def _finders(settings: Settings) -> xr.Dataset:
     return xr.Dataset({"made_up": values}, {"noise": list(NOISES), "rule": list(FINDERS)})
 
 
+Pairs = list[tuple[State, State]]  # weights that a line joins, of each network
+
+
 class _Run(NamedTuple):
     """A way of training, by the name that it has in results."""
 
@@ -324,12 +327,9 @@ def _normed(settings: Settings, lessons: Any, test: Any) -> xr.Dataset:
         half=max(1, settings.half_cycle // 2), batch_size=settings.batch_size, momentum=MOMENTUM,
         decay=DECAY,
     )  # fmt: skip
-    few, alphas = tuple(part[: settings.judged] for part in lessons), _alphas(settings.alphas)
     pairs = list(zip(log.ends[1], log.ends[2], strict=True))
-    values = np.array([
-        [between(networks[0], *pair, alphas.tolist(), *few, statistics=given)[0]
-         for given in (few[0], None)] for pair in pairs
-    ])  # fmt: skip
+    few, alphas = [part[: settings.judged] for part in lessons], _alphas(settings.alphas)
+    values = _both_statistics(networks[0], pairs, alphas, few)[:, :, 0]
     shape, of = (len(runs), len(seeds)), ("normed_run", "network")
     last = len(log.rates) // 2 + 1  # looks of the second cycle
     return xr.Dataset(
@@ -346,6 +346,17 @@ def _normed(settings: Settings, lessons: Any, test: Any) -> xr.Dataset:
         {"normed_run": list(runs), "statistics": list(STATISTICS), "alpha": alphas,
          "cycle": [1, 2]},
     )  # fmt: skip
+
+
+def _both_statistics(
+    module: nn.Module, pairs: Pairs, alphas: NDArray[Any], few: Any
+) -> NDArray[np.float64]:
+    """Loss and accuracy on lines, with batch norm's statistics recomputed and interpolated, (pair,
+    statistics, loss or accuracy, alpha)."""
+    return np.array([
+        [between(module, *pair, alphas.tolist(), *few, statistics=given)
+         for given in (few[0], None)] for pair in pairs
+    ])  # fmt: skip
 
 
 def _padded(values: NDArray[Any], count: int) -> NDArray[Any]:
@@ -373,9 +384,6 @@ def _branches(
                        half=settings.half_cycle, batch_size=settings.batch_size)  # fmt: skip
         found.append(again.ends[-1])
     return found
-
-
-Pairs = list[tuple[State, State]]  # of each network
 
 
 def _lines(
@@ -548,20 +556,17 @@ def _residual(settings: Settings) -> xr.Dataset:
     network = _residual_network(len(data.classes), settings.seed)
     lows, highs = zip(*RESIDUAL.values(), strict=True)
     half = max(1, settings.residual_steps // 8)
-    log = learn_in_cycles(network, [state_of(network)] * len(lows), lessons, test, lows=lows,
-                 highs=highs, orders=[settings.seed] * len(lows), cycles=4, half=half,
-                 momentum=MOMENTUM, decay=DECAY, batch_size=settings.batch_size)  # fmt: skip
-    alphas, statistics = _alphas(settings.alphas), lessons[0][:KNOWN]
-    few = tuple(part[:KNOWN] for part in lessons)
+    log = learn_in_cycles(
+        network, [state_of(network)] * len(lows), lessons, test, lows=lows, highs=highs,
+        orders=[settings.seed] * len(lows), cycles=4, half=half, momentum=MOMENTUM, decay=DECAY,
+        batch_size=settings.batch_size,
+    )  # fmt: skip
+    alphas, few = _alphas(settings.alphas), [part[:KNOWN] for part in lessons]
     lines = {
-        (name, cycle): (log.ends[cycle][row], log.ends[cycle + 1][row])
-        for row, name in enumerate(RESIDUAL) for cycle in (2, 3)
+        f"{name}, ends of cycles {c} and {c + 1}": (log.ends[c][row], log.ends[c + 1][row])
+        for row, name in enumerate(RESIDUAL) for c in (2, 3)
     }  # fmt: skip
-    values = np.array([
-        [between(network, *pair, alphas.tolist(), *few, statistics=given)
-         for given in (statistics, None)] for pair in lines.values()
-    ])  # fmt: skip
-    # (residual_line, statistics, loss or accuracy, alpha)
+    values = _both_statistics(network, list(lines.values()), alphas, few)
     of, line, nats = ("residual_run", "residual_look"), "residual_line", {"units": "nats"}
     return xr.Dataset(
         {
@@ -576,7 +581,7 @@ def _residual(settings: Settings) -> xr.Dataset:
         {
             "residual_run": list(RESIDUAL), "statistics": list(STATISTICS),
             "residual_look": np.arange(len(log.rates)) * max(1, half // PER_HALF),
-            line: [f"{name}, ends of cycles {c} and {c + 1}" for name, c in lines],
+            line: list(lines),
         },
         {"residual_data": data.name},
     )  # fmt: skip

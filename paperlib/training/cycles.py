@@ -73,35 +73,45 @@ def learn_in_cycles(
     optimiser = torch.optim.SGD(network.groups(lows), lr=0.1, momentum=momentum,
                                 weight_decay=decay, fused=True)  # fmt: skip
     steered = schedule(kind, optimiser, steps, low=lows, high=highs, half_cycle=half)
-    rates, accuracies, moved = [], [], []
-    ends: list[list[State]] = []
-    last: list[Tensor] = []
-
-    def look(step: int, _: nn.Module) -> None:
-        rates.append([group["lr"] for group in optimiser.param_groups])
-        network.own = False  # all are judged on the same images
-        accuracies.append(judged(network.eval(), *test)[1])
-        network.own = True
-        network.train()
-        now = network.weights()
-        moved.append((now - (last or [now])[0]).norm(dim=1) / (last or [now])[0].norm(dim=1))
-        last[:] = [now]
-
-    def keep(_: int, __: nn.Module) -> None:
-        ends.append([network.state(number) for number in range(network.count)])
-
+    watch = _Watch(network, optimiser, test)
     losses = train(
         network, own_batches(*lessons, size=batch_size, seeds=orders),
         optimiser=optimiser, steps=steps, schedule=steered, rule=network.rule(),
-        observers=[every(apart, look), every(2 * half, keep)],
+        observers=[every(apart, watch.look), every(2 * half, watch.keep)],
     )  # fmt: skip
     for _ in range(len(losses), steps):  # where no loss was finite any more
         losses.append([math.nan] * len(states))
-    for place in range(len(accuracies), steps // apart + 1):
-        look(place, network)
-    while len(ends) <= cycles:
-        keep(0, network)
+    for _ in range(len(watch.rates), steps // apart + 1):
+        watch.look(steps, network)
+    for _ in range(len(watch.ends), cycles + 1):
+        watch.keep(steps, network)
     whole = np.array(losses)[: steps // apart * apart]
     means = whole.reshape(-1, apart, len(states)).mean(1)
-    return Log(np.array(rates), np.concatenate([whole[:1], means]),
-                np.array(accuracies), torch.stack(moved).numpy(), ends)  # fmt: skip
+    return Log(np.array(watch.rates), np.concatenate([whole[:1], means]),
+               np.array(watch.accuracies), torch.stack(watch.moved).numpy(),
+               watch.ends)  # fmt: skip
+
+
+class _Watch:
+    """Looks at networks while they learn, and keeps their weights."""
+
+    def __init__(self, network: SideBySide, optimiser: torch.optim.Optimizer, test: Any) -> None:
+        self.network, self.optimiser, self.test = network, optimiser, test
+        self.rates: list[list[float]] = []
+        self.accuracies: list[NDArray[Any]] = []
+        self.moved: list[Tensor] = []
+        self.ends: list[list[State]] = []
+        self.last = network.weights()
+
+    def look(self, _: int, __: nn.Module) -> None:
+        self.rates.append([group["lr"] for group in self.optimiser.param_groups])
+        self.network.own = False  # all are judged on the same images
+        self.accuracies.append(judged(self.network.eval(), *self.test)[1])
+        self.network.own = True
+        self.network.train()
+        now = self.network.weights()
+        self.moved.append((now - self.last).norm(dim=1) / self.last.norm(dim=1))
+        self.last = now
+
+    def keep(self, _: int, __: nn.Module) -> None:
+        self.ends.append([self.network.state(number) for number in range(self.network.count)])
