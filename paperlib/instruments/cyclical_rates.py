@@ -930,7 +930,8 @@ def _draw_range(axis: Any, result: xr.Dataset) -> None:
         found = result["suggestion"].sel(finder=name)
         at = np.full(found.size, (1.35 - 0.05 * height) * start)
         axis.plot(found, at, mark, ms=4, ls="none", color=PALETTE[height], label=name)
-    axis.legend(fontsize=5.5, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.17))
+    axis.legend(fontsize=5.5, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.17),
+                columnspacing=1.0, handlelength=1.5)  # fmt: skip
     axis.set_title("a  Range test, by trainings of their own")
 
 
@@ -950,7 +951,7 @@ def _draw_training(axis: Any, result: xr.Dataset) -> None:
     axis.plot([], [], ":", color="0.4", label="accuracy")
     axis.set(yscale="log", ylim=(1e-3, 10), xlabel="step", ylabel="training loss (nats)")
     right.set(ylim=(0.5, 1.0), ylabel="test accuracy")
-    axis.legend(ncols=4, fontsize=5.5, loc="upper center", bbox_to_anchor=(0.5, -0.17))
+    axis.legend(ncols=2, fontsize=5.5, loc="upper center", bbox_to_anchor=(0.5, -0.17))
     axis.set_title("b  Cycles and a constant rate")
 
 
