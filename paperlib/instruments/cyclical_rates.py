@@ -40,6 +40,7 @@ from paperlib.training.schedules import FINDERS, SCHEDULES, suggestions
 from paperlib.training.side_by_side import State, state_of
 
 CODE_VERSION = 1
+FORETELLS = ("range-test loss", "range-test accuracy")
 LEARNT = 0.4  # accuracy from which a network of the map counts as trained
 STEEPEST, WIDTH = 1e-2, 0.25  # of the made-up curve that finders are tried on: rate, decades
 NOISES = (0.0, 0.02, 0.1)  # in its loss
@@ -152,16 +153,16 @@ def foretell(network: nn.Module, images: Tensor, labels: Tensor, *, seed: int) -
         seed: of the order of the images.
 
     Returns:
-        `range_loss`, minus the lowest loss that any of them reaches, NaN if none is finite; and
-        `range_accuracy`, the best accuracy on the images.
+        the scores of `FORETELLS`, NaN where no loss is finite. `range-test loss`: minus the lowest
+        that any of them reaches; `range-test accuracy`: the best on the images.
     """
     found = rate_range(network, images, labels, rates=CHEAP, steps=30, orders=1, ramp=0,
                        optimiser="adam", batch_size=32, seed=seed)  # fmt: skip
     lowest = float(found["loss"].min())
-    return {
-        "range_loss": -lowest if math.isfinite(lowest) else math.nan,
-        "range_accuracy": float(found["accuracy"].max()),
-    }
+    if not math.isfinite(lowest):
+        return dict.fromkeys(FORETELLS, math.nan)
+    accuracy = float(found["accuracy"].max())
+    return {"range-test loss": -lowest, "range-test accuracy": accuracy}
 
 
 # --- measuring

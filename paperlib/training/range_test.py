@@ -175,7 +175,8 @@ def _as_dataset(rates: list[float], found: dict[str, NDArray[Any]], about: Any) 
     given = suggestions(ramp_rates, ramp) if ramp.shape[-1] else {}
     best = losses.min(1)
     falls = best < start
-    enough = np.where(falls, best + CLOSE * (start - np.where(falls, best, start)), -np.inf)
+    fall = np.where(falls, start, 0) - np.where(falls, best, 0)
+    enough = np.where(falls, best + CLOSE * fall, -np.inf)
     ours = _largest(rates, losses <= enough[:, None])
     suggested = np.stack([ours, *given.values()], 1)
     rate, unit = {"units": "1", "long_name": "learning rate"}, {"units": "1"}

@@ -423,7 +423,7 @@ def test_a_range_test_foretells_that_a_network_learns_and_that_a_collapsed_one_d
         before = copy.deepcopy(network.state_dict())
         said.append(foretell(network, *lessons, seed=0))
         assert all(torch.equal(before[n], v) for n, v in network.state_dict().items())
-    assert set(said[0]) == {"range_loss", "range_accuracy"}
+    assert set(said[0]) == {"range-test loss", "range-test accuracy"}
     assert all(said[0][name] > said[1][name] for name in said[0])
 
 
