@@ -13,8 +13,7 @@ import pytest
 from checkout import ROOT
 
 import paperlib
-from paperlib.instruments.probe.remedies import Suggestion
-from paperlib.instruments.probe.report import Report
+from paperlib.instruments.probe.report import Report, Suggestion
 
 ROOMS = (
     "sweep",

@@ -27,7 +27,6 @@ from paperlib.core.provenance import stamp
 from paperlib.instruments.probe.examination import examine
 from paperlib.instruments.probe.reading import Work
 from paperlib.instruments.probe.report import Report, report_of, with_vital_signs
-from paperlib.instruments.probe.trials import aids_of
 from paperlib.instruments.probe.verdict import Verdict, fingerprint, judge
 from paperlib.instruments.probe.vitals import checked_labels
 
@@ -128,9 +127,7 @@ def probe(
     }
     found = with_vital_signs(report_of(table, pictures, about), examined, work.stages)
     judged = _judge_later(model, now, in_order.values, labels, layers, seed, batch_norm, memory)
-    how: dict[str, Any] = {"seed": seed, "batch_norm": batch_norm, "memory": memory}
-    aids = aids_of(examined, in_order, labels, stages=work.stages, **how)
-    return Report(found, lambda other: probe(other, images, labels, **options), model, judged, aids)
+    return Report(found, lambda other: probe(other, images, labels, **options), model, judged)
 
 
 def _judge_later(

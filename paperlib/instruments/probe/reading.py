@@ -136,7 +136,7 @@ class Work:
             value = value.flatten(1).cpu().clone()
             found[number + 1] = value.float() if value.dtype.itemsize < 4 else value
 
-        self.visit(range(len(self.stages)), values, take)
+        self._visit(range(len(self.stages)), values, take)
         missing = set(range(len(self.stages))) & self.overflows
         return found | {number + 1: torch.full((2, 1), math.nan) for number in missing}
 
@@ -191,10 +191,6 @@ class Work:
         return [
             f"of the model's outputs {some}, {names[number]!r} is looked at; output= picks another"
         ]
-
-    def way_at_a_glance(self, number: int) -> str:
-        """How a stage is read where all are read directly."""
-        return OVERFLOWS if number in self.overflows else "direct"
 
     def _way(self, number: int) -> str:
         if number in self.overflows:
@@ -251,14 +247,14 @@ class Work:
 
         count = len(self.inputs.source)
         for first in range(0, count, size):
-            self.visit(group, self.inputs.part(first, min(first + size, count)), take)
+            self._visit(group, self.inputs.part(first, min(first + size, count)), take)
         nothing = torch.empty(0)
         return {
             number: nothing if number in self.overflows else torch.cat(found)
             for number, found in parts.items()
         }
 
-    def visit(self, group: Sequence[int], values: Any, take: Any) -> None:
+    def _visit(self, group: Sequence[int], values: Any, take: Any) -> None:
         """Give `take` the activations (n, *shape) at each of some stages, none of them NaN: those
         that are too large or NaN are noted as such."""
 

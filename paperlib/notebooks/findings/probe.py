@@ -4,16 +4,9 @@ import math
 from collections.abc import Mapping
 
 from paperlib.core.provenance import provenance
-from paperlib.instruments.probe.remedies import Suggestion
-from paperlib.instruments.probe.report import Report
+from paperlib.instruments.probe.report import Report, Suggestion
 from paperlib.measures import LOST
 from paperlib.notebooks.findings.wording import counted, number, paragraphs, percent, short, table
-
-RULES = {  # of `Suggestion`
-    "one factor": "One factor for all weights",
-    "known gains": "The gain known for each activation",
-    "layer by layer": "Outputs of variance 1 in every layer",
-}
 
 
 def probe(
@@ -76,9 +69,9 @@ def _saved(suggestion: Suggestion) -> str:
         )
     kept = suggestion.report.phase_numbers["r_squared"]
     return (
-        f"**Which variance saves it.** {RULES[suggestion.rule]}: weights times "
-        f"{short(suggestion.factor)}, that is σ_w² = {short(suggestion.sigma_w2)}. R² before the "
-        f"head is then {number(kept)}. {_around(suggestion)}"
+        f"**Which variance saves it.** Most is left with the weights times "
+        f"{short(suggestion.factor)}, that is σ_w² = {short(suggestion.sigma_w2)}: R² before the "
+        f"head is {number(kept)}. {_around(suggestion)}"
     )
 
 
@@ -92,7 +85,7 @@ def _around(suggestion: Suggestion) -> str:
         where = f", lost from stage {gone}" if isinstance(gone, int) else ""
         kept = "" if math.isnan(left) else f" and R² is {number(left)}"
         said.append(f"times {short(factor)} (σ_w² = {short(sigma_w2)}) {fate}{where}{kept}")
-    return f"Of the single factors tried, at a glance, {said[0]}; {said[1]}."
+    return f"Of the factors tried, {said[0]}; {said[1]}."
 
 
 def _trained(accuracies: Mapping[str, float], classes: int, steps: int, *, told: bool) -> str:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from paperlib import critical_sigma_w2, initialise, load_dataset, probe
-from paperlib.instruments.probe.report import Report, report_of
-from paperlib.instruments.probe.trials import weights_of
+from paperlib.instruments.probe.report import Report, report_of, weights_of
 
 ABOUT: dict[str, Any] = {
     "config": {
@@ -170,11 +169,13 @@ def test_a_dead_network_is_sent_to_where_mean_field_says_that_it_lives() -> None
     critical = critical_sigma_w2(0.05)
     assert critical / 2 < suggestion.sigma_w2 < 1.5 * critical
     assert suggestion.report.cutoff is None
+    assert suggestion.table.loc[suggestion.factor, "R² before the head"] == pytest.approx(
+        suggestion.report.phase_numbers["r_squared"]
+    )
     suggestion.apply(model)
-    ratio = (model[1].weight.detach() / before["1.weight"]).mean()
-    assert float(ratio) == pytest.approx(suggestion.change.factors["1.weight"], rel=1e-4)
-    zeroed = "1.bias" in suggestion.change.zeroed
-    assert torch.equal(model[1].bias, torch.zeros(64) if zeroed else before["1.bias"])
+    ratio = (model[1].weight.detach() / before["1.weight"]).square().mean()
+    assert float(ratio) == pytest.approx(suggestion.gain, rel=1e-4)
+    assert torch.equal(model[1].bias, before["1.bias"])
     again = probe(model, images)
     np.testing.assert_allclose(
         again.result["r_squared"], suggestion.report.result["r_squared"], atol=1e-6
