@@ -110,6 +110,26 @@ def test_another_result_changes_what_is_said() -> None:
     assert reconstruction.phase_diagram(first) != reconstruction.phase_diagram(second)
 
 
+def test_a_phase_diagram_says_whether_another_rate_would_train_what_is_lost() -> None:
+    dims = ("sigma_w2", "map_depth", "map_network")
+    kept = np.array([[[0.9], [0.0]], [[0.5], [0.01]]])
+    largest = np.array([[[[0.1], [np.nan]], [[0.1], [0.3]]]])
+    rates = xr.Dataset(
+        {
+            "kept": (dims, kept),
+            "largest_rate": (("optimiser", *dims), largest),
+            "tried": (("optimiser", "place"), [[0.1, 0.3]]),
+        },
+        {"optimiser": ["sgd"]},
+        {"map_width": 50, "map_steps": 60, **result().attrs},
+    )
+    said = reconstruction.phase_diagram(result(), rates=rates)
+    assert "Notebook 14 asks this of MLPs of width 50" in said
+    assert "Of 2 networks that have lost the image" in said
+    assert "at one of 2 rates of SGD 1 (50%" in said
+    assert "another rate" not in reconstruction.phase_diagram(result())
+
+
 def test_points_that_are_not_finished_are_counted() -> None:
     made = result()
     made["finished"][1] = 0

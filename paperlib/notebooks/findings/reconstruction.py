@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from paperlib.core.provenance import provenance
+from paperlib.core.provenance import data_name, provenance
 from paperlib.datasets import Dataset
+from paperlib.instruments.cyclical_rates import another_rate
 from paperlib.instruments.reconstruction.points import CascadePoint
 from paperlib.meanfield import correlation_depth, critical_sigma_w2
 from paperlib.measures import LOST, collapse_depth
@@ -139,6 +140,7 @@ def phase_diagram(
     by_resolution: xr.Dataset | None = None,
     trained: xr.Dataset | None = None,
     predicted: xr.Dataset | None = None,
+    rates: xr.Dataset | None = None,
 ) -> str:
     """Return what a phase diagram of fully connected networks says.
 
@@ -147,6 +149,7 @@ def phase_diagram(
         comparison: some of them by the other solver.
         by_resolution: along the dim resolution, from `run_resolutions`.
         trained: trainings of such networks, and `predicted`, cascades of their width.
+        rates: of the instrument `cyclical_rates`: which rates train such networks.
     """
     if _nothing_known(result):
         return paragraphs(setting(result), f"R² is {UNDEFINED} everywhere: nothing can be said.")
@@ -161,6 +164,14 @@ def phase_diagram(
         trained_depths(trained, predicted, result)
         if trained is not None and predicted is not None
         else "",
+        _another_rate(rates) if rates is not None else "",
+    )
+
+
+def _another_rate(rates: xr.Dataset) -> str:
+    return (
+        f"**Would another rate have trained them?** Notebook 14 asks this of MLPs of width "
+        f"{rates.attrs['map_width']} ({data_name(rates)}). {another_rate(rates)}"
     )
 
 
