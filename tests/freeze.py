@@ -29,6 +29,12 @@ from paperlib.core.provenance import provenance
 from paperlib.core.settings import digest
 from paperlib.instruments.channels.settings import ChannelsPoint, VggTraining
 from paperlib.instruments.digits.settings import StudyPoint
+from paperlib.instruments.prediction.instrument_forecasts import (
+    InstrumentForecast,
+    InstrumentForecasts,
+    InstrumentPoint,
+    InstrumentSweep,
+)
 from paperlib.instruments.prediction.points import PredictorPoint, PredictorSweep
 from paperlib.instruments.prediction.zoo_forecasts import ZooForecasts
 from paperlib.instruments.reconstruction.points import CascadePoint, CascadeSweep
@@ -43,7 +49,8 @@ FROZEN = Path(__file__).parent / "frozen"
 AGAIN = "if this is meant, run `python tests/freeze.py` and commit its diff with the reason"
 LOST = f"finished points and shipped results would no longer be found; {AGAIN}"
 # the first that has all settings of a result: ZooSweep has those of ZooForecasts, too
-SWEEPS = (CascadeSweep, TrainingSweep, PredictorSweep, ZooForecasts, ZooSweep)
+SWEEPS = (CascadeSweep, TrainingSweep, PredictorSweep, ZooForecasts, ZooSweep,
+          InstrumentForecasts, InstrumentSweep)  # fmt: skip
 DATA = "0" * 64  # stands for a data set's checksum
 
 CNN = {"architecture": "cnn", "channels": 32, "sigma_b2": 2e-5}
@@ -74,6 +81,8 @@ SETTINGS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "study, shrinking": (StudyPoint, {"shape": "shrinking", "grey": True, "shown_class": 3}),
     "channels, as they come": (ChannelsPoint, {}),
     "channels, compared": (ChannelsPoint, {"side": 64, "compare": True, "shown": ["3:26"]}),
+    "an instrument on the zoo": (InstrumentForecast, {"number": 7}),
+    "an instrument on an MLP": (InstrumentPoint, {"depth": 9, "width": 300}),
     "zoo, as it comes": (ZooPoint, {}),
     "zoo, four times as long": (ZooPoint, {"number": 7, "budget": 2400}),
     "zoos": (ZooSweep, {"numbers": [0, 5]}),
