@@ -1,6 +1,7 @@
 """Several commands at a time, each in a process of its own, with lines that say whose they are."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from threading import Event
 
 PATIENCE = 30.0  # seconds that an interrupted command has to end by itself
 THREADS = "OMP_NUM_THREADS"
+INTERRUPTED = (-signal.SIGINT, 128 + signal.SIGINT)  # how a command ends after Ctrl-C
 
 
 def run_at_once(commands: Mapping[str, Sequence[str]], limit: int, *, threads: int) -> bool:
@@ -36,6 +38,8 @@ def run_at_once(commands: Mapping[str, Sequence[str]], limit: int, *, threads: i
             for line in process.stdout:
                 print(line if line.startswith(name) else f"{name}: {line}", end="", flush=True)
         running.remove(process)
+        if process.returncode in INTERRUPTED:  # it may know of Ctrl-C before this process does
+            stopped.set()
         return process.returncode == 0
 
     with ThreadPoolExecutor(limit) as pool, _ended(running, stopped):
