@@ -1,9 +1,7 @@
 """Every notebook of the repository on its smoke profile, by the runner; then, in the same kernel,
 a reader in JupyterLab: all cells again, and once more with changed parameters."""
 
-import gc
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -67,7 +65,15 @@ class Kernel:
         self.place(cwd, kernel_manager_class().kernel_spec.env)
         # a client of its own: a kernel does not answer two of the same session
         self.manager.session = Session(key=self.manager.session.key)
-        return PAPERMILL(*given, km=self.manager, **options)
+        clients: list[Any] = []
+        with pytest.MonkeyPatch.context() as patch:
+            make = self.manager.client
+            patch.setattr(self.manager, "client", lambda: clients.append(make()) or clients[-1])
+            try:
+                return PAPERMILL(*given, km=self.manager, **options)
+            finally:
+                for client in clients:  # papermill leaves those of a kernel that goes on open
+                    client.stop_channels()
 
     def run(self, code: str) -> Any:
         """Run a cell, and return what went wrong, if anything did."""
@@ -100,16 +106,12 @@ def running() -> Iterator[Kernel]:
 
 
 @pytest.fixture
-def kernel(running: Kernel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
+def kernel(running: Kernel, monkeypatch: pytest.MonkeyPatch) -> Kernel:
     """A kernel without the names of the notebook before; what that imported is imported once."""
     assert running.run("%reset -f") is None
     running.printed.clear()
     monkeypatch.setattr(papermill, "execute_notebook", running.execute_notebook)
-    yield running
-    monkeypatch.undo()
-    with warnings.catch_warnings():  # papermill's client leaves sockets open, to be told of later
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+    return running
 
 
 @pytest.fixture
