@@ -12,6 +12,7 @@ from order import longest_first
 from tiny_data import refuse_requests
 
 from paperlib.core import paths
+from paperlib.datasets import Dataset, load_dataset
 
 # Not by MPLBACKEND: notebooks that tests run would inherit it and lose their inline figures.
 matplotlib.use("Agg")
@@ -38,6 +39,12 @@ def system_data() -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paths, "SYSTEM_DATA", installed / "hidden-from-tests")
         yield installed
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    """The images that ship with scikit-learn; not to be changed."""
+    return load_dataset("digits")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 
 from paperlib.cascade import Cascade
-from paperlib.datasets import Dataset, load_dataset
+from paperlib.datasets import Dataset
 from paperlib.instruments import feedback_alignment
 from paperlib.instruments.feedback_alignment import (
     LOST,
@@ -41,11 +41,6 @@ SMALL = Settings(
 
 def changed(**values: object) -> Settings:
     return Settings.from_dict({**SMALL.as_dict(), **values})
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load_dataset("digits")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestCentroid
 from torch import nn
 
 from paperlib.core.vision import torchvision
-from paperlib.datasets import Dataset, load_dataset
+from paperlib.datasets import Dataset
 from paperlib.instruments import few_shot
 from paperlib.instruments.few_shot import (
     Settings,
@@ -33,11 +33,6 @@ SMALL = Settings(
 
 def changed(**values: object) -> Settings:
     return Settings.from_dict({**SMALL.as_dict(), **values})
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load_dataset("digits")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 from torch import nn
 
-from paperlib.datasets import Dataset, load_dataset
+from paperlib.datasets import Dataset
 from paperlib.datasets.photographs import read_photograph
 from paperlib.instruments import ntk_spectrum
 from paperlib.instruments.ntk_spectrum import (
@@ -37,11 +37,6 @@ SMALL = Settings(
 
 def changed(**values: object) -> Settings:
     return Settings.from_dict({**SMALL.as_dict(), **values})
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load_dataset("digits")
 
 
 @pytest.fixture(scope="module")
