@@ -23,6 +23,7 @@ import pytest
 from checkout import ROOT, copy_of_checkout
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
+from kernels import execute_in
 from tiny_project import NAME, build
 
 from paperlib import instruments
@@ -712,7 +713,7 @@ def test_papermill_stops_at_a_wrong_parameter_with_one_clear_message(
     source = str(elsewhere.parent / "notebooks" / f"{MNIST}.ipynb")
     parameters, output = {**SMOKE, **wrong}, elsewhere / "out.ipynb"
     with pytest.raises(papermill.PapermillExecutionError) as caught:
-        papermill.execute_notebook(source, output, parameters, progress_bar=False, km=one_kernel)
+        execute_in(one_kernel, source, output, parameters, progress_bar=False)
     assert caught.value.ename in ("ValueError", "FileNotFoundError")
     assert re.search(message, caught.value.evalue), caught.value.evalue
     assert not (elsewhere.parent / "data/points").exists(), "nothing was computed"

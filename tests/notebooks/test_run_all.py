@@ -13,6 +13,7 @@ from checkout import ROOT, copy_of_checkout
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
 from jupyter_client.session import Session
+from kernels import execute_in
 
 from paperlib.core import paths
 from paperlib.notebooks import runner as notebooks
@@ -65,15 +66,7 @@ class Kernel:
         self.place(cwd, kernel_manager_class().kernel_spec.env)
         # a client of its own: a kernel does not answer two of the same session
         self.manager.session = Session(key=self.manager.session.key)
-        clients: list[Any] = []
-        with pytest.MonkeyPatch.context() as patch:
-            make = self.manager.client
-            patch.setattr(self.manager, "client", lambda: clients.append(make()) or clients[-1])
-            try:
-                return PAPERMILL(*given, km=self.manager, **options)
-            finally:
-                for client in clients:  # papermill leaves those of a kernel that goes on open
-                    client.stop_channels()
+        return execute_in(self.manager, *given, **options)
 
     def run(self, code: str) -> Any:
         """Run a cell, and return what went wrong, if anything did."""
@@ -93,9 +86,6 @@ class Kernel:
     def stop(self) -> None:
         self.client.stop_channels()
         self.manager.shutdown_kernel(now=True)
-
-
-PAPERMILL = papermill.execute_notebook
 
 
 @pytest.fixture(scope="module")
