@@ -112,8 +112,8 @@ class CascadePoint(_CascadeExperiment, Point):
             **_curves(test, pictures, mean=train.mean(0), rtol=self.rtol),
             "inverse_loss": losses,
             "measured_depth": np.int32(cascade.depth - network.stem),
-            "example": _as_bytes(shown),
-            "original": _as_bytes(test[0]),
+            "example": as_bytes(shown),
+            "original": as_bytes(test[0]),
         }
 
     def computed_with(self, device: str) -> dict[str, str]:
@@ -186,5 +186,6 @@ def shown_depths(depth: int) -> list[int]:
     return sorted({1, *(max(1, round(depth * part)) for part in (0.1, 0.25, 0.5, 0.75, 1.0))})
 
 
-def _as_bytes(images: torch.Tensor) -> np.ndarray:
+def as_bytes(images: torch.Tensor) -> np.ndarray:
+    """Return images of 0 to 1 as uint8; what lies outside is cut off."""
     return (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
