@@ -1,4 +1,4 @@
-"""The command line: `paperlib list | run | status | show | data | train | probe | clean`."""
+"""The command line: `paperlib list | run | status | show | data | train | probe | explorer | clean`."""
 
 import argparse
 import logging
@@ -189,6 +189,17 @@ def _probe(options: argparse.Namespace) -> int:
     return 0
 
 
+def _explorer(options: argparse.Namespace) -> int:
+    from paperlib.explorer.page import write_page
+
+    try:
+        file = write_page(options.output)
+    except ImportError as error:
+        return _failed(error)
+    print(f"{os.path.relpath(file)}: open it in a browser")
+    return 0
+
+
 def _clean(options: argparse.Namespace) -> int:
     from paperlib.notebooks import runner
 
@@ -251,6 +262,12 @@ def _parser(command: str) -> argparse.ArgumentParser:
     train.set_defaults(command=_train)
 
     _add_probe(commands)
+
+    explorer = commands.add_parser(
+        "explorer", help="write the explorer: the shipped results as one page to play with"
+    )
+    explorer.add_argument("--output", metavar="FOLDER", default=".", help="(default: this folder)")
+    explorer.set_defaults(command=_explorer)
 
     clean = commands.add_parser("clean", help="say what can be freed, then free it")
     what = clean.add_mutually_exclusive_group()
