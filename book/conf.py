@@ -1,8 +1,9 @@
-"""The reading copy: texts, committed notebooks as pages, a gallery of their figures, and the API.
+"""The reading copy: texts, committed notebooks as pages, their figures, the API and the explorer.
 
 Nothing is executed and nothing comes from a network: MathJax is copied out of a Python package.
 """
 
+import html
 import importlib
 import re
 import shutil
@@ -10,15 +11,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(HERE)]
 
-from paperlib import __version__, notebooks  # noqa: E402
+import pages  # noqa: E402
+
+from paperlib import __version__  # noqa: E402
 from paperlib.core import paths  # noqa: E402
-from paperlib.notebooks import costs  # noqa: E402
+from paperlib.explorer.page import page as explorer_page  # noqa: E402
 
-PAGES = HERE / "_pages"  # made anew by every build, from what is committed
+EXPLORER = "explorer"  # the text whose page is the explorer itself
+DESCRIBED = 160  # letters of a page's description
 MATHJAX = ("tex-chtml.js", "output/chtml/fonts")
 
 project = "Reconstruction entropy"
@@ -27,7 +33,7 @@ release = __version__
 copyright = "MIT licence"
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
-exclude_patterns = ["_build", "_pages/gallery.md"]
+exclude_patterns = ["_build", "_pages/gallery.md", "_pages/launch.md"]
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}  # its default asks a network
 nb_merge_streams = True
@@ -43,6 +49,8 @@ suppress_warnings = ["myst.header", "mystnb.unknown_mime_type"]
 html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["_static"]
+html_favicon = "_static/favicon.svg"
+templates_path = ["_templates"]
 html_css_files = ["book.css"]
 html_copy_source = False
 html_show_sourcelink = False
@@ -56,42 +64,6 @@ mathjax_path = "mathjax/tex-chtml.js"
 mathjax3_config = {"options": {"enableMenu": False}, "chtml": {"scale": 1}}
 
 
-def write_pages() -> None:
-    """Copy the notebooks and write the gallery of their figures."""
-    shutil.rmtree(PAGES, ignore_errors=True)
-    PAGES.mkdir()
-    cards = []
-    for notebook in notebooks.find():
-        shutil.copy(notebook.path, PAGES)
-        cards += [card(notebook, path) for path in figures_of(notebook.name)]
-    (PAGES / "gallery.md").write_text("\n".join([":::::{container} gallery", *cards, ":::::"]))
-    table = costs.markdown(notebooks.find(), costs.load_costs())
-    inside = {f"]({paths.FIGURES}/": "](../../figures/", f"]({paths.NOTEBOOKS}/": "]("}
-    for outer, inner in inside.items():
-        table = table.replace(outer, inner)
-    (PAGES / "costs.md").write_text(f"# What the notebooks cost\n\n{table}\n")
-
-
-def figures_of(name: str) -> list[Path]:
-    """The canonical figures of a notebook, its main one first."""
-    return sorted((ROOT / "figures").glob(f"{name}*.png"), key=lambda path: path.stem)
-
-
-def card(notebook: Any, figure: Path) -> str:
-    """A figure of the gallery, which leads to its notebook."""
-    more = figure.stem.removeprefix(notebook.name).strip("_").replace("_", " ")
-    title = f"{notebook.name[:2]} · {notebook.title}" + (f": {more}" if more else "")
-    return "\n".join(
-        [
-            f"::::{{figure}} ../figures/{figure.name}",
-            f":alt: {title}",
-            f":target: _pages/{notebook.name}.html",
-            title,
-            "::::",
-        ]
-    )
-
-
 def as_restructured(lines: list[str]) -> None:
     """Turn a plain-text docstring into reStructuredText, in place.
 
@@ -99,30 +71,53 @@ def as_restructured(lines: list[str]) -> None:
     section's heading above it is code.
     """
     made: list[str] = []
+    block = False  # inside of indented code
     for number, line in enumerate(lines):
         before = lines[number - 1] if number else ""
         heading = next((text for text in reversed(lines[:number]) if text.strip()), "")
         if line.startswith("    ") and not before.strip() and not heading.startswith(" "):
             made += ["::", ""]
-        code = line.startswith("    ") and "::" in made
-        code = code or line.lstrip().startswith((">>>", "..."))
-        parts = re.split(r"(`[^`]*`)", line)
-        plain = [re.sub(r"([*|])", r"\\\1", part) if i % 2 == 0 else part
-                 for i, part in enumerate(parts)]  # fmt: skip
-        made.append(line if code else "".join(plain))
-        if code and not any(text.startswith("    ") for text in lines[number + 1 :]):
+            block = True
+        if block and line.strip() and not line.startswith("    "):
             made += [""]
+            block = False
+        if block or line.lstrip().startswith((">>>", "...")):
+            made.append(line)
+            continue
+        parts = re.split(r"(`[^`]*`)", line)
+        plain = [pages.linked_restructured(re.sub(r"([*|])", r"\\\1", part)) if i % 2 == 0 else part
+                 for i, part in enumerate(parts)]  # fmt: skip
+        made.append("".join(plain))
     lines[:] = made
 
 
-def lead_to_pages(source: list[str]) -> None:
-    """Let links to notebooks, which work on a code host, lead to their pages; in place."""
-    source[0] = source[0].replace(f"](../{paths.NOTEBOOKS}/", f"]({PAGES.name}/")
+def lead_to_pages(app: Any, name: str, source: list[str]) -> None:
+    """Let links to notebooks, which work on a code host, and words that name one lead to their
+    pages; in place. Notebooks are ready."""
+    folder = f"{pages.FOLDER.name}/"
+    if not name.startswith(folder):
+        text = source[0].replace(f"](../{paths.NOTEBOOKS}/", f"]({folder}")
+        source[0] = pages.linked(text, folder)
+
+
+def describe(app: Any, name: str, template: str, context: dict[str, Any], tree: Any) -> str | None:
+    """Give a page its description, its first paragraph of some length; the explorer is a page of
+    its own making."""
+    if name == EXPLORER:
+        context["whole"] = explorer_page(home="index.html")
+        return "whole.html"
+    if tree is not None:
+        texts = (node.astext() for node in tree.findall(nodes.paragraph))
+        first = next((text for text in texts if len(text) > DESCRIBED // 2), project)
+        words = html.escape(pages.plain(first, DESCRIBED))
+        context["metatags"] += f'<meta name="description" content="{words}">'
+    return None
 
 
 def setup(app: Any) -> None:
-    write_pages()
-    app.connect("source-read", lambda *event: lead_to_pages(event[-1]))
+    pages.write()
+    app.connect("source-read", lead_to_pages)
+    app.connect("html-page-context", describe)
     app.connect("autodoc-process-docstring", lambda *event: as_restructured(event[-1]), priority=1)
     app.connect("build-finished", copy_mathjax)
 

@@ -1,4 +1,4 @@
-"""The command line: `paperlib list | run | status | show | data | train | probe | explorer | clean`."""
+"""The command line: `paperlib list | run | status | show | data | train | probe | explorer | …`."""
 
 import argparse
 import logging

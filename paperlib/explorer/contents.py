@@ -45,8 +45,9 @@ def map_of(architecture: str) -> dict[str, Any]:
     seeds = result.sizes["seed"]
     return {
         "name": NAMES[architecture],
-        "about": f"{NAMES[architecture]}s of tanh on {data['name'].upper()}, {_size(config)}, σ_b² = {config['sigma_b2']:g}, closed "
-        f"form on {data['train_images']:,} images, means over {seeds} networks",
+        "about": f"{NAMES[architecture]}s of tanh on {data['name'].upper()}, {_size(config)}, "
+        f"σ_b² = {config['sigma_b2']:g}, closed form on {data['train_images']:,} images, "
+        f"means over {seeds} networks",
         "sigma_w2": result["sigma_w2"].values.tolist(),
         "deepest": result.sizes["depth"],
         "shown": digits["sigma_w2"].values.tolist(),
