@@ -101,15 +101,17 @@ def lead_to_pages(app: Any, name: str, source: list[str]) -> None:
 
 
 def describe(app: Any, name: str, template: str, context: dict[str, Any], tree: Any) -> str | None:
-    """Give a page its description, its first paragraph of some length; the explorer is a page of
-    its own making."""
+    """Give a page its description, of its first words; the explorer is a page of its own making."""
     if name == EXPLORER:
         context["whole"] = explorer_page(home="index.html")
         return "whole.html"
     if tree is not None:
-        texts = (node.astext() for node in tree.findall(nodes.paragraph))
-        first = next((text for text in texts if len(text) > DESCRIBED // 2), project)
-        words = html.escape(pages.plain(first, DESCRIBED))
+        words = ""
+        for node in tree.findall(nodes.paragraph):
+            words = f"{words} {node.astext()}".strip()
+            if len(words) > DESCRIBED // 2:
+                break
+        words = html.escape(pages.plain(words, DESCRIBED))
         context["metatags"] += f'<meta name="description" content="{words}">'
     return None
 

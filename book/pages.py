@@ -15,7 +15,7 @@ from paperlib.notebooks import costs
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 FOLDER = HERE / "_pages"  # made anew by every build
-# The repository whose notebooks are launched; GitHub's own builds say which. Without one there are no such links.
+# Whose notebooks are launched, as owner/name; builds on GitHub say it, others have no such links.
 REPOSITORY = os.environ.get("GITHUB_REPOSITORY", "")
 MENTION = re.compile(
     r"\b([Nn]otebooks?\s+)((?:from\s+)?\d\d\b(?:(?:,\s+(?:and\s+)?|\s+(?:and|or|to)\s+)\d\d\b)*)"
@@ -25,6 +25,10 @@ UNTOUCHED = re.compile(r"(```.*?```|`[^`]*`|!?\[[^\]]*\]\([^)]*\)|<[^>]*>)", re.
 OF_README = (
     ("instruments", "The instruments", "Each instrument asks", "What a run from"),
     ("agreement", "Does it agree?", '"Adam" is the published procedure', "`make paper` runs"),
+)
+COSTS = (
+    "What each notebook costs from an empty start, in its quick and in its paper profile, as "
+    "`benchmarks/notebooks.py` measured it."
 )
 FOLDED = {"injected-parameters": "the values of this run", "parameters": "the parameters"}
 HOW_TO_READ = "How to read this figure."
@@ -41,7 +45,7 @@ def write() -> None:
         (FOLDER / notebook.path.name).write_text(json.dumps(page, ensure_ascii=False))
         cards += [card(notebook, *numbered) for numbered in enumerate(figures_of(notebook.name))]
     _write("gallery", "\n".join([":::::{container} gallery", *cards, ":::::"]))
-    _write("costs", "# What the notebooks cost\n\n" + _inside(_costs()))
+    _write("costs", f"# What the notebooks cost\n\n{COSTS}\n\n{_inside(_costs())}")
     for name, title, begin, end in OF_README:
         _write(name, f"# {title}\n\n{_inside(of_readme(begin, end))}")
     _write("launch", launch())
@@ -103,8 +107,8 @@ def launch() -> str:
     binder, colab = launchers(file).values()
     install = f"!pip install git+https://github.com/{REPOSITORY}"
     return (
-        f"[Launch on Binder]({binder}), where everything is installed, or [open in Colab]({colab}), "
-        f"where `{install}` goes into a first cell."
+        f"[Launch on Binder]({binder}), where everything is installed, "
+        f"or [open in Colab]({colab}), where `{install}` goes into a first cell."
     )
 
 
@@ -120,8 +124,8 @@ def linked(text: str, folder: str = "") -> str:
     def link(number: str, words: str) -> str:
         if number not in known:
             return words
-        title = known[number].title.replace('"', "'")
-        return f'[{words}]({folder}{known[number].name}.ipynb "{title}")'
+        title = html.escape(known[number].title)  # what is seen before one follows the link
+        return f'<a href="{folder}{known[number].name}.html" title="{title}">{words}</a>'
 
     def links(found: re.Match[str]) -> str:
         before, numbers = found.groups()
