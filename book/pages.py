@@ -164,7 +164,7 @@ def plain(text: str, length: int) -> str:
         return words
     cut = words[:length]
     end = max(cut.rfind(". "), cut.rfind("; "))
-    return cut[: end + 1] if end > length // 3 else cut[: cut.rfind(" ")] + " …"
+    return cut[: end + 1] if end > length // 2 else cut[: cut.rfind(" ")] + " …"
 
 
 def figures_of(name: str) -> list[Path]:
