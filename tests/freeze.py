@@ -27,6 +27,7 @@ from paperlib import cli, notebooks
 from paperlib.core import paths
 from paperlib.core.provenance import provenance
 from paperlib.core.settings import digest
+from paperlib.explorer.digits import DigitPoint, DigitSweep
 from paperlib.instruments.channels.settings import ChannelsPoint, VggTraining
 from paperlib.instruments.digits.settings import StudyPoint
 from paperlib.instruments.prediction.instrument_forecasts import (
@@ -50,13 +51,14 @@ AGAIN = "if this is meant, run `python tests/freeze.py` and commit its diff with
 LOST = f"finished points and shipped results would no longer be found; {AGAIN}"
 # the first that has all settings of a result: ZooSweep has those of ZooForecasts, too
 SWEEPS = (CascadeSweep, TrainingSweep, PredictorSweep, ZooForecasts, ZooSweep,
-          InstrumentForecasts, InstrumentSweep)  # fmt: skip
+          InstrumentForecasts, InstrumentSweep, DigitSweep)  # fmt: skip
 DATA = "0" * 64  # stands for a data set's checksum
 
 CNN = {"architecture": "cnn", "channels": 32, "sigma_b2": 2e-5}
 RESNET = {"architecture": "resnet", "channels": 16, "sigma_b2": 2e-5, "sigma_w2": 0.9}
 SETTINGS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "cascade, as it comes": (CascadePoint, {}),
+    "digit that comes back": (DigitPoint, {}),
     "cascade, Adam": (CascadePoint, {"solver": "adam", "steps": 80, "batch_size": 100}),
     "cascade, Adam for an epoch": (CascadePoint, {"solver": "adam"}),
     "cascade, shrinking": (CascadePoint, {"shape": "shrinking", "depth": 9, "seed": 2}),

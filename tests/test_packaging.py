@@ -122,7 +122,7 @@ def test_the_books_lock_adds_to_the_lock_what_its_extra_needs() -> None:
         assert found[canonicalize_name(wanted.name)] in wanted.specifier
 
 
-@pytest.mark.parametrize("name", ["book", "widgets"])
+@pytest.mark.parametrize("name", ["book", "explorer", "widgets"])
 def test_an_optional_extra_stays_out_of_the_lock(name: str) -> None:
     extra = map(Requirement, PROJECT["optional-dependencies"][name])
     assert not {canonicalize_name(wanted.name) for wanted in extra} & locked().keys()
@@ -371,7 +371,7 @@ def test_a_module_imports_only_packages_that_pyproject_declares(path: Path) -> N
     declared = {canonicalize_name(Requirement(line).name) for line in every}
     for top in {name.split(".")[0] for name in imports(path)} - sys.stdlib_module_names:
         # the extras may not be installed
-        if top not in ("paperlib", "dask", "distributed", "ipywidgets"):
+        if top not in ("paperlib", "dask", "distributed", "ipywidgets", "bokeh"):
             assert declared & {canonicalize_name(name) for name in providers()[top]}, top
 
 

@@ -90,7 +90,7 @@ def theory(result: xr.Dataset) -> list[dict[str, Any]]:
             .replace(r"$\xi_c$", "ξ_c")
             .replace(r"$6\,\xi_c$", "6 ξ_c"),
             "dash": {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dotdash"}[
-                line.get_linestyle()
+                str(line.get_linestyle())
             ],
             **_curve(*np.asarray(line.get_xydata()).T, deepest=result.sizes["depth"]),
         }
