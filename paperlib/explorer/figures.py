@@ -55,8 +55,8 @@ def map_figure(maps: Mapping[str, Any]) -> Any:
     for name, dimension in (("across", "width"), ("down", "height")):
         plot.add_layout(Span(dimension=dimension, line_color="white", line_alpha=0.8, name=name))
     plot.scatter(
-        "x", "y", source=_empty("x", "y"), size=16, fill_color=None, line_color="white",
-        line_width=3, name="here",
+        "x", "y", source=_empty("x", "y"), size=18, fill_color=None, line_color="#ff9d00",
+        line_width=4, name="here",
     )  # fmt: skip
     bar = ColorBar(color_mapper=colours, width=10, padding=6, margin=0)
     plot.add_layout(bar, "right")

@@ -84,7 +84,8 @@ const explorer = (() => {
     Object.assign(model("curve", "curve").x_range, { start: 0, end: map().deepest + 1 });
     const legend = [`<span><i style="border-color:#0072b2"></i>${data.measures[state.measure][0]}</span>`];
     if (dots.length) legend.push(`<span style="color:#a35200">▲ accuracy after training, σ_w² ${mine}</span>`);
-    if (length !== null) legend.push('<span><i style="border-top-style:dashed"></i>ξ_c</span><span><i></i>6 ξ_c</span>');
+    if (length !== null) legend.push('<span><i style="border-top-style:dashed"></i>ξ_c</span>');
+    if (six !== null) legend.push("<span><i></i>6 ξ_c</span>");
     $("curve-legend").innerHTML = legend.join("");
     $("curve").setAttribute("aria-label", `${data.measures[state.measure][0]} over depth at σ_w² ${map().shown[state.variance]}`);
   }
@@ -126,7 +127,7 @@ const explorer = (() => {
     $("map-legend").innerHTML = [
       `<span>Colours: ${title}, ${unit}</span>`,
       `<span><i style="border-color:#d81b60"></i>image lost (R² &lt; ${data.lost})</span>`,
-      ...theory.map((each) => `<span><i style="border-top-style:${style[each.dash]}"></i>${each.label}</span>`),
+      ...theory.map((each) => `<span><i style="border-top-style:${style[each.dash]}"></i>${each.label}${each.dash === "dotdash" ? " (dash-dot)" : ""}</span>`),
       ...(dots.x.length ? ['<span><i class="dot" style="background:#000"></i><i class="dot"></i>trained networks: the lighter, the more accurate</span>'] : []),
     ].join("");
     $("map-about").textContent = `${about.about}. The digit is of the first of them. Trained networks: ${about.trained.about}.`;
