@@ -21,7 +21,7 @@ import pages  # noqa: E402
 
 from paperlib import __version__  # noqa: E402
 from paperlib.core import paths  # noqa: E402
-from paperlib.explorer.page import page as explorer_page  # noqa: E402
+from paperlib.notebooks.explorer.page import page as explorer_page  # noqa: E402
 
 EXPLORER = "explorer"  # the text whose page is the explorer itself
 DESCRIBED = 160  # letters of a page's description

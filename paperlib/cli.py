@@ -190,7 +190,7 @@ def _probe(options: argparse.Namespace) -> int:
 
 
 def _explorer(options: argparse.Namespace) -> int:
-    from paperlib.explorer.page import write_page
+    from paperlib.notebooks.explorer.page import write_page
 
     try:
         file = write_page(options.output)

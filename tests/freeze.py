@@ -27,7 +27,6 @@ from paperlib import cli, notebooks
 from paperlib.core import paths
 from paperlib.core.provenance import provenance
 from paperlib.core.settings import digest
-from paperlib.explorer.digits import DigitPoint, DigitSweep
 from paperlib.instruments.channels.settings import ChannelsPoint, VggTraining
 from paperlib.instruments.digits.settings import StudyPoint
 from paperlib.instruments.prediction.instrument_forecasts import (
@@ -41,6 +40,7 @@ from paperlib.instruments.prediction.zoo_forecasts import ZooForecasts
 from paperlib.instruments.reconstruction.points import CascadePoint, CascadeSweep
 from paperlib.instruments.trainability.points import TrainingSweep
 from paperlib.instruments.trainability.zoo import ZooPoint, ZooSweep
+from paperlib.notebooks.explorer.digits import DigitPoint, DigitSweep
 from paperlib.sweep.grid import Grid
 from paperlib.sweep.plan import make_plan
 from paperlib.sweep.store import load_result

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paperlib.core import paths
-from paperlib.explorer import contents
+from paperlib.notebooks.explorer import contents
 
 FILE = "explorer.html"
 FOLDER = __name__.rpartition(".")[0]  # of the package, with the page's own files
@@ -45,7 +45,7 @@ def page(*, home: str = "") -> str:
     from bokeh.embed import json_item
     from bokeh.resources import Resources
 
-    from paperlib.explorer import figures
+    from paperlib.notebooks.explorer import figures
 
     numbers: dict[str, Any] = {
         "maps": {name: contents.map_of(name) for name in contents.NAMES},

@@ -11,12 +11,12 @@ import xarray as xr
 from PIL import Image
 
 from paperlib.core.provenance import provenance
-from paperlib.explorer.digits import MAPS
 from paperlib.instruments.prediction.plots_zoo import zoo_label
 from paperlib.instruments.prediction.zoo_scores import left_out, predictors_of, zoo_table
 from paperlib.instruments.trainability.zoo import labels
 from paperlib.measures import LOST
 from paperlib.networks.zoo import describe
+from paperlib.notebooks.explorer.digits import MAPS
 from paperlib.plots import collapse_depths
 from paperlib.plots.theory import draw_theory
 from paperlib.sweep.store import load_result

@@ -10,12 +10,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from paperlib import Cascade, load_dataset
 from paperlib.core import paths
 from paperlib.core.provenance import provenance
-from paperlib.explorer import contents
-from paperlib.explorer.digits import MAPS, DigitPoint, DigitSweep, digit_sweep
-from paperlib.explorer.outputs import output_map
 from paperlib.instruments.digits.settings import StudyPoint
 from paperlib.instruments.digits.study import run_study
 from paperlib.networks import untrained
+from paperlib.notebooks.explorer import contents
+from paperlib.notebooks.explorer.digits import MAPS, DigitPoint, DigitSweep, digit_sweep
+from paperlib.notebooks.explorer.outputs import output_map
 from paperlib.sweep.store import load_result
 
 POINT = DigitPoint(dataset="digits", depth=6, sigma_w2=0.2, shown=(1, 3, 6), train_images=200)

@@ -18,7 +18,7 @@ from test_jupyterlab import BROWSER, QUIET
 from paperlib import Cascade, cli, initialise, load_dataset, load_result, mlp
 from paperlib.core import paths
 from paperlib.core.provenance import provenance
-from paperlib.explorer import contents, page
+from paperlib.notebooks.explorer import contents, page
 
 SIZES = {"desktop": (1300, 900), "phone": (390, 844)}
 CLICKED = ((0.6, 6), (1.7, 12), (3.0, 4))  # an ordered, a critical and a chaotic network

@@ -1,5 +1,5 @@
 """The explorer's live figures, by Bokeh: its script is a quarter of Plotly's, and says of every
-click and drag where in the data it was. What they show is set by `page.js`.
+click and drag where in the data it was. What they show is set by the script of the page.
 
 They need the optional extra `explorer`.
 """
@@ -21,7 +21,7 @@ from bokeh.models import (
 from bokeh.palettes import Viridis256
 from bokeh.plotting import figure
 
-from paperlib.explorer.contents import values_of
+from paperlib.notebooks.explorer.contents import values_of
 from paperlib.plots.style import COLLAPSE_COLOUR, PALETTE, edges
 
 GREYS = [f"#{level:02x}{level:02x}{level:02x}" for level in range(256)]

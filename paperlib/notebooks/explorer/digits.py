@@ -82,7 +82,7 @@ def digit_sweep(architecture: str) -> DigitSweep:
     until their image is lost.
 
     Example:
-        >>> from paperlib.explorer.digits import digit_sweep
+        >>> from paperlib.notebooks.explorer.digits import digit_sweep
         >>> digit_sweep("resnet").shown[-1]
         50
     """
