@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from bokeh.events import Pan, Tap
+from bokeh.events import DoubleTap, Pan, Tap
 from bokeh.models import (
     ColorBar,
     ColumnDataSource,
@@ -60,8 +60,7 @@ def map_figure(maps: Mapping[str, Any]) -> Any:
     )  # fmt: skip
     bar = ColorBar(color_mapper=colours, width=10, padding=6, margin=0)
     plot.add_layout(bar, "right")
-    plot.js_on_event(Tap, CustomJS(code="explorer.pick(cb_obj.x, cb_obj.y)"))
-    plot.js_on_event(Pan, CustomJS(code="explorer.pick(cb_obj.x, cb_obj.y)"))
+    _call(plot, "explorer.pick(cb_obj.x, cb_obj.y)", Tap, DoubleTap, Pan)
     return plot
 
 
@@ -77,7 +76,7 @@ def curve_figure() -> Any:
     for name, dash in (("xi", "dashed"), ("six xi", "solid")):
         line = Span(dimension="height", line_color="#999999", line_dash=dash, name=name)
         plot.add_layout(line)
-    plot.js_on_event(Tap, CustomJS(code="explorer.pick(null, cb_obj.x)"))
+    _call(plot, "explorer.pick(null, cb_obj.x)", Tap, DoubleTap)
     return plot
 
 
@@ -102,7 +101,7 @@ def zoo_figure(numbers: dict[str, Any]) -> Any:
     )  # fmt: skip
     for axis in (plot.xaxis, plot.yaxis):
         axis.formatter = NumeralTickFormatter(format="0%")
-    plot.js_on_event(Tap, CustomJS(code="explorer.nearest(cb_obj.x, cb_obj.y)"))
+    _call(plot, "explorer.nearest(cb_obj.x, cb_obj.y)", Tap, DoubleTap)
     return plot
 
 
@@ -118,6 +117,13 @@ def _plot(name: str, height: int, x: str, y: str, **ranges: Any) -> Any:
     plot.outline_line_color = None
     plot.yaxis[0].name = f"{name} values"
     return plot
+
+
+def _call(plot: Any, code: str, *events: Any) -> None:
+    """Have the page's script called where the figure is clicked; a second click soon after the
+    first, wherever it is, is a DoubleTap to Bokeh."""
+    for event in events:
+        plot.js_on_event(event, CustomJS(code=code))
 
 
 def _empty(*names: str) -> ColumnDataSource:
