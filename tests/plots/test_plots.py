@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
@@ -185,6 +187,30 @@ def test_a_figure_without_a_layout_is_saved_without_one(tmp_path: Path) -> None:
         figure = plt.figure(layout="none")
     plots.save(figure, tmp_path / "figure", result())
     assert figure.get_layout_engine() is None
+
+
+def test_a_figure_is_laid_out_as_its_saved_picture_once_and_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made() -> Figure:
+        with plots.paper_style():
+            figure, axes = plt.subplots(1, 2, figsize=(4, 2))
+        axes[0].set(ylabel="two\nlines", title="a title")
+        return figure
+
+    figure, layouts, compute = made(), [], ConstrainedLayoutEngine.execute
+    monkeypatch.setattr(
+        ConstrainedLayoutEngine, "execute", lambda *a: layouts.append(0) or compute(*a)
+    )
+    first = [file.read_bytes() for file in plots.save(figure, tmp_path / "figure")]
+    again = [file.read_bytes() for file in plots.save(figure, tmp_path / "figure")]
+    figure.canvas.draw()
+    assert (first == again, len(layouts), figure.dpi) == (True, 1, made().dpi)
+    plain = made()
+    with plots.paper_style():
+        plain.savefig(tmp_path / "plain.png", metadata={"Software": None})
+    pictures = [Image.open(tmp_path / name).convert("RGB") for name in ("figure.png", "plain.png")]
+    assert pictures[0].tobytes() == pictures[1].tobytes()
 
 
 @pytest.mark.slow
