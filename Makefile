@@ -39,7 +39,7 @@ reference: $(INSTALLED) ## canonical figures and committed notebooks, drawn anew
 test: $(INSTALLED) ## all tests but those that need a GPU or download data
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(ARGS)
 
-test-fast: $(INSTALLED) ## the tests that take no more than a few seconds each and kill nothing
+test-fast: $(INSTALLED) ## the tests that take no more than about a second each and kill nothing
 	$(BIN)/python -m pytest -m "not gpu and not network and not slow and not faults" \
 		-n logical --maxprocesses 4 --dist worksteal $(ARGS)
 

@@ -170,6 +170,7 @@ def test_a_setting_of_a_configuration_is_valid_or_named(kind: Any, data: st.Data
             assert type(getattr(made, setting.name)) is setting.type
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=200)
 @given(kind=st.sampled_from(STUDIED), name=st.text(max_size=12), value=ANYTHING)
 def test_an_unknown_setting_is_named(kind: Any, name: str, value: Any) -> None:
@@ -348,6 +349,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(CALLS))
 def test_every_odd_value_of_every_argument_is_valid_or_named(name: str) -> None:
     call = CALLS[name]
@@ -360,6 +362,7 @@ def test_every_odd_value_of_every_argument_is_valid_or_named(name: str) -> None:
                 answer(with_value, argument, known_as=call.known_as.get(argument, ()))
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=800, suppress_health_check=[HealthCheck.too_slow])
 @given(name=st.sampled_from(sorted(CALLS)), data=st.data())
 def test_an_argument_of_a_function_is_valid_or_named(name: str, data: st.DataObject) -> None:

@@ -49,10 +49,12 @@ def sweeps() -> dict[str, Any]:
     return freeze.sweeps()
 
 
+@pytest.mark.slow
 def test_every_shipped_sweep_is_frozen(sweeps: dict[str, Any]) -> None:
     assert frozen("reference.json").keys() == sweeps.keys(), AGAIN
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", frozen("reference.json"))
 def test_the_points_behind_a_shipped_result_keep_their_identities(
     name: str, sweeps: dict[str, Any]
@@ -61,6 +63,7 @@ def test_the_points_behind_a_shipped_result_keep_their_identities(
     assert made == frozen("reference.json")[name], LOST
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_SWEEP_EACH)
 def test_a_sweep_finds_those_points_in_the_shipped_result(
     name: str, sweeps: dict[str, Any]

@@ -213,6 +213,7 @@ def test_chosen_levels_come_in_the_order_asked_for(cascade: Cascade) -> None:
     torch.testing.assert_close(some, whole[[3, 0, 3]], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_shallow_reconstruction_resembles_its_image(cascade: Cascade) -> None:
     fitted = cascade.fit(images(600), solver="adam", steps=2000) if not cascade._affine else cascade
     test = images(100, seed=1)

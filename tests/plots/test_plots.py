@@ -254,6 +254,7 @@ def legend(axis: plt.Axes) -> list[str]:
     return [text.get_text() for text in axis.get_legend().get_texts()]
 
 
+@pytest.mark.slow
 def test_a_legend_lists_what_is_seen_inside_the_axes_and_lies_below_them() -> None:
     words = texts(plots.phase_diagram(result(architecture="cnn", sigma_b2=2e-5, depth=40)))
     assert "mean field: signal < λ" in words
