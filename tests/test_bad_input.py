@@ -305,7 +305,13 @@ CALLS = {
         Cascade.load, {"path": "nowhere.safetensors", "network": NETWORK},
         {"path": ("saved cascade",), "network": ("saved cascade",)},
     ),
-    "floats": Call(DATA.floats, {"split": "train", "grey": True, "flat": False, "device": "cpu"}),
+    "floats": Call(
+        DATA.floats,
+        {"split": "train", "limit": 2, "grey": True, "flat": False, "device": "cpu"},
+    ),
+    "examples": Call(
+        DATA.examples, {"split": "train", "limit": 2, "grey": True, "device": "cpu"}
+    ),
     "load_dataset": Call(
         paperlib.load_dataset, {"name": "digits", "root": None, "limit": 5, "seed": 0},
         {"name": ("data set", "file", "folder", "pictures")},

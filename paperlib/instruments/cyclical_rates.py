@@ -170,7 +170,7 @@ def foretell(network: nn.Module, images: Tensor, labels: Tensor, *, seed: int) -
 
 def _images(settings: Settings, data: Dataset, split: str) -> tuple[Tensor, Tensor]:
     limit = settings.train_images if split == "train" else settings.test_images
-    return data.floats(split)[:limit], data.labels(split)[:limit]
+    return data.examples(split, limit)
 
 
 def _network(settings: Settings, lessons: Any, seed: int) -> nn.Module:
@@ -456,7 +456,7 @@ def _map(settings: Settings, data: Dataset) -> xr.Dataset:
         kind, sigma_w2, depth, number = (axis[i] for axis, i in zip(axes, place, strict=True))
         point = _point(settings, data, kind, sigma_w2, depth, settings.seed + number)
         rate[place], best[place] = _largest_rate(settings, point, few)
-    fitted, test = data.floats("train")[: settings.fitted], data.floats("test")[:KEPT]
+    fitted, test = data.floats("train", limit=settings.fitted), data.floats("test", limit=KEPT)
     kept = np.zeros((len(settings.variances), len(settings.depths), settings.map_networks))
     for row, sigma_w2 in enumerate(settings.variances):
         for number in range(settings.map_networks):

@@ -260,20 +260,16 @@ def scores(result: xr.Dataset) -> dict[str, xr.DataArray]:
 
 
 def _task(settings: Settings, data: Dataset) -> Task:
-    images, labels = (part[: settings.train_images] for part in _split(data, "train"))
+    images, labels = data.examples("train", settings.train_images)
     if len(labels.unique()) < 2:
         raise ValueError(
             f"networks learn to tell classes apart; the {len(labels)} training images of "
             f"{data.name} are all of one: take more train_images"
         )
-    test, truth = (part[: settings.test_images] for part in _split(data, "test"))
+    test, truth = data.examples("test", settings.test_images)
     count = max(1, round((1 - VALIDATION) * len(labels)))
     learnt, validation = (images[:count], labels[:count]), (images[count:], labels[count:])
     return Task(learnt, validation, (test, truth), len(data.classes))
-
-
-def _split(data: Dataset, split: str) -> Examples:
-    return data.floats(split), data.labels(split)
 
 
 def _linear(network: nn.Module) -> list[nn.Linear]:

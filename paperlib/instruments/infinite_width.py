@@ -293,7 +293,7 @@ def _said_of_ridges(result: xr.Dataset, sigma_w2: float) -> str:
 
 def _task(settings: Settings, data: Dataset) -> _Task:
     fitted, others = (
-        data.floats(split)[:limit]
+        data.floats(split, limit=limit)
         for split, limit in (("train", settings.train_images), ("test", settings.test_images))
     )
     classes = len(data.classes)

@@ -260,18 +260,14 @@ def foretell(network: nn.Module, images: Tensor, labels: Tensor, *, seed: int) -
 
 
 def _task(settings: Settings, data: Dataset) -> _Task:
-    images, labels = (part[: settings.train_images] for part in _split(data, "train"))
-    test, truth = (part[: settings.test_images] for part in _split(data, "test"))
+    images, labels = data.examples("train", settings.train_images)
+    test, truth = data.examples("test", settings.test_images)
     if len(labels.unique()) < 2:
         raise ValueError(
             f"codes are read by classifiers, which need training images of two classes; the "
             f"{len(labels)} of {data.name} are all of one: take more train_images"
         )
     return _Task(images, labels, test, truth, len(data.classes))
-
-
-def _split(data: Dataset, split: str) -> tuple[Tensor, Tensor]:
-    return data.floats(split), data.labels(split)
 
 
 def _biases(settings: Settings) -> list[float]:

@@ -385,8 +385,7 @@ def _pictures(settings: Settings, task: Task, run: Run) -> dict[str, Any]:
 
 def _untrained(settings: Settings, data: Dataset) -> dict[str, Any]:
     """The measures of `UNTRAINED` of tangent kernels of infinite width."""
-    images = data.floats("train")[: settings.untrained_images]
-    labels = data.labels("train")[: len(images)]
+    images, labels = data.examples("train", settings.untrained_images)
     targets = _one_hot(labels), _one_hot(labels % 2)
     pixels = images.flatten(1).double().numpy()
     floor = len(pixels) * settings.resolution / pixels.shape[1]

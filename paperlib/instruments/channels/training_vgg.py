@@ -248,8 +248,7 @@ class _Examples:
 
     @classmethod
     def of(cls, data: Dataset, split: str, limit: int, device: str) -> "_Examples":
-        images = data.floats(split, grey=False, device=device)[:limit]
-        return cls(images, data.labels(split)[:limit].to(device))
+        return cls(*data.examples(split, limit, grey=False, device=device))
 
     def shifted(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """These images in colour, (n, 3, height, width), mirrored or not and moved a little."""

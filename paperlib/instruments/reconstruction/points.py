@@ -96,8 +96,8 @@ class CascadePoint(_CascadeExperiment, Point):
             `original`, that image; `inverse_loss` (depth,) in float32, of each inverse's fit; and
             `measured_depth` (), down to which the cascade was fitted.
         """
-        train = data.floats("train", device=device)[: self.train_images]
-        test = data.floats("test", device=device)[: self.test_images]
+        train = data.floats("train", limit=self.train_images, device=device)
+        test = data.floats("test", limit=self.test_images, device=device)
         network = untrained(self, data.image_shape, len(data.classes)).to(device)
         cascade = fitted(self, network, train)
         beyond_stem = range(network.stem + 1, cascade.depth + 1)
