@@ -79,6 +79,7 @@ class CascadePoint(_CascadeExperiment, Point):
         "inverse_loss",
         "measured_depth",
     )
+    watched: ClassVar[str] = "r_squared"
 
     def measure(self, data: Dataset, *, device: str = "cpu") -> dict[str, np.ndarray]:
         """Return what an untrained network's cascade keeps of the images.
