@@ -20,6 +20,8 @@ from paperlib.instruments.reconstruction.points import (
     shown_depths,
 )
 from paperlib.instruments.trainability.points import TrainingSweep
+from paperlib.notebooks.findings.cascades import setting
+from paperlib.plots import collapse_depths, describe
 from paperlib.sweep import points, run_sweep
 from paperlib.sweep.adaptive import FIRST, agree, refinement
 from paperlib.sweep.store import load_result, save_result
@@ -145,6 +147,18 @@ def test_a_result_says_what_was_measured_and_what_follows(swept) -> None:
     assert follower["r_squared"].notnull().all()
     assert follower["cutoff"] == -1
     assert (follower["example"] == 0).all()
+
+
+def test_figures_and_findings_say_how_much_was_measured_and_draw_what_follows(swept) -> None:
+    result, measured = swept(cone, adaptive=True)
+    told = f"{len(measured.asked)} of {2 * len(VARIANCES)} points measured, others follow"
+    assert describe(result).endswith(told)
+    assert told in setting(result)
+    assert "Only" not in setting(result)
+    whole, _ = swept(cone)
+    assert "follow" not in describe(whole)
+    depths, expected = collapse_depths(result), collapse_depths(whole)
+    np.testing.assert_allclose(depths, expected, atol=1)  # a tolerance of 2%, or one stage
 
 
 def test_a_follower_lies_between_its_measured_neighbours(swept) -> None:
