@@ -10,6 +10,7 @@ import torch
 
 from paperlib import measures
 from paperlib.cascade import Cascade
+from paperlib.cascade.cascade import COLLAPSED
 from paperlib.cascade.fitting import ENDS, PRECISIONS, SOLVERS, arithmetic_of
 from paperlib.core.settings import option
 from paperlib.datasets import PICTURE, Dataset
@@ -32,7 +33,7 @@ class _CascadeExperiment(Experiment):
     steps: int = option(0, low=0, zero="one epoch")  # adam only
     batch_size: int = option(64, low=1)  # adam only
     precision: str = option("float32", choices=PRECISIONS, before="float32")  # adam only
-    until: str = option("deepest", choices=ENDS, before="deepest")  # "lost": skip what is collapsed
+    until: str = option("deepest", choices=ENDS, before="deepest")  # "lost", "r_squared": skip
     rtol: float = option(0.0, low=0.0)  # the published cutoff's tolerance
 
     def __post_init__(self) -> None:
@@ -95,24 +96,31 @@ class CascadePoint(_CascadeExperiment, Point):
             entropy, in int32, 1-based, -1 where a curve has no usable end; `example` (6, channels,
             height, width) in uint8, one test image as it comes back from `shown_depths`;
             `original`, that image; `inverse_loss` (depth,) in float32, of each inverse's fit; and
-            `measured_depth` (), down to which the cascade was fitted.
+            `measured_depth` (), down to which the cascade was fitted. Below it all is that of a
+            collapsed batch; or, where until="r_squared" ended before the images had collapsed to
+            one, R² and `example` stay the last ones, entropies are NaN and cutoffs -1.
         """
         train = data.floats("train", device=device)[: self.train_images]
         test = data.floats("test", device=device)[: self.test_images]
         network = untrained(self, data.image_shape, len(data.classes)).to(device)
-        cascade = fitted(self, network, train)
+        cascade = fitted(self, network, train, test)
         beyond_stem = range(network.stem + 1, cascade.depth + 1)
         pictures = cascade.reconstruct(test, levels=beyond_stem)
-        # below the level where a fit ended, all images have come back as one, and stay one
-        skipped = self.depth - len(pictures)
+        # below the level where a fit ended, all images come back as they do from there
+        measured = len(pictures)
+        skipped = self.depth - measured
         pictures = torch.cat([pictures, pictures[-1:].expand(skipped, *pictures.shape[1:])])
         losses = np.full(self.depth, np.nan, np.float32)
-        losses[: cascade.depth - network.stem] = cascade.losses[network.stem :]
+        losses[:measured] = cascade.losses[network.stem :]
         shown = pictures[[level - 1 for level in shown_depths(self.depth)], 0]
+        curves = _curves(test, pictures, mean=train.mean(0), rtol=self.rtol)
+        entropy = curves["differential_entropy_published"][measured - 1]
+        if skipped and self.until == "r_squared" and not entropy < COLLAPSED:
+            curves |= _unknown_beyond(measured, curves)  # wrong pictures, which still change
         return {
-            **_curves(test, pictures, mean=train.mean(0), rtol=self.rtol),
+            **curves,
             "inverse_loss": losses,
-            "measured_depth": np.int32(cascade.depth - network.stem),
+            "measured_depth": np.int32(measured),
             "example": _as_bytes(shown),
             "original": _as_bytes(test[0]),
         }
@@ -140,8 +148,13 @@ class CascadeSweep(_CascadeExperiment, Sweep):
         return {**super().coordinates(), "shown_depth": np.array(shown_depths(self.depth))}
 
 
-def fitted(point: CascadePoint, network: Network, train: torch.Tensor) -> Cascade:
-    """Return the network's cascade, fitted to these images as the point says."""
+def fitted(
+    point: CascadePoint, network: Network, train: torch.Tensor, test: torch.Tensor | None = None
+) -> Cascade:
+    """Return the network's cascade, fitted to training images as the point says.
+
+    Test images only say where a fit until="r_squared" ends.
+    """
     return Cascade.for_network(network, train[:1]).fit(
         train,
         solver=point.solver,
@@ -151,6 +164,7 @@ def fitted(point: CascadePoint, network: Network, train: torch.Tensor) -> Cascad
         batch_size=point.batch_size,
         precision=point.precision,
         until=point.until,
+        held_out=test if point.until == "r_squared" else None,
     )
 
 
@@ -180,6 +194,21 @@ def _curves(
         "cutoff_differential": np.int32(differential),
         "cutoff_per_image": per_image,
     }
+
+
+def _unknown_beyond(depth: int, curves: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The curves of which only the beginning is known, and cutoffs, which are taken at their end.
+
+    R² stays as it is: it is below what counts as lost.
+    """
+    known: dict[str, Any] = {
+        name: np.append(curve[:depth], np.full(len(curve) - depth, np.nan, curve.dtype))
+        for name, curve in curves.items()
+        if "entropy" in name
+    }
+    per_image = np.full_like(curves["cutoff_per_image"], -1)
+    none = np.int32(-1)
+    return {**known, "cutoff": none, "cutoff_differential": none, "cutoff_per_image": per_image}
 
 
 def shown_depths(depth: int) -> list[int]:
