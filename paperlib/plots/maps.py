@@ -164,7 +164,7 @@ def _beyond(values: np.ndarray, lowest: float, highest: float) -> str:
 def _depths_reached(axis: Axes, result: xr.Dataset) -> None:
     draw_theory(axis, result, colour="0.55")
     depth_lines(axis, result, COLLAPSE_LABEL, COLLAPSE_COLOUR)
-    cutoff = result["cutoff"].where(result["finished"] == 1)
+    cutoff = result["cutoff"].where(result["cutoff"] >= 0)
     mean_with_bars(axis, cutoff, "published cutoff", CUTOFF_COLOUR)
     depth = result.sizes["depth"]
     axis.axhline(depth, color="0.8", lw=0.6, zorder=0)

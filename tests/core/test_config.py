@@ -128,7 +128,7 @@ def test_a_setting_that_came_later_leaves_the_identities_of_points_before_it() -
 
 def test_settings_from_before_a_setting_are_still_those_of_their_experiment() -> None:
     settings = CascadeSweep().as_dict()
-    later = ("padding", "block", "until", "precision")
+    later = ("padding", "block", "until", "precision", "measures")
     earlier = {name: value for name, value in settings.items() if name not in later}
     assert isinstance(experiment_of(earlier), CascadeSweep)
     del earlier["depth"]

@@ -109,6 +109,38 @@ def test_a_point_measured_until_r_squared_is_lost_knows_its_depth_and_not_what_l
     assert (part["cutoff_per_image"] == -1).all() == unknown
 
 
+def test_a_point_of_chosen_measures_has_their_numbers_and_says_that_it_lacks_the_others() -> None:
+    shared = {**SMALL, "sigma_w2": 1.3, "test_images": 5}
+    whole = measure_point(CascadePoint(**shared))
+    for chosen, cutoffs in [
+        (("gram_entropy",), ()),
+        (("relative_entropy",), ("cutoff", "cutoff_per_image")),
+        (("differential_entropy_published", "differential_entropy"), ("cutoff_differential",)),
+    ]:
+        part = measure_point(CascadePoint(**shared, measures=chosen))
+        for name in points.MEASURES:
+            if name in (*chosen, "r_squared"):
+                np.testing.assert_array_equal(part[name], whole[name])
+            else:
+                assert np.isnan(part[name]).all()
+                assert part[name].shape == whole[name].shape
+        for name in ("cutoff", "cutoff_differential", "cutoff_per_image"):
+            expected = whole[name] if name in cutoffs else np.full_like(whole[name], -1)
+            np.testing.assert_array_equal(part[name], expected)
+            assert part[name].dtype == whole[name].dtype
+        np.testing.assert_array_equal(part["example"], whole["example"])
+
+
+def test_the_order_of_chosen_measures_is_none_of_a_points_identity() -> None:
+    one = CascadePoint(measures=("r_squared", "gram_entropy"))
+    assert one == CascadePoint(measures=("gram_entropy",))
+    assert one != CascadePoint()
+    assert CascadePoint(measures=points.MEASURES[::-1]) == CascadePoint()
+    assert "measures" not in CascadePoint().identifying()
+    with pytest.raises(ValueError, match="measures"):
+        CascadePoint(measures=("entropy",))
+
+
 def test_pictures_that_overflow_leave_a_cutoff_of_minus_one_and_the_point_its_other_numbers() -> (
     None
 ):

@@ -1,8 +1,9 @@
 """How deep the image survives: an untrained network's cascade, and grids of them."""
 
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from paperlib.sweep.grid import Sweep
 
 RTOL = {"mlp": 0.005, "cnn": 0.01, "resnet": 0.01}  # as published
 CURVES = ("relative_entropy", "differential_entropy", "gram_entropy", "r_squared")
+MEASURES = (*CURVES, "differential_entropy_published")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +37,16 @@ class _CascadeExperiment(Experiment):
     precision: str = option("float32", choices=PRECISIONS, before="float32")  # adam only
     until: str = option("deepest", choices=ENDS, before="deepest")  # "lost", "r_squared": skip
     rtol: float = option(0.0, low=0.0)  # the published cutoff's tolerance
+    # taken of the pictures from all depths, besides R²: the others, and their cutoffs, stay unknown
+    measures: tuple[str, ...] = option(MEASURES, choices=MEASURES, before=MEASURES)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, defaults in (("resolution", RESOLUTION), ("rtol", RTOL)):
             if not getattr(self, name):  # 0 stands for the architecture's own
                 object.__setattr__(self, name, defaults[self.architecture])
+        taken = tuple(name for name in MEASURES if name in (*self.measures, "r_squared"))
+        object.__setattr__(self, "measures", taken)  # one order: the same numbers, one identity
 
     def unread(self) -> tuple[str, ...]:
         of_adam = ("steps", "batch_size", "precision")
@@ -113,9 +119,9 @@ class CascadePoint(_CascadeExperiment, Point):
         losses = np.full(self.depth, np.nan, np.float32)
         losses[:measured] = cascade.losses[network.stem :]
         shown = pictures[[level - 1 for level in shown_depths(self.depth)], 0]
-        curves = _curves(test, pictures, mean=train.mean(0), rtol=self.rtol)
-        entropy = curves["differential_entropy_published"][measured - 1]
-        if skipped and self.until == "r_squared" and not entropy < COLLAPSED:
+        mean = train.mean(0)
+        curves = _curves(test, pictures, mean=mean, rtol=self.rtol, taken=self.measures)
+        if skipped and self.until == "r_squared" and not _is_collapsed(pictures[-1]):
             curves |= _unknown_beyond(measured, curves)  # wrong pictures, which still change
         return {
             **curves,
@@ -169,31 +175,49 @@ def fitted(
 
 
 def _curves(
-    test: torch.Tensor, pictures: torch.Tensor, *, mean: torch.Tensor, rtol: float
+    test: torch.Tensor,
+    pictures: torch.Tensor,
+    *,
+    mean: torch.Tensor,
+    rtol: float,
+    taken: Collection[str] = MEASURES,
 ) -> dict[str, Any]:
+    """The curves that are taken, NaN for others, and the cutoffs, -1 where their curve is not."""
+    whole: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+        "relative_entropy": partial(measures.relative_entropy, test),
+        "differential_entropy": measures.differential_entropy,
+        "gram_entropy": measures.gram_entropy,
+        "r_squared": partial(measures.r_squared, test, mean=mean),
+        "differential_entropy_published": measures.differential_entropy_published,
+    }
+    unknown = torch.full((len(pictures),), torch.nan, dtype=torch.float64)
     with warnings.catch_warnings():
         # a collapsed batch can sum to nothing; the NaN that says so goes into the curve
         warnings.simplefilter("ignore", RuntimeWarning)
-        relative = measures.relative_entropy(test, pictures)
-        published = measures.differential_entropy_published(pictures)
-        curves = {
-            "relative_entropy": relative.mean(1),
-            "differential_entropy": measures.differential_entropy(pictures),
-            "differential_entropy_published": published,
-            "gram_entropy": measures.gram_entropy(pictures),
-            "r_squared": measures.r_squared(test, pictures, mean=mean),
-        }
-        cutoff = measures.cutoff(relative, rtol=rtol)
-        per_image = measures.cutoffs(relative, rtol=rtol).cpu().numpy().astype(np.int32)
-        # not `cutoff`, which refuses a curve with a NaN: that is no reason to lose the point
-        (differential,) = measures.cutoffs(published[:, None], rtol=rtol).tolist()
+        curves = {n: take(pictures) if n in taken else unknown for n, take in whole.items()}
+        relative, published = curves["relative_entropy"], curves["differential_entropy_published"]
+        cutoffs = [torch.full((len(test),), -1), torch.tensor([-1])]
+        cutoff = -1
+        if "relative_entropy" in taken:
+            curves["relative_entropy"] = relative.mean(1)
+            cutoff = measures.cutoff(relative, rtol=rtol)
+            cutoffs[0] = measures.cutoffs(relative, rtol=rtol)
+        if "differential_entropy_published" in taken:
+            # not `cutoff`, which refuses a curve with a NaN: that is no reason to lose the point
+            cutoffs[1] = measures.cutoffs(published[:, None], rtol=rtol)
     as_arrays = {name: curve.cpu().numpy().astype(np.float32) for name, curve in curves.items()}
+    per_image, differential = (found.cpu().numpy().astype(np.int32) for found in cutoffs)
     return {
         **as_arrays,
         "cutoff": np.int32(cutoff),
-        "cutoff_differential": np.int32(differential),
+        "cutoff_differential": differential[0],
         "cutoff_per_image": per_image,
     }
+
+
+def _is_collapsed(pictures: torch.Tensor) -> bool:
+    """Whether a batch has come back as one picture."""
+    return float(measures.differential_entropy_published(pictures)) < COLLAPSED
 
 
 def _unknown_beyond(depth: int, curves: Mapping[str, np.ndarray]) -> dict[str, Any]:
