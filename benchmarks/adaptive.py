@@ -1,20 +1,21 @@
 """What an adaptive sweep and an early end save: simulated on the shipped diagram, then measured.
 
-    python benchmarks/adaptive.py simulate            from mnist_mlp.nc: seconds, measures nothing
-    python benchmarks/adaptive.py measure [DEPTH [STEP]]    MNIST, σ_w² 0.4 … 4 in such steps
+    python benchmarks/adaptive.py simulate      from mnist_mlp.nc: seconds, measures nothing
+    python benchmarks/adaptive.py measure [WIDTH [DEPTH [STEP]]]
 
-Without arguments both; 100 and 0.3 by default. The simulation gives the adaptive sweep the columns
-of the shipped result, whole or as `until` would have left them, and counts fitted stages. A
-measurement runs whole and shortened sweeps one after the other, point by point, in folders of their
-own: its ratios are of seconds in one run.
+Without arguments both. The simulation gives the adaptive sweep the columns of the shipped result,
+whole or as `until` would have left them, and counts fitted stages. A measurement, of MNIST at
+σ_w² = 0.4 … 4 in such steps, runs whole and shortened sweeps one after the other, point by point,
+in folders of their own: its ratios are of one run.
 """
 
 import sys
+import time
 from collections.abc import Iterator
 
 import numpy as np
 import xarray as xr
-from machine import describe, once
+from machine import describe
 from sweep import empty_home
 
 from paperlib import CascadeSweep, load_result, run_sweep
@@ -27,6 +28,14 @@ from paperlib.training.outcome import wall
 SHIPPED = "mnist_mlp.nc"
 TOLERANCES = (0.01, 0.02, 0.05, 0.1)
 ENDS = ("deepest", "lost", "r_squared")
+WAYS = {  # of measuring: where a column ends, and whether the sweep is adaptive
+    "whole": ("deepest", False),
+    "until lost": ("lost", False),
+    "until R² is lost": ("r_squared", False),
+    "adaptive": ("deepest", True),
+    "adaptive, until R² is lost": ("r_squared", True),
+}
+DEFAULTS = (200, 100, 0.15)  # width, depth, step of σ_w²
 WALLS = (10, 20, 30, 50, 80, 100, 150, 200)  # depths
 
 
@@ -110,29 +119,20 @@ def simulate() -> None:
             )
 
 
-def measure(depth: int, step: float) -> None:
-    count = round((4 - 0.4) / step) + 1
-    network = {"dataset": "mnist", "depth": depth, "seeds": (0, 1), "train_images": 2000}
-    grid = tuple(np.round(np.linspace(0.4, 0.4 + step * (count - 1), count), 10).tolist())
-    ways = [
-        ("whole", "deepest", False),
-        ("until lost", "lost", False),
-        ("until R² is lost", "r_squared", False),
-        ("adaptive", "deepest", True),
-        ("adaptive, until R² is lost", "r_squared", True),
-    ]
-    results, seconds = {}, {}
-    for name, until, adaptive in ways:
-        config = CascadeSweep(sigma_w2=grid, until=until, **network)
+def measure(width: int, depth: int, step: float) -> None:
+    grid = tuple(np.round(np.arange(0.4, 4.0 + step / 2, step), 10).tolist())
+    network = {"dataset": "mnist", "width": width, "depth": depth, "train_images": 2000}
+    results, spent = {}, {}
+    for name, (until, adaptive) in WAYS.items():
+        config = CascadeSweep(sigma_w2=grid, seeds=(0, 1), until=until, **network)
         with empty_home():
-            seconds[name] = once(
-                lambda: results.update({name: run_sweep(config, jobs=1, adaptive=adaptive)})  # noqa: B023
-            )
-    for name in results:
-        points = int(results[name]["finished"].sum())
-        print(f"{name}: {points} columns, {seconds[name]:.0f} s, "
-              f"{seconds[name] / seconds['whole']:.0%} of the whole one's")  # fmt: skip
-        print(f"  {errors(results[name], results['whole'])}")
+            begin, busy = time.perf_counter(), time.process_time()
+            results[name] = run_sweep(config, jobs=1, adaptive=adaptive)
+            spent[name] = np.array([time.perf_counter() - begin, time.process_time() - busy])
+    for name, result in results.items():
+        columns, (clock, busy) = int(result["finished"].sum()), spent[name] / spent["whole"]
+        print(f"{name}: {columns} columns, {spent[name][0]:.0f} s, {clock:.0%} of the whole one's, "
+              f"{busy:.0%} of its CPU time\n  {errors(result, results['whole'])}")  # fmt: skip
 
 
 def main() -> None:
@@ -141,8 +141,8 @@ def main() -> None:
         simulate()
     if what in ("both", "measure"):
         print(describe())
-        depth, step = [*map(float, sizes), *(100, 0.3)[len(sizes) :]]
-        measure(int(depth), step)
+        width, depth, step = [*map(float, sizes), *DEFAULTS[len(sizes) :]]
+        measure(int(width), int(depth), step)
 
 
 if __name__ == "__main__":

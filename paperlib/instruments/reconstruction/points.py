@@ -112,15 +112,13 @@ class CascadePoint(_CascadeExperiment, Point):
         cascade = fitted(self, network, train, test)
         beyond_stem = range(network.stem + 1, cascade.depth + 1)
         pictures = cascade.reconstruct(test, levels=beyond_stem)
-        # below the level where a fit ended, all images come back as they do from there
         measured = len(pictures)
-        skipped = self.depth - measured
-        pictures = torch.cat([pictures, pictures[-1:].expand(skipped, *pictures.shape[1:])])
+        skipped = self.depth - measured  # where all images come back as they do from the last level
         losses = np.full(self.depth, np.nan, np.float32)
         losses[:measured] = cascade.losses[network.stem :]
-        shown = pictures[[level - 1 for level in shown_depths(self.depth)], 0]
-        mean = train.mean(0)
-        curves = _curves(test, pictures, mean=mean, rtol=self.rtol, taken=self.measures)
+        shown = pictures[[min(level, measured) - 1 for level in shown_depths(self.depth)], 0]
+        mean, taken = train.mean(0), self.measures
+        curves = _curves(test, pictures, mean=mean, rtol=self.rtol, taken=taken, skipped=skipped)
         if skipped and self.until == "r_squared" and not _is_collapsed(pictures[-1]):
             curves |= _unknown_beyond(measured, curves)  # wrong pictures, which still change
         return {
@@ -181,8 +179,10 @@ def _curves(
     mean: torch.Tensor,
     rtol: float,
     taken: Collection[str] = MEASURES,
+    skipped: int = 0,
 ) -> dict[str, Any]:
-    """The curves that are taken, NaN for others, and the cutoffs, -1 where their curve is not."""
+    """The curves that are taken, NaN for others, and the cutoffs, -1 where their curve is not; at
+    so many levels below the last they stay what they are there."""
     whole: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
         "relative_entropy": partial(measures.relative_entropy, test),
         "differential_entropy": measures.differential_entropy,
@@ -195,6 +195,7 @@ def _curves(
         # a collapsed batch can sum to nothing; the NaN that says so goes into the curve
         warnings.simplefilter("ignore", RuntimeWarning)
         curves = {n: take(pictures) if n in taken else unknown for n, take in whole.items()}
+        curves = {n: torch.cat([v, *[v[-1:]] * skipped]) for n, v in curves.items()}
         relative, published = curves["relative_entropy"], curves["differential_entropy_published"]
         cutoffs = [torch.full((len(test),), -1), torch.tensor([-1])]
         cutoff = -1
