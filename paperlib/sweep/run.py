@@ -56,6 +56,9 @@ def run_sweep(
         sweep: 2 points...
         >>> result["r_squared"].dims
         ('sigma_w2', 'seed', 'depth')
+        >>> result = run_sweep(config, jobs=1, device="cpu", adaptive=True)
+        sweep: 2 points, 2 finished before
+        sweep: 0 of 2 points follow from measured neighbours
 
     Args:
         config: the grid.
