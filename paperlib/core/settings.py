@@ -108,12 +108,14 @@ class Measured(Checked):
         fields: what `measure` returns, with the dims that each has besides the grid's.
         shared: what it returns that is the same in every point of a sweep.
         added: fields that came later: a point without them is finished too.
+        watched: the field by which an adaptive sweep decides where to measure; empty: it cannot.
     """
 
     code_version: ClassVar[int] = 1
     fields: ClassVar[Mapping[str, tuple[str, ...]]]
     shared: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     added: ClassVar[Collection[str]] = ()
+    watched: ClassVar[str] = ""
 
     @classmethod
     def fields_in(cls, available: Container[Any]) -> list[str]:

@@ -60,6 +60,7 @@ class TrainingPoint(TrainingExperiment, Point):
     fields: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(
         ("accuracy", "loss", "steps", "diverged", "seconds"), ()
     )
+    watched: ClassVar[str] = "accuracy"
 
     def measure(self, data: Dataset, *, device: str = "cpu") -> dict[str, np.ndarray]:
         """Return what the classifier has learnt within its budget, see `train_points`."""

@@ -120,6 +120,20 @@ def test_mean_field_finds_the_published_walls_of_the_cnn() -> None:
         assert grid[last] == pytest.approx(published, abs=0.03)
 
 
+def test_a_cutoff_that_is_not_known_is_not_drawn() -> None:
+    known = result()
+    known["cutoff"][2, 0] = -1  # of a point that ended where R² was lost
+    figure = plots.phase_diagram(known)
+    (line,) = [
+        container.lines[0]
+        for axis in figure.axes
+        for container in axis.containers
+        if container.get_label() == "published cutoff"
+    ]
+    np.testing.assert_array_equal(line.get_ydata(), np.full(len(GRID), 5.0))
+    plt.close(figure)
+
+
 def test_the_heat_maps_show_the_mean_over_seeds_depth_upwards() -> None:
     figure = plots.heat_maps(result())
     (mesh,) = [c for c in figure.axes[0].collections if c.get_array() is not None]
