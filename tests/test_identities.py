@@ -14,7 +14,7 @@ from paperlib.core.provenance import provenance
 from paperlib.instruments.reconstruction.points import CascadePoint
 from paperlib.sweep.plan import make_plan
 
-COMMANDS = ("list", "run", "status", "show", "data", "train", "probe", "clean")
+COMMANDS = ("list", "params", "run", "status", "show", "data", "train", "probe", "clean")
 # of files that came later nothing is known here: their authors freeze them
 NOTEBOOKS = frozen("parameters.json")
 # the others hold several sweeps, and none starts from them

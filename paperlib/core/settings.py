@@ -152,6 +152,11 @@ class Parameters(Checked):
     dataset: str = "mnist"
     fallback: bool = False
 
+    def identifying(self) -> dict[str, Any]:
+        """The settings that decide the numbers, given the data's checksum."""
+        unread = ("profile", "dataset", "fallback")
+        return {name: value for name, value in self.as_dict().items() if name not in unread}
+
 
 def given_by_cells(cells: Sequence[str], known: Container[str]) -> list[str] | None:
     """Return the names that a notebook's parameters cell assigns, and papermill's cell below it;

@@ -104,11 +104,6 @@ class Settings(Parameters):
                 f"shown_high must be one of highs {list(self.highs)}, got {self.shown_high}"
             )
 
-    def identifying(self) -> dict[str, Any]:
-        """The settings that decide the numbers."""
-        unread = ("profile", "dataset", "fallback")
-        return {name: value for name, value in self.as_dict().items() if name not in unread}
-
 
 def measure(settings: Settings, data: Dataset) -> xr.Dataset:
     """Return the loss along cycles and between their ends, and the rates at which networks train.

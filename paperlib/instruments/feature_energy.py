@@ -87,9 +87,7 @@ class Settings(Parameters):
 
     def identifying(self) -> dict[str, Any]:
         """The settings that decide the numbers; of the data sets beside, those that are read."""
-        unread = ("profile", "dataset", "fallback")
-        given = {name: value for name, value in self.as_dict().items() if name not in unread}
-        return {**given, "beside": list(self.at_hand())}
+        return {**super().identifying(), "beside": list(self.at_hand())}
 
     def at_hand(self) -> tuple[str, ...]:
         """The data sets beside; with `fallback` without those that would have to be downloaded."""

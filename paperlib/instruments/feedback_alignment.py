@@ -99,11 +99,6 @@ class Settings(Parameters):
         for name in ("variances", "depths", "factors", "watched"):  # axes
             object.__setattr__(self, name, tuple(sorted(set(getattr(self, name)))))
 
-    def identifying(self) -> dict[str, Any]:
-        """The settings that decide the numbers."""
-        unread = ("profile", "dataset", "fallback")
-        return {name: value for name, value in self.as_dict().items() if name not in unread}
-
 
 class Task(NamedTuple):
     """Images and labels that are learnt, on which rates are chosen, and that are tested."""

@@ -79,11 +79,6 @@ class Settings(Parameters):
     data_seed: int = option(0, low=0, high=LARGEST_SEED)
     seed: int = option(0, low=0, high=LARGEST_SEED)
 
-    def identifying(self) -> dict[str, Any]:
-        """The settings that determine the numbers, given the data's checksum."""
-        unread = ("profile", "dataset", "fallback")
-        return {name: value for name, value in self.as_dict().items() if name not in unread}
-
 
 class _Task(NamedTuple):
     """The images, those that are learnt first, and what is learnt of them."""

@@ -94,11 +94,6 @@ class Settings(Parameters):
                 f"shown_width must be one of widths, got {self.shown_width} and {self.widths}"
             )
 
-    def identifying(self) -> dict[str, Any]:
-        """The settings that decide the numbers."""
-        unread = ("profile", "dataset", "fallback")
-        return {name: value for name, value in self.as_dict().items() if name not in unread}
-
 
 class _Task(NamedTuple):
     """Images (n, 1, height, width) and their labels."""

@@ -106,11 +106,6 @@ class Settings(Parameters):
         chosen = {step for step in self.times if step <= self.steps}
         return sorted(chosen | {0, self.drops_at, self.steps})
 
-    def identifying(self) -> dict[str, Any]:
-        """The settings that decide the numbers."""
-        unread = ("profile", "dataset", "fallback")
-        return {name: value for name, value in self.as_dict().items() if name not in unread}
-
 
 class Task(NamedTuple):
     """A regression: inputs (n, …) and centred targets (n, 1) of variance 1, and others, unseen."""

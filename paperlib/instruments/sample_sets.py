@@ -66,11 +66,6 @@ class Settings(Parameters):
     data_seed: int = option(0, low=0, high=LARGEST_SEED)
     seed: int = option(0, low=0, high=LARGEST_SEED)
 
-    def identifying(self) -> dict[str, Any]:
-        """The settings that decide the numbers."""
-        unread = ("profile", "dataset", "fallback")
-        return {name: value for name, value in self.as_dict().items() if name not in unread}
-
 
 def measure(settings: Settings, data: Dataset) -> xr.Dataset:
     """Return the sample sets of networks that learn, and the codes of untrained ones.

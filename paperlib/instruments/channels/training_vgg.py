@@ -188,7 +188,7 @@ class _Training:
 
     def _schedule(self) -> torch.optim.lr_scheduler.LRScheduler:
         """The rate of every step, from this epoch's first one on: up and down along a cosine."""
-        total = self.per_epoch * self.config.epochs
+        total = max(2, self.per_epoch * self.config.epochs)  # up and down again
         rise = max(1.0, WARM_UP * total)
 
         def share(step: int) -> float:
