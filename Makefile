@@ -19,10 +19,12 @@ CACHES := .pytest_cache .ruff_cache .mypy_cache .hypothesis
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help figures instruments paper reference test test-fast lint check book lab clean
+.PHONY: help install figures instruments paper reference test test-fast lint check book wheel lab clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+
+install: $(INSTALLED) ## .venv with the locked versions; the other targets make it where it is missing
 
 figures: $(INSTALLED) ## every figure of 00 to 09 with quick settings, always computed, into figures/quick/
 	$(BIN)/paperlib run --profile quick --force --at-once 2 figures $(ARGS)
@@ -39,7 +41,7 @@ reference: $(INSTALLED) ## canonical figures and committed notebooks, drawn anew
 test: $(INSTALLED) ## all tests but those that need a GPU or download data
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(ARGS)
 
-test-fast: $(INSTALLED) ## the tests that take no more than a few seconds each and kill nothing
+test-fast: $(INSTALLED) ## the tests that take no more than about a second each and kill nothing
 	$(BIN)/python -m pytest -m "not gpu and not network and not slow and not faults" \
 		-n logical --maxprocesses 4 --dist worksteal $(ARGS)
 
@@ -55,6 +57,11 @@ book: $(BOOK) ## the committed notebooks, their figures and the API as a site fo
 	$(BIN)/python -m sphinx -q -W --keep-going -E -b html book book/_build/html $(ARGS)
 	@echo "open book/_build/html/index.html"
 
+wheel: $(INSTALLED) ## wheel and source archive into dist/; the wheel is tried in a clean environment elsewhere
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist
+	PYTHON="$(PYTHON)" .ci/try-wheel dist/*.whl
+
 lab: $(INSTALLED) ## JupyterLab on your own copies of the notebooks, in lab/; on this machine only, with its token
 	@mkdir -p lab
 	@for file in notebooks/*.ipynb; do \
@@ -64,8 +71,8 @@ lab: $(INSTALLED) ## JupyterLab on your own copies of the notebooks, in lab/; on
 	$(BIN)/jupyter lab $(AS_ROOT) --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
 		--LabApp.default_url=/lab/tree/lab $(ARGS)
 
-clean: ## remove caches, figures of runs, finished points (data/points/) and the book; .venv and lab/ stay
-	@for path in $(RUNS) data/points book/_build book/_pages $(CACHES); do \
+clean: ## remove caches, figures of runs, finished points (data/points/), the book and dist/; .venv and lab/ stay
+	@for path in $(RUNS) data/points book/_build book/_pages dist $(CACHES); do \
 		if [ -e "$$path" ]; then echo "removing $$path ($$(du -sh "$$path" | cut -f1))"; rm -rf "$$path"; fi; \
 	done
 	@find . -name .venv -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""The command line: `paperlib list | run | status | show | data | train | probe | explorer | …`."""
+"""The command line: `paperlib COMMAND`; `paperlib --help` lists them."""
 
 import argparse
 import logging
@@ -15,7 +15,7 @@ from typing import Any
 from paperlib.core import paths
 from paperlib.core.checks import checked
 from paperlib.core.settings import PROFILES
-from paperlib.core.values import parsed
+from paperlib.core.values import parsed, word_of
 
 _MARKUP = re.compile(r"(\*\*|\*|`)(?! )(.+?)(?<! )\1")  # of Markdown, with the text inside
 KEPT_DATA = ("README.md", Path(paths.REFERENCE).name)  # committed
@@ -59,6 +59,18 @@ def _list(options: argparse.Namespace) -> int:
         states = [_state(notebook.name, profile)[0] for profile in ("quick", "reference")]
         state = next((state for state in states if state != "missing"), "missing")
         rows.append((notebook.name, notebook.title, claim, *times, state))
+    _print_table(rows)
+    return 0
+
+
+def _params(options: argparse.Namespace) -> int:
+    from paperlib.notebooks import runner
+
+    name = runner.resolve(options.name)
+    given = runner.profile_parameters(name, options.profile)
+    rows = [("parameter", f"default ({options.profile})", "unit and range")]
+    for key, parameter in runner.parameters(name).items():
+        rows.append((key, word_of(given.get(key, parameter.default)), parameter.help))
     _print_table(rows)
     return 0
 
@@ -234,6 +246,17 @@ def _parser(command: str) -> argparse.ArgumentParser:
     listed = commands.add_parser("list", help="the notebooks, and what each one shows")
     listed.add_argument("--markdown", action="store_true", help="the table of the README")
     listed.set_defaults(command=_list)
+
+    params = commands.add_parser(
+        "params", help="a notebook's parameters, with default, unit and range, for `run -p`"
+    )
+    params.add_argument("name", metavar="NAME", help='"01" or "1" will do')
+    params.add_argument(
+        "--profile",
+        default="quick",
+        help="the one whose values are the defaults (default: quick)",
+    )
+    params.set_defaults(command=_params)
 
     _add_run(commands)
 

@@ -1,19 +1,20 @@
 """In which order tests run."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 
 def longest_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
-    """The files with slow tests first, dealt to the workers: at the end none waits for a long one.
+    """The files with slow tests first, those with most of them before, dealt to the workers: at the
+    end none waits for a long one.
 
     xdist gives each worker an equal part of this order, and later the end of another's to one that
     has none left. A file stays whole, for the fixtures that its tests share.
     """
-    slow: dict[Path, list[pytest.Item]] = {
-        item.path: [] for item in items if item.get_closest_marker("slow")
-    }
+    counts = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    slow: dict[Path, list[pytest.Item]] = {path: [] for path, _ in counts.most_common()}
     quick: list[pytest.Item] = []
     for item in items:
         slow.get(item.path, quick).append(item)

@@ -170,6 +170,7 @@ def test_a_setting_of_a_configuration_is_valid_or_named(kind: Any, data: st.Data
             assert type(getattr(made, setting.name)) is setting.type
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=200)
 @given(kind=st.sampled_from(STUDIED), name=st.text(max_size=12), value=ANYTHING)
 def test_an_unknown_setting_is_named(kind: Any, name: str, value: Any) -> None:
@@ -304,7 +305,13 @@ CALLS = {
         Cascade.load, {"path": "nowhere.safetensors", "network": NETWORK},
         {"path": ("saved cascade",), "network": ("saved cascade",)},
     ),
-    "floats": Call(DATA.floats, {"split": "train", "grey": True, "flat": False, "device": "cpu"}),
+    "floats": Call(
+        DATA.floats,
+        {"split": "train", "limit": 2, "grey": True, "flat": False, "device": "cpu"},
+    ),
+    "examples": Call(
+        DATA.examples, {"split": "train", "limit": 2, "grey": True, "device": "cpu"}
+    ),
     "load_dataset": Call(
         paperlib.load_dataset, {"name": "digits", "root": None, "limit": 5, "seed": 0},
         {"name": ("data set", "file", "folder", "pictures")},
@@ -348,6 +355,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(CALLS))
 def test_every_odd_value_of_every_argument_is_valid_or_named(name: str) -> None:
     call = CALLS[name]
@@ -360,6 +368,7 @@ def test_every_odd_value_of_every_argument_is_valid_or_named(name: str) -> None:
                 answer(with_value, argument, known_as=call.known_as.get(argument, ()))
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=800, suppress_health_check=[HealthCheck.too_slow])
 @given(name=st.sampled_from(sorted(CALLS)), data=st.data())
 def test_an_argument_of_a_function_is_valid_or_named(name: str, data: st.DataObject) -> None:

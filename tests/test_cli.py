@@ -85,6 +85,19 @@ def test_list_prints_the_readmes_table(project: Path, capsys: pytest.CaptureFixt
     assert f"[A line](notebooks/{NAME}.ipynb) | `paperlib run 01` | not measured |" in row
 
 
+def test_params_gives_each_parameter_its_default_in_a_profile_its_unit_and_its_range(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["params", "1"]) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split("  ")[0] == "parameter"
+    assert "default (quick)" in header
+    cells = [[cell.strip() for cell in line.split("  ") if cell] for line in lines]
+    assert ["depth", "3", "stages, 1 to 10,000"] in cells
+    assert main(["params", "1", "--profile", "reference"]) == 0
+    assert "depth      4 " in capsys.readouterr().out
+
+
 def test_status_has_a_line_for_every_profile_and_says_why(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,6 +206,8 @@ def test_run_goes_on_after_a_failure_and_reports_it_at_the_end(
             "output must be another folder than those of the profiles",
         ),
         ("run --save", "only runs with exactly the values of the profiles"),
+        ("params 7", "no notebook '7'; there are: 01_tiny"),
+        ("params 1 --profile qiuck", "unknown profile 'qiuck' (did you mean 'quick'?)"),
         ("data mnits", "unknown data set 'mnits'"),
         ("data none/such.npz", "such.npz"),
     ],
@@ -216,9 +231,10 @@ def test_a_reader_that_has_read_enough_is_no_error(project: Path) -> None:
     assert done.stderr == ""
 
 
-def test_a_folder_that_is_no_checkout_is_told_how_to_get_one(
+def test_a_package_without_its_checkout_says_how_to_get_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(paths, "package_folder", lambda: tmp_path / "site" / "paperlib")
     monkeypatch.setenv("PAPERLIB_HOME", str(tmp_path))
     assert main(["list"]) == 1
     assert "set PAPERLIB_HOME to your checkout" in capsys.readouterr().err

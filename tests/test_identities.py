@@ -14,7 +14,18 @@ from paperlib.core.provenance import provenance
 from paperlib.instruments.reconstruction.points import CascadePoint
 from paperlib.sweep.plan import make_plan
 
-COMMANDS = ("list", "run", "status", "show", "data", "train", "probe", "explorer", "clean")
+COMMANDS = (
+    "list",
+    "params",
+    "run",
+    "status",
+    "show",
+    "data",
+    "train",
+    "probe",
+    "explorer",
+    "clean",
+)
 # of files that came later nothing is known here: their authors freeze them
 NOTEBOOKS = frozen("parameters.json")
 # the others hold several sweeps, and none starts from them
@@ -49,10 +60,12 @@ def sweeps() -> dict[str, Any]:
     return freeze.sweeps()
 
 
+@pytest.mark.slow
 def test_every_shipped_sweep_is_frozen(sweeps: dict[str, Any]) -> None:
     assert frozen("reference.json").keys() == sweeps.keys(), AGAIN
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", frozen("reference.json"))
 def test_the_points_behind_a_shipped_result_keep_their_identities(
     name: str, sweeps: dict[str, Any]
@@ -61,6 +74,7 @@ def test_the_points_behind_a_shipped_result_keep_their_identities(
     assert made == frozen("reference.json")[name], LOST
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_SWEEP_EACH)
 def test_a_sweep_finds_those_points_in_the_shipped_result(
     name: str, sweeps: dict[str, Any]

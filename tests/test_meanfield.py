@@ -309,6 +309,7 @@ def square_and_signal(x):
     return (x**2).mean(), ((x[:, 0] - x[:, 1]) ** 2).mean() / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize(("sigma_w2", "sigma_b2"), VARIANCES)
 def test_propagation_agrees_with_a_wide_random_network(sigma_w2, sigma_b2, stage):

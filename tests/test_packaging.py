@@ -269,12 +269,6 @@ def test_an_old_python_stops_make_with_one_clear_message(tmp_path: Path) -> None
     assert not (tmp_path / ".venv").exists()
 
 
-def test_the_script_for_continuous_integration_can_be_executed_and_parsed() -> None:
-    script = ROOT / ".ci" / "run"
-    assert os.access(script, os.X_OK)
-    subprocess.run(["bash", "-n", str(script)], check=True)
-
-
 def imports(path: Path) -> Iterator[str]:
     """Every module that a file imports anywhere in it, with relative names spelt out."""
     return imports_of(path.read_text(), package=".".join(path.parent.relative_to(ROOT).parts))
@@ -397,7 +391,8 @@ def private_paths(path: Path) -> list[str]:
 
 
 def test_no_file_names_a_private_path() -> None:
-    folders = ("paperlib", "tests", "notebooks", "benchmarks", "book/_static")
+    folders = ("paperlib", "tests", "notebooks", "benchmarks", "book/_static", ".github",
+               ".devcontainer")  # fmt: skip
     files = [path for folder in folders for path in (ROOT / folder).rglob("*")]
     files += [path for top in (ROOT, ROOT / "book") for path in top.iterdir() if path.is_file()]
     checked = [p for p in files if p.suffix in TEXT_FILES and ".ipynb_checkpoints" not in p.parts]

@@ -72,6 +72,7 @@ def sources() -> Iterator[tuple[str, str]]:
         yield path.name, "\n".join(cell.source for cell in cells if cell.cell_type == "code")
 
 
+@pytest.mark.slow
 def test_no_call_unpickles_or_runs_what_lies_in_a_file() -> None:
     found = {name: calls for name, code in sources() if (calls := unsafe_calls(code))}
     assert found == {}

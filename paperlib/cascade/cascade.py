@@ -19,6 +19,7 @@ from paperlib.cascade.fitting import (
     PRECISIONS,
     SOLVERS,
     ProgressCallback,
+    Stop,
     channels_last,
     default_resolution,
     fit_adam,
@@ -28,10 +29,11 @@ from paperlib.cascade.foreign import recognised
 from paperlib.cascade.inverses import bounds_of, inverse_of
 from paperlib.cascade.linear import Inverse
 from paperlib.core.checks import LARGEST_SEED, checked, is_dense, path_of, quoted
-from paperlib.measures import STD_FLOOR, differential_entropy_published
+from paperlib.measures import LOST, STD_FLOOR, differential_entropy_published, r_squared
 
 MOST = 10**9  # steps, or images in a batch
 COLLAPSED_IMAGES, COLLAPSE_STEP = 100, 5  # that are looked at, every so many levels
+FADED_LOOKS = 3  # in a row that find R² below LOST: it scatters about that, and comes back once
 COLLAPSED = math.log(STD_FLOOR) + 0.5 * math.log(2 * math.pi * math.e) + 0.01  # nats per pixel
 WORKSPACE = 2**26  # numbers at a level that are held at once: 256 MiB in float32
 _HEADER = ("format", "shapes", "network", "inverses")  # what a file says besides its solver
@@ -150,6 +152,7 @@ class Cascade:
         progress: ProgressCallback | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         until: str = "deepest",
+        held_out: Tensor | None = None,
     ) -> Self:
         """Fit every inverse to the images' activations, and return this cascade.
 
@@ -168,8 +171,11 @@ class Cascade:
             progress: called with the number of stages finished since its last call.
             checkpoint: a folder of this fit's own, where finished stages are written, a file each.
                 The same fit, started again, goes on from there; the files may then be deleted.
-            until: "deepest" stage, or "lost": end where the images have collapsed to one, which no
-                deeper stage undoes. The cascade then is as deep as that.
+            until: "deepest" stage; or "lost": end where the images have collapsed to one, which no
+                deeper stage undoes; or "r_squared": end there too where R² of the held-out images
+                has stayed below 0.02, for in the chaotic phase they come back as wrong pictures
+                that differ. The cascade then is as deep as that.
+            held_out: (m, *image_shape), for until="r_squared": images that are not fitted.
 
         Raises:
             ValueError: an argument out of range, images of another shape, a stage without a known
@@ -195,6 +201,13 @@ class Cascade:
             checkpoint = path_of("checkpoint", checkpoint)
         precision = checked("precision", precision, str, choices=PRECISIONS)
         until = checked("until", until, str, choices=ENDS)
+        if (until == "r_squared") != (held_out is not None):
+            raise ValueError(
+                "until='r_squared' looks at images that are not fitted: give both or none of it "
+                f"and held_out; got until={until!r} and held_out={quoted(held_out)}"
+            )
+        if held_out is not None:
+            held_out = self._checked(held_out)
         images = images.to(torch.promote_types(images.dtype, torch.float32))
         inverses = self._new_inverses(solver, affine=affine, seed=seed)
         for inverse in inverses:
@@ -218,25 +231,34 @@ class Cascade:
                 callback(saved.finished)
             callbacks.insert(0, saved.advance)
         options["progress"] = lambda stages: [callback(stages) for callback in callbacks]
-        if until == "lost":
-            judged = images[:COLLAPSED_IMAGES]
-            options["stop"] = lambda level: self._is_collapsed(inverses[:level], judged)
+        if until != "deepest":
+            judged = images[:COLLAPSED_IMAGES] if held_out is None else held_out
+            options["stop"] = self._end(until, inverses, judged, images.mean(dim=0))
         losses = fit_inverses(walkers, inverses, images, **options)
         # only now: a failed fit leaves the old one
         self._inverses, self._solver, self._losses = inverses[: len(losses)], about, losses
         del self._stages[len(losses) :], self._shapes[len(losses) + 1 :]
         return self
 
-    def _is_collapsed(self, inverses: Sequence[Inverse], images: Tensor) -> bool:
-        """Whether these images all come back as one from the level that the inverses lead from;
-        looked at every few levels."""
-        level = len(inverses)
-        if level % COLLAPSE_STEP or level == self.depth:
-            return False
-        part = Cascade(self._stages[:level], self._shapes[: level + 1])
-        part._inverses = list(inverses)
-        (pictures,) = part.reconstruct(images, levels=[level])
-        return float(differential_entropy_published(pictures)) < COLLAPSED
+    def _end(self, until: str, inverses: Sequence[Inverse], judged: Tensor, mean: Tensor) -> Stop:
+        """What says whether a fit may end at a level, from how these images come back from it; it
+        looks at them every few levels."""
+        below: list[bool] = []  # what its looks found
+
+        def stop(level: int) -> bool:
+            if level % COLLAPSE_STEP or level == self.depth:
+                return False
+            part = Cascade(self._stages[:level], self._shapes[: level + 1])
+            part._inverses = list(inverses[:level])
+            (pictures,) = part.reconstruct(judged, levels=[level])
+            if float(differential_entropy_published(pictures)) < COLLAPSED:
+                return True
+            if until == "lost":
+                return False
+            below.append(not float(r_squared(judged, pictures, mean=mean)) >= LOST)  # NaN: below
+            return len(below) >= FADED_LOOKS and all(below[-FADED_LOOKS:])
+
+        return stop
 
     def _checkpoint(
         self,

@@ -26,7 +26,7 @@ from paperlib.networks.kinds import PRECISIONS as PRECISIONS
 from paperlib.networks.kinds import RESOLUTION
 from paperlib.networks.kinds import SOLVERS as SOLVERS
 
-ENDS = ("deepest", "lost")  # where a cascade stops, see `Cascade.fit`
+ENDS = ("deepest", "lost", "r_squared")  # where a cascade stops, see `Cascade.fit`
 ARITHMETICS = ("auto", "float64", "float32")  # of second moments
 EXACT_BELOW = 1e-4  # a finer resolution than this needs float64 moments
 HELD = 2**29  # numbers at a level that are held at once: 2 GiB in float32

@@ -67,7 +67,10 @@ def cannot_keep(folder: Path, error: OSError) -> OSError:
     """Return the error to raise where a folder does not take what was computed."""
     what = f"{error.strerror or error}: results cannot be written there; what was finished before"
     return OSError(
-        error.errno, f"{what} is kept. Make room or give access, and run again", str(folder)
+        error.errno,
+        f"{what} is kept. Make room or give access, or set {HOME_VARIABLE} to a folder that takes "
+        "them, and run again",
+        str(folder),
     )
 
 
@@ -125,7 +128,7 @@ def home() -> Path:
         root = user_data_path(DISTRIBUTION, appauthor=False)
     else:
         root = package_folder().parent
-    if not (root / NOTEBOOKS).is_dir() and not _shipped().is_dir():
+    if not any((folder / NOTEBOOKS).is_dir() for folder in (root, _installed())):
         origin = f"${HOME_VARIABLE}" if named else "the installed package"
         raise FileNotFoundError(
             f"no notebooks/ in {root} (from {origin}): clone the repository and run there, "
@@ -136,13 +139,28 @@ def home() -> Path:
 
 def source() -> Path:
     """Return what holds `notebooks/` and `data/reference/`: `home()` where it is a checkout, else
-    the folder in which a wheel brings them.
+    the checkout that this package lies in, else the folder in which a wheel brings them.
 
     Raises:
         FileNotFoundError: as `home`.
     """
     root = home()
-    return root if (root / NOTEBOOKS).is_dir() else _shipped()
+    return root if (root / NOTEBOOKS).is_dir() else _installed()
+
+
+def checkout() -> Path | None:
+    """Return `source()`; None where a wheel brought it.
+
+    Raises:
+        FileNotFoundError: as `home`.
+    """
+    root = source()
+    return None if root == _shipped() else root
+
+
+def _installed() -> Path:
+    """What came with the package: a wheel's own folder, else the checkout around it."""
+    return _shipped() if _shipped().is_dir() else package_folder().parent
 
 
 def _shipped() -> Path:

@@ -32,24 +32,23 @@ def data_name(result: xr.Dataset, otherwise: str = "images given") -> str:
 
 def stamp() -> dict[str, Any]:
     """Return what this process computes with: commit, versions and hardware."""
-    home = paths.home()
-    return _stamp_in(home if home == paths.source() else None)
+    return _stamp_in(paths.checkout())
 
 
 @cache
-def _stamp_in(home: Path | None) -> dict[str, Any]:
+def _stamp_in(checkout: Path | None) -> dict[str, Any]:
     """The stamp of a process in one checkout: looked up once, for points are many."""
     return {
-        "commit": _commit(home) if home else "unknown",  # of an installed wheel
+        "commit": _commit(checkout) if checkout else "unknown",  # of an installed wheel
         "versions": {"python": platform.python_version()} | {k: version(k) for k in LIBRARIES},
         "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
     }
 
 
-def _commit(home: Path) -> str:
+def _commit(checkout: Path) -> str:
     """The checkout's commit, marked where files differ from it; "unknown" outside git."""
     try:
-        where = ["git", "-C", os.fspath(home)]
+        where = ["git", "-C", os.fspath(checkout)]
         command = [*where, "describe", "--always", "--dirty", "--abbrev=12"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -108,12 +108,14 @@ class Measured(Checked):
         fields: what `measure` returns, with the dims that each has besides the grid's.
         shared: what it returns that is the same in every point of a sweep.
         added: fields that came later: a point without them is finished too.
+        watched: the field by which an adaptive sweep decides where to measure; empty: it cannot.
     """
 
     code_version: ClassVar[int] = 1
     fields: ClassVar[Mapping[str, tuple[str, ...]]]
     shared: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     added: ClassVar[Collection[str]] = ()
+    watched: ClassVar[str] = ""
 
     @classmethod
     def fields_in(cls, available: Container[Any]) -> list[str]:
@@ -149,6 +151,11 @@ class Parameters(Checked):
     profile: str = option("quick", choices=PROFILES)
     dataset: str = "mnist"
     fallback: bool = False
+
+    def identifying(self) -> dict[str, Any]:
+        """The settings that decide the numbers, given the data's checksum."""
+        unread = ("profile", "dataset", "fallback")
+        return {name: value for name, value in self.as_dict().items() if name not in unread}
 
 
 def given_by_cells(cells: Sequence[str], known: Container[str]) -> list[str] | None:

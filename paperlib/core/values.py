@@ -55,6 +55,14 @@ def parsed(text: str) -> Any:
         ) from None
 
 
+def word_of(value: Any) -> str:
+    """Return the word of the command line that stands for a value, or for a list of values, as
+    `parsed` reads it; an empty text in quotes, which a shell takes away."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(word_of, value))}]"
+    return str(value) or "''"
+
+
 def read_yaml(text: str) -> Any:
     """Return the values in a YAML text; None where it is empty.
 

@@ -102,6 +102,7 @@ class Dataset:
         self,
         split: str,
         *,
+        limit: int | None = None,
         grey: bool = True,
         flat: bool = False,
         device: str | torch.device = "cpu",
@@ -110,6 +111,7 @@ class Dataset:
 
         Args:
             split: "train" or "test".
+            limit: the first so many at most.
             grey: turn colour into one channel (luma of ITU-R BT.601); grey images stay as they are.
             flat: return (N, pixels) instead.
             device: where the result lies.
@@ -121,6 +123,8 @@ class Dataset:
         grey, flat = checked("grey", grey, bool), checked("flat", flat, bool)
         device = device_of("device", device)
         images = self.train_images if split == "train" else self.test_images
+        if limit is not None:
+            images = images[: checked("limit", limit, int, low=1)]
         floats = images.to(device=device, dtype=torch.float32) / 255
         if grey and floats.shape[1] == 3:
             weights = torch.tensor(_GREY_WEIGHTS, dtype=torch.float32, device=device)
@@ -131,6 +135,25 @@ class Dataset:
         """Return the labels (N,) of one split, "train" or "test"; a ValueError for others."""
         checked("split", split, str, choices=("train", "test"))
         return self.train_labels if split == "train" else self.test_labels
+
+    def examples(
+        self,
+        split: str,
+        limit: int | None = None,
+        *,
+        grey: bool = True,
+        device: str | torch.device = "cpu",
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the images of a split, see `floats`, and their labels (N,), the first `limit`.
+
+        Example:
+            >>> from paperlib import load_dataset
+            >>> images, labels = load_dataset("digits").examples("train", 100)
+            >>> tuple(images.shape), tuple(labels.shape)
+            ((100, 1, 28, 28), (100,))
+        """
+        images = self.floats(split, limit=limit, grey=grey, device=device)
+        return images, self.labels(split)[: len(images)].to(device_of("device", device))
 
     def __repr__(self) -> str:
         shape = "×".join(str(size) for size in self.image_shape)

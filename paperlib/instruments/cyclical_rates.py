@@ -104,11 +104,6 @@ class Settings(Parameters):
                 f"shown_high must be one of highs {list(self.highs)}, got {self.shown_high}"
             )
 
-    def identifying(self) -> dict[str, Any]:
-        """The settings that decide the numbers."""
-        unread = ("profile", "dataset", "fallback")
-        return {name: value for name, value in self.as_dict().items() if name not in unread}
-
 
 def measure(settings: Settings, data: Dataset) -> xr.Dataset:
     """Return the loss along cycles and between their ends, and the rates at which networks train.
@@ -170,7 +165,7 @@ def foretell(network: nn.Module, images: Tensor, labels: Tensor, *, seed: int) -
 
 def _images(settings: Settings, data: Dataset, split: str) -> tuple[Tensor, Tensor]:
     limit = settings.train_images if split == "train" else settings.test_images
-    return data.floats(split)[:limit], data.labels(split)[:limit]
+    return data.examples(split, limit)
 
 
 def _network(settings: Settings, lessons: Any, seed: int) -> nn.Module:
@@ -456,7 +451,7 @@ def _map(settings: Settings, data: Dataset) -> xr.Dataset:
         kind, sigma_w2, depth, number = (axis[i] for axis, i in zip(axes, place, strict=True))
         point = _point(settings, data, kind, sigma_w2, depth, settings.seed + number)
         rate[place], best[place] = _largest_rate(settings, point, few)
-    fitted, test = data.floats("train")[: settings.fitted], data.floats("test")[:KEPT]
+    fitted, test = data.floats("train", limit=settings.fitted), data.floats("test", limit=KEPT)
     kept = np.zeros((len(settings.variances), len(settings.depths), settings.map_networks))
     for row, sigma_w2 in enumerate(settings.variances):
         for number in range(settings.map_networks):

@@ -87,9 +87,7 @@ class Settings(Parameters):
 
     def identifying(self) -> dict[str, Any]:
         """The settings that decide the numbers; of the data sets beside, those that are read."""
-        unread = ("profile", "dataset", "fallback")
-        given = {name: value for name, value in self.as_dict().items() if name not in unread}
-        return {**given, "beside": list(self.at_hand())}
+        return {**super().identifying(), "beside": list(self.at_hand())}
 
     def at_hand(self) -> tuple[str, ...]:
         """The data sets beside; with `fallback` without those that would have to be downloaded."""
@@ -349,7 +347,7 @@ def layers_held(travelling: NDArray[Any], share: float) -> float:
 
 def _images(settings: Settings, data: Dataset, split: str, limit: int) -> Tensor:
     """Grey images of one size (n, side, side): larger ones averaged, smaller ones padded by 0."""
-    images = data.floats(split)[:limit].double()
+    images = data.floats(split, limit=limit).double()
     sizes = [min(settings.side, size) for size in images.shape[2:]]
     images = nn.functional.adaptive_avg_pool2d(images, (sizes[0], sizes[1]))
     rest = [settings.side - size for size in sizes]
@@ -451,7 +449,7 @@ def _networks(settings: Settings, data: Dataset) -> dict[str, Any]:
         })  # fmt: skip
         network = untrained(point, data.image_shape, len(data.classes))
         if place[1:] == (0, 0):
-            last = output_of(network.stages, data.floats("test")[:1]).shape[1]
+            last = output_of(network.stages, data.floats("test", limit=1)).shape[1]
             thresholds.append(default_resolution(network.stages) / last)
         learnt, outcome = train_network(point, data=data)
         accuracy[place] = outcome["accuracy"]
@@ -467,8 +465,8 @@ def _along(
     settings: Settings, data: Dataset, network: Any, *, first: int
 ) -> tuple[list[float], list[float], list[float]]:
     """Mean square, differing part and R² at levels `first` and deeper; level 0 is the images."""
-    fitted = data.floats("train")[: settings.fitted]
-    test = data.floats("test")[: settings.test_images]
+    fitted = data.floats("train", limit=settings.fitted)
+    test = data.floats("test", limit=settings.test_images)
     levels = range(max(1, first), len(network.stages) + 1)
     inside = [values for _, values in look(network, test)]
     pairs = [activation_energy(values) for values in ([] if first else [test])]

@@ -99,11 +99,6 @@ class Settings(Parameters):
         for name in ("variances", "depths", "factors", "watched"):  # axes
             object.__setattr__(self, name, tuple(sorted(set(getattr(self, name)))))
 
-    def identifying(self) -> dict[str, Any]:
-        """The settings that decide the numbers."""
-        unread = ("profile", "dataset", "fallback")
-        return {name: value for name, value in self.as_dict().items() if name not in unread}
-
 
 class Task(NamedTuple):
     """Images and labels that are learnt, on which rates are chosen, and that are tested."""
@@ -260,20 +255,16 @@ def scores(result: xr.Dataset) -> dict[str, xr.DataArray]:
 
 
 def _task(settings: Settings, data: Dataset) -> Task:
-    images, labels = (part[: settings.train_images] for part in _split(data, "train"))
+    images, labels = data.examples("train", settings.train_images)
     if len(labels.unique()) < 2:
         raise ValueError(
             f"networks learn to tell classes apart; the {len(labels)} training images of "
             f"{data.name} are all of one: take more train_images"
         )
-    test, truth = (part[: settings.test_images] for part in _split(data, "test"))
+    test, truth = data.examples("test", settings.test_images)
     count = max(1, round((1 - VALIDATION) * len(labels)))
     learnt, validation = (images[:count], labels[:count]), (images[count:], labels[count:])
     return Task(learnt, validation, (test, truth), len(data.classes))
-
-
-def _split(data: Dataset, split: str) -> Examples:
-    return data.floats(split), data.labels(split)
 
 
 def _linear(network: nn.Module) -> list[nn.Linear]:

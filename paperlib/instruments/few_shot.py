@@ -91,11 +91,6 @@ class Settings(Parameters):
                 f"got model {self.model!r}, weights {self.weights!r}"
             )
 
-    def identifying(self) -> dict[str, Any]:
-        """The settings that decide the numbers."""
-        unread = ("profile", "dataset", "fallback")
-        return {name: value for name, value in self.as_dict().items() if name not in unread}
-
 
 class Split(NamedTuple):
     """Classes that are learnt and classes that are not, and images of both.

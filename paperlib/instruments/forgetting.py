@@ -72,8 +72,8 @@ def measure(settings: Settings, data: Dataset) -> xr.Dataset:
     Returns:
         a Dataset along network, example, epoch, order and removed; counts are events.
     """
-    images, labels = _of(data, "train", settings.train_images)
-    test = _of(data, "test", settings.test_images)
+    images, labels = data.examples("train", settings.train_images)
+    test = data.examples("test", settings.test_images)
     seeds = [settings.seed + number for number in range(settings.networks)]
     logs = [_watched(settings, data, (images, labels), test, seed) for seed in seeds]
     right = np.stack([log["right"] for log in logs])  # (network, epoch, example)
@@ -200,10 +200,6 @@ def findings(result: xr.Dataset) -> str:
 
 
 # --- measuring
-
-
-def _of(data: Dataset, split: str, limit: int) -> tuple[Tensor, Tensor]:
-    return data.floats(split)[:limit], data.labels(split)[:limit]
 
 
 def _network(settings: Settings, data: Dataset, seed: int) -> nn.Module:
@@ -384,7 +380,7 @@ def _gallery(
                   for c in range(min(10, len(data.classes)))]  # fmt: skip
         chosen.append(firsts)
     which = np.array(chosen)
-    grey = (data.floats("train")[: len(labels)][:, 0] * 255).round().to(torch.uint8).numpy()
+    grey = (data.floats("train", limit=len(labels))[:, 0] * 255).round().to(torch.uint8).numpy()
     return grey[which], which
 
 

@@ -79,11 +79,6 @@ class Settings(Parameters):
     data_seed: int = option(0, low=0, high=LARGEST_SEED)
     seed: int = option(0, low=0, high=LARGEST_SEED)
 
-    def identifying(self) -> dict[str, Any]:
-        """The settings that determine the numbers, given the data's checksum."""
-        unread = ("profile", "dataset", "fallback")
-        return {name: value for name, value in self.as_dict().items() if name not in unread}
-
 
 class _Task(NamedTuple):
     """The images, those that are learnt first, and what is learnt of them."""
@@ -293,7 +288,7 @@ def _said_of_ridges(result: xr.Dataset, sigma_w2: float) -> str:
 
 def _task(settings: Settings, data: Dataset) -> _Task:
     fitted, others = (
-        data.floats(split)[:limit]
+        data.floats(split, limit=limit)
         for split, limit in (("train", settings.train_images), ("test", settings.test_images))
     )
     classes = len(data.classes)

@@ -101,11 +101,6 @@ class Settings(Parameters):
     data_seed: int = option(0, low=0, high=LARGEST_SEED)
     seed: int = option(0, low=0, high=LARGEST_SEED)
 
-    def identifying(self) -> dict[str, Any]:
-        """The settings that decide the numbers."""
-        unread = ("profile", "dataset", "fallback")
-        return {name: value for name, value in self.as_dict().items() if name not in unread}
-
 
 # --- the inputs
 
@@ -378,8 +373,8 @@ def _estimates(
 def _diagram(settings: Settings, data: Dataset) -> dict[str, NDArray[Any]]:
     """Untrained networks by σ_w², network and level: bits at noise λ, by mean field too, and R² as
     a cascade and as one regression straight from the level read it, with the same λ."""
-    fitted = data.floats("train")[: settings.train_images]
-    test = data.floats("test")[: settings.test_images]
+    fitted = data.floats("train", limit=settings.train_images)
+    test = data.floats("test", limit=settings.test_images)
     square, signal = float(test.square().mean()), float(test.double().var(0).mean())
     sizes: Any = {"depth": settings.untrained_depth, "width": settings.untrained_width}
     shape = (len(settings.variances), settings.untrained_networks, settings.untrained_depth)

@@ -94,11 +94,6 @@ class Settings(Parameters):
                 f"shown_width must be one of widths, got {self.shown_width} and {self.widths}"
             )
 
-    def identifying(self) -> dict[str, Any]:
-        """The settings that decide the numbers."""
-        unread = ("profile", "dataset", "fallback")
-        return {name: value for name, value in self.as_dict().items() if name not in unread}
-
 
 class _Task(NamedTuple):
     """Images (n, 1, height, width) and their labels."""
@@ -260,18 +255,14 @@ def foretell(network: nn.Module, images: Tensor, labels: Tensor, *, seed: int) -
 
 
 def _task(settings: Settings, data: Dataset) -> _Task:
-    images, labels = (part[: settings.train_images] for part in _split(data, "train"))
-    test, truth = (part[: settings.test_images] for part in _split(data, "test"))
+    images, labels = data.examples("train", settings.train_images)
+    test, truth = data.examples("test", settings.test_images)
     if len(labels.unique()) < 2:
         raise ValueError(
             f"codes are read by classifiers, which need training images of two classes; the "
             f"{len(labels)} of {data.name} are all of one: take more train_images"
         )
     return _Task(images, labels, test, truth, len(data.classes))
-
-
-def _split(data: Dataset, split: str) -> tuple[Tensor, Tensor]:
-    return data.floats(split), data.labels(split)
 
 
 def _biases(settings: Settings) -> list[float]:

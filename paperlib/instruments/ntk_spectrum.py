@@ -106,11 +106,6 @@ class Settings(Parameters):
         chosen = {step for step in self.times if step <= self.steps}
         return sorted(chosen | {0, self.drops_at, self.steps})
 
-    def identifying(self) -> dict[str, Any]:
-        """The settings that decide the numbers."""
-        unread = ("profile", "dataset", "fallback")
-        return {name: value for name, value in self.as_dict().items() if name not in unread}
-
 
 class Task(NamedTuple):
     """A regression: inputs (n, …) and centred targets (n, 1) of variance 1, and others, unseen."""
@@ -385,8 +380,7 @@ def _pictures(settings: Settings, task: Task, run: Run) -> dict[str, Any]:
 
 def _untrained(settings: Settings, data: Dataset) -> dict[str, Any]:
     """The measures of `UNTRAINED` of tangent kernels of infinite width."""
-    images = data.floats("train")[: settings.untrained_images]
-    labels = data.labels("train")[: len(images)]
+    images, labels = data.examples("train", settings.untrained_images)
     targets = _one_hot(labels), _one_hot(labels % 2)
     pixels = images.flatten(1).double().numpy()
     floor = len(pixels) * settings.resolution / pixels.shape[1]

@@ -66,11 +66,6 @@ class Settings(Parameters):
     data_seed: int = option(0, low=0, high=LARGEST_SEED)
     seed: int = option(0, low=0, high=LARGEST_SEED)
 
-    def identifying(self) -> dict[str, Any]:
-        """The settings that decide the numbers."""
-        unread = ("profile", "dataset", "fallback")
-        return {name: value for name, value in self.as_dict().items() if name not in unread}
-
 
 def measure(settings: Settings, data: Dataset) -> xr.Dataset:
     """Return the sample sets of networks that learn, and the codes of untrained ones.
@@ -265,10 +260,8 @@ def _learn(
     settings: Settings, data: Dataset, kind: str, depth: int, width: int, seed: int, looks: Any
 ) -> dict[str, Any]:
     """One training: what its layers' sets were like at every look, and what the rule predicts."""
-    images, labels = (data.floats("train"), data.labels("train"))
-    images, labels = images[: settings.train_images], labels[: settings.train_images]
-    test = data.floats("test")[: settings.test_images]
-    truth = data.labels("test")[: settings.test_images]
+    images, labels = data.examples("train", settings.train_images)
+    test, truth = data.examples("test", settings.test_images)
     network = _network(data, depth, width, seed)
     first = next(batches(len(labels), settings.batch_size, seed))
     rule = rule_agreement(network, test, (images[first], labels[first]), kind, settings.rule_rate)
@@ -355,8 +348,8 @@ def _caught(before: Tensor, after: Tensor, predicted: Tensor) -> float:
 def _codes(settings: Settings, data: Dataset) -> dict[str, NDArray[Any]]:
     """Untrained networks by σ_w² and level: constant nodes, different codes as a share of the
     images, and R² of the image."""
-    fitted = data.floats("train")[: settings.fitted]
-    test = data.floats("test")[: settings.test_images]
+    fitted = data.floats("train", limit=settings.fitted)
+    test = data.floats("test", limit=settings.test_images)
     rows: dict[str, list[Any]] = {"untrained_constant": [], "codes": [], "r_squared": []}
     sizes: Any = {"depth": settings.untrained_depth, "width": settings.untrained_width}
     for sigma_w2 in settings.variances:

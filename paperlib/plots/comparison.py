@@ -171,7 +171,7 @@ def _depths_compared(axis: Axes, compared: Mapping[str, xr.Dataset], measured: l
     for (name, result), depth in zip(compared.items(), measured, strict=True):
         colour = SOLVER_COLOURS[name.lower()]
         depth_lines(axis, result, f"{name}: collapse depth", colour)
-        cutoff = result["cutoff"].where(result["finished"] == 1).mean("seed")
+        cutoff = result["cutoff"].where(result["cutoff"] >= 0).mean("seed")
         label = f"{name}: cutoff (of {depth} stages)"
         axis.plot(cutoff.sigma_w2, cutoff, "--", color=colour, lw=0.9, label=label)
     deepest = min(measured)

@@ -15,7 +15,17 @@ def describe(result: xr.Dataset) -> str:
         >>> describe(load_result("mnist_mlp_adam.nc"))
         'mnist  ·  MLP, width 784, tanh, σ_b² = 0.05  ·  Adam, 938 steps of 64  ·  1 seed'
     """
-    return f"{network_of(result)}  ·  {solver_of(result)}  ·  {seeds_of(result)}"
+    title = f"{network_of(result)}  ·  {solver_of(result)}  ·  {seeds_of(result)}"
+    if "follows" in result and result["follows"].any():
+        measured = int((result["finished"] == 1).sum())
+        title += f"  ·  {measured:,} of {result['finished'].size:,} points measured, others follow"
+    return title
+
+
+def known_points(result: xr.Dataset) -> xr.DataArray:
+    """Where a result has curves: they were measured, or follow in an adaptive sweep."""
+    measured = result["finished"] == 1
+    return measured | (result["follows"] == 1) if "follows" in result else measured
 
 
 def network_of(result: xr.Dataset) -> str:

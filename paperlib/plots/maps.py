@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from paperlib.core.provenance import provenance
 from paperlib.meanfield import critical_sigma_w2
 from paperlib.measures import collapse_depth
-from paperlib.plots.labels import describe, sign
+from paperlib.plots.labels import describe, known_points, sign
 from paperlib.plots.published import ENTROPY, ENTROPY_PUBLISHED, published_entropy
 from paperlib.plots.style import (
     CENSORED,
@@ -164,7 +164,7 @@ def _beyond(values: np.ndarray, lowest: float, highest: float) -> str:
 def _depths_reached(axis: Axes, result: xr.Dataset) -> None:
     draw_theory(axis, result, colour="0.55")
     depth_lines(axis, result, COLLAPSE_LABEL, COLLAPSE_COLOUR)
-    cutoff = result["cutoff"].where(result["finished"] == 1)
+    cutoff = result["cutoff"].where(result["cutoff"] >= 0)
     mean_with_bars(axis, cutoff, "published cutoff", CUTOFF_COLOUR)
     depth = result.sizes["depth"]
     axis.axhline(depth, color="0.8", lw=0.6, zorder=0)
@@ -184,7 +184,7 @@ def collapse_depths(result: xr.Dataset) -> xr.DataArray:
     """
     return xr.apply_ufunc(
         collapse_depth, result["r_squared"], input_core_dims=[["depth"]], vectorize=True
-    ).where(result["finished"] == 1)
+    ).where(known_points(result))
 
 
 def depth_lines(axis: Axes, result: xr.Dataset, label: str, colour: str) -> None:

@@ -21,6 +21,7 @@ from paperlib.core import paths
 from paperlib.core.checks import checked, instance_of, path_of
 from paperlib.core.progress import Progress
 from paperlib.sweep import store
+from paperlib.sweep.adaptive import check_adaptive, rounds, with_followers
 from paperlib.sweep.engines import Engine
 from paperlib.sweep.grid import Grid
 from paperlib.sweep.plan import Plan, make_plan
@@ -37,11 +38,15 @@ def run_sweep(
     backend: str | None = None,
     address: str | None = None,
     start_from: str | os.PathLike[str] | None = None,
+    adaptive: bool = False,
+    tolerance: float = 0.02,
 ) -> xr.Dataset:
     """Measure every point of a grid, along its axes (sigma_w2, seed, …) and depth.
 
     Points that are finished, in point files or in `start_from`, are taken, not computed. The result
     is also written to `data/results/`, with every parameter, version and seed in its attributes.
+
+    An adaptive sweep measures only the variances at which something changes; see `sweep.adaptive`.
 
     Example:
         >>> from paperlib import CascadeSweep, run_sweep
@@ -51,6 +56,9 @@ def run_sweep(
         sweep: 2 points...
         >>> result["r_squared"].dims
         ('sigma_w2', 'seed', 'depth')
+        >>> result = run_sweep(config, jobs=1, device="cpu", adaptive=True)
+        sweep: 2 points, 2 finished before
+        sweep: 0 of 2 points follow from measured neighbours
 
     Args:
         config: the grid.
@@ -62,22 +70,36 @@ def run_sweep(
             must be the same for all workers.
         start_from: a .nc of an earlier sweep, perhaps an unfinished one; a bare name is looked up
             in data/reference/.
+        adaptive: measure every eighth variance, then halve each gap between two that differ; what
+            lies between neighbours that agree is interpolated: `follows` is 1 there, `finished` 0.
+            What is measured has the numbers and the file that it has in the whole sweep.
+        tolerance: adaptive only; neighbours may differ by so much R² (or accuracy), by this share
+            of the depth at which the image is lost, by one stage, and by as much as seeds do.
 
     Raises:
+        ValueError: an adaptive sweep of a grid without variances or curves.
         ValueError, FileNotFoundError: data or `start_from` that cannot be read.
         OSError: results cannot be written, or no scheduler answers. What is finished is kept.
         RuntimeError: points failed; says which and why. The others are finished and kept.
     """
     device = resolve_device(device)
     instance_of("config", config, Grid)
+    tolerance = checked("tolerance", tolerance, float, above=0)
+    if checked("adaptive", adaptive, bool):
+        check_adaptive(config)
     if start_from is not None and not (isinstance(start_from, str) and not start_from):
         start_from = path_of("start_from", start_from)
     with Engine(backend, address=address, jobs=resolve_jobs(jobs, device)) as engine:
         plan = make_plan(config, start_from)
         total = len(plan.finished) + len(plan.missing)
         print(f"sweep: {total} points, {len(plan.finished)} finished before", flush=True)
-        compute(plan, plan.missing, engine, device)
+        for wanted in rounds(plan, tolerance) if adaptive else [list(plan.missing)]:
+            compute(plan, wanted, engine, device)
     result = collect(plan)
+    if adaptive:
+        result = with_followers(result)
+        count = int(result["follows"].sum())
+        print(f"sweep: {count} of {total} points follow from measured neighbours", flush=True)
     store.save_result(result, paths.results_folder() / f"{plan.name}.nc")
     return result
 

@@ -60,6 +60,7 @@ class TrainingPoint(TrainingExperiment, Point):
     fields: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(
         ("accuracy", "loss", "steps", "diverged", "seconds"), ()
     )
+    watched: ClassVar[str] = "accuracy"
 
     def measure(self, data: Dataset, *, device: str = "cpu") -> dict[str, np.ndarray]:
         """Return what the classifier has learnt within its budget, see `train_points`."""
@@ -318,7 +319,7 @@ def _examples(data: Dataset, split: str, limit: int, grey: bool, device: str) ->
             f"the {split} labels of {data.name} must number its {len(data.classes)} classes from "
             f"0 to {len(data.classes) - 1}, got {low} … {high}"
         )
-    return _Examples(data.floats(split, grey=grey, device=device)[:limit], labels.to(device))
+    return _Examples(*data.examples(split, limit, grey=grey, device=device))
 
 
 @torch.no_grad()

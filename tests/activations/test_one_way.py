@@ -92,6 +92,7 @@ def outside(names: set[str], *rooms: str) -> set[str]:
     return {name for name in names if Path(name).parts[0] not in rooms}
 
 
+@pytest.mark.slow
 def test_only_activations_hangs_hooks_on_models() -> None:
     assert files_with(is_hook) == {"activations/tracing.py", "activations/factors.py"}
 

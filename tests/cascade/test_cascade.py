@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from paperlib import Cascade, initialise, load_dataset, mlp, r_squared
+from paperlib import Cascade, collapse_depth, initialise, load_dataset, mlp, r_squared
 from paperlib.cascade import archive
 from paperlib.cascade import cascade as cascades
 from paperlib.measures import differential_entropy_published
@@ -213,6 +213,7 @@ def test_chosen_levels_come_in_the_order_asked_for(cascade: Cascade) -> None:
     torch.testing.assert_close(some, whole[[3, 0, 3]], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_shallow_reconstruction_resembles_its_image(cascade: Cascade) -> None:
     fitted = cascade.fit(images(600), solver="adam", steps=2000) if not cascade._affine else cascade
     test = images(100, seed=1)
@@ -271,6 +272,32 @@ def test_a_fit_until_the_image_is_lost_is_the_beginning_of_the_whole_fit(solver:
     # what was skipped had collapsed, too
     beyond = differential_entropy_published(theirs[part.depth :])
     torch.testing.assert_close(beyond, floor.expand_as(beyond), atol=0.02, rtol=0)
+
+
+def test_a_fit_until_r_squared_is_lost_ends_where_wrong_pictures_come_back() -> None:
+    made, train, held_out = mlp(SHAPE, depth=60), images(300), images(50, seed=1)
+    initialise(made, sigma_w2=6.0, sigma_b2=0.05, seed=0)
+    whole = Cascade.for_network(made, train[:1]).fit(train)
+    lost = Cascade.for_network(made, train[:1]).fit(train, until="lost")
+    part = Cascade.for_network(made, train[:1])
+    part.fit(train, until="r_squared", held_out=held_out)
+    assert lost.depth == 60, "the pictures differ to the end"
+    ours, theirs = part.reconstruct(held_out), whole.reconstruct(held_out)
+    assert torch.equal(ours, theirs[: part.depth])
+    kept = r_squared(held_out, theirs, mean=train.mean(0))
+    assert collapse_depth(kept) <= part.depth - 10 < 50
+    assert (kept[part.depth - 11 :] < 0.02).all()
+    assert kept[0] > 0.5
+
+
+def test_only_a_fit_until_r_squared_is_lost_takes_images_that_are_held_out() -> None:
+    made, train = network(), images(20)
+    for options in ({"until": "r_squared"}, {"held_out": train}):
+        with pytest.raises(ValueError, match="held_out"):
+            Cascade.for_network(made, train[:1]).fit(train, **options)
+    cascade = Cascade.for_network(made, train[:1])
+    with pytest.raises(ValueError, match="shape"):
+        cascade.fit(train, until="r_squared", held_out=train[:, :, 1:])
 
 
 def test_a_fit_until_the_image_is_lost_goes_to_the_end_where_it_is_not() -> None:

@@ -119,7 +119,7 @@ def test_a_setting_that_came_later_leaves_the_identities_of_points_before_it() -
     assert set(point.identifying()).isdisjoint({"padding", "block", "until", "precision"})
     # no CNN has blocks, and only Adam has a precision
     same = [{"padding": "circular"}, {"block": "published"}, {"precision": "bfloat16"}]
-    others = [{"padding": "published"}, {"until": "lost"}]
+    others = [{"padding": "published"}, {"until": "lost"}, {"until": "r_squared"}]
     for changes, equal in [*((c, True) for c in same), *((c, False) for c in others)]:
         other = CascadePoint(**settings, **changes)
         found = other.identity(code_version=1, checksum="c")
@@ -128,7 +128,7 @@ def test_a_setting_that_came_later_leaves_the_identities_of_points_before_it() -
 
 def test_settings_from_before_a_setting_are_still_those_of_their_experiment() -> None:
     settings = CascadeSweep().as_dict()
-    later = ("padding", "block", "until", "precision")
+    later = ("padding", "block", "until", "precision", "measures")
     earlier = {name: value for name, value in settings.items() if name not in later}
     assert isinstance(experiment_of(earlier), CascadeSweep)
     del earlier["depth"]

@@ -54,12 +54,27 @@ def test_every_file_of_the_package_is_named_and_code_comes_first() -> None:
     assert all(path.is_file() for path in files)
 
 
-def test_a_home_without_notebooks_says_how_to_get_one(
+def test_a_home_without_notebooks_takes_what_is_computed_from_those_of_the_checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(paths.HOME_VARIABLE, str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="clone the repository"):
-        paths.home()
+    """So that a checkout may be read-only."""
+    monkeypatch.setenv(paths.HOME_VARIABLE, str(tmp_path / "mine"))
+    assert paths.home() == tmp_path / "mine"
+    assert paths.points_folder().is_relative_to(tmp_path)
+    assert paths.figures_folder("quick").is_relative_to(tmp_path)
+    assert paths.notebook_file("a").parent == ROOT / "notebooks"
+    assert paths.reference_file("a.nc").parent == ROOT / "data/reference"
+    assert paths.checkout() == ROOT
+
+
+def test_a_package_without_notebooks_says_how_to_get_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "package_folder", lambda: tmp_path / "site" / "paperlib")
+    for home in ("", str(tmp_path)):
+        monkeypatch.setenv(paths.HOME_VARIABLE, home)
+        with pytest.raises(FileNotFoundError, match="clone the repository"):
+            paths.home()
 
 
 def test_a_relative_data_folder_is_the_projects_not_the_callers(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from paperlib.core.values import parsed, read_yaml
+from paperlib.core.values import parsed, read_yaml, word_of
 
 READ: list[tuple[str, Any]] = [
     ("30", 30),
@@ -62,6 +62,17 @@ def test_lists_and_quotes_are_yaml() -> None:
     assert parsed("") == ""
     assert parsed('"true"') == "true"
     assert parsed("{a: 1}") == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "value", [3, -0.05, 1e-05, True, "10:21", "", ["3:26", ""], [0.6, 3.0], []]
+)
+def test_what_is_printed_of_a_value_is_read_as_that_value(value: Any) -> None:
+    assert same(parsed(word_of(value)), value)
+
+
+def test_a_list_is_one_word_of_a_shell() -> None:
+    assert word_of(("3:26", "6:3")) == "[3:26,6:3]"
 
 
 @pytest.mark.parametrize("text", ["my #1.npz", "a: b", "*.npz", "@home", "- a", "%d", "C:\\x", "#"])

@@ -57,6 +57,7 @@ def lines_of(code: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_models_work_through_the_guard() -> None:
     model = torchvision.models.vgg11(weights=None, num_classes=3).eval()
     with torch.no_grad():
@@ -75,12 +76,14 @@ def test_the_guard_hands_out_the_one_torchvision_that_later_imports_find() -> No
     assert importlib.import_module("torchvision") is torchvision
 
 
+@pytest.mark.slow
 def test_a_plain_import_without_operators_fails_as_the_guard_expects() -> None:
     done = run(WITHOUT_OPERATORS + "import torchvision")
     assert done.returncode != 0
     assert "operator torchvision::nms does not exist" in done.stderr
 
 
+@pytest.mark.slow
 def test_on_this_machine_a_plain_import_works_or_fails_over_the_operators_only() -> None:
     done = run("import torchvision")
     assert done.returncode == 0 or "operator torchvision::" in done.stderr

@@ -96,6 +96,16 @@ def test_colour_floats_keep_three_channels_and_flatten_all_of_them(tmp_path: Pat
     assert data.floats("train", flat=True).shape == (30, 8 * 7)
 
 
+@pytest.mark.parametrize(("limit", "count"), [(None, 12), (5, 5), (100, 12)])
+def test_examples_are_the_first_images_and_their_labels(
+    limit: int | None, count: int, small: Path
+) -> None:
+    data = load_dataset(small)
+    images, labels = data.examples("test", limit)
+    assert torch.equal(images, data.floats("test")[:count])
+    assert torch.equal(labels, data.labels("test")[:count])
+
+
 def test_floats_of_an_unknown_split_are_refused(small: Path) -> None:
     with pytest.raises(ValueError, match="one of train, test; got 'validation'"):
         load_dataset(small).floats("validation")

@@ -108,6 +108,7 @@ def measured_again(name: str, settings: Any, data: Any) -> xr.Dataset:
     return again
 
 
+@pytest.mark.slow
 def test_its_figure_needs_the_dataset_alone(
     name: str, instrument: ModuleType, own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +125,7 @@ def test_its_figure_needs_the_dataset_alone(
     assert figure.axes
 
 
+@pytest.mark.slow
 def test_a_finished_measurement_is_taken_and_a_damaged_one_measured_again_with_no_other_effect(
     name: str, instrument: ModuleType, own_home: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
@@ -168,6 +170,7 @@ def tanh_network(depth: int, sigma_w2: float) -> torch.nn.Module:
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(FORETELLERS))
 def test_what_it_foretells_is_better_of_a_network_that_trains(name: str) -> None:
     good, bad = (foretold(name, tanh_network(*one)) for one in ((4, 1.7), (60, 0.3)))
@@ -175,6 +178,7 @@ def test_what_it_foretells_is_better_of_a_network_that_trains(name: str) -> None
     assert all(good[key] > bad[key] for key in good), (good, bad)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(FORETELLERS))
 def test_what_it_foretells_is_a_number_for_every_family_and_changes_no_network(name: str) -> None:
     torch.manual_seed(7)

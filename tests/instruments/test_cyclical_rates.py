@@ -83,6 +83,7 @@ def test_the_edge_of_a_quadratic_loss_is_where_gradient_descent_stops_converging
     assert edge / 1.05 <= float(found["edge"][0]) <= edge * 1.05
 
 
+@pytest.mark.slow
 def test_the_steepest_direction_of_several_sets_the_edge() -> None:
     grid = np.geomspace(0.01, 10, 60)
     found = rate_range(Valley(0.1, 1.0, 8.0), *NOTHING, rates=grid.tolist(), steps=400, orders=1,
@@ -104,6 +105,7 @@ def test_every_rate_learns_as_if_it_were_alone() -> None:
                 np.testing.assert_allclose(found["curve"][order, row], losses, rtol=2e-4)
 
 
+@pytest.mark.slow
 def test_the_suggestion_reaches_nine_tenths_of_the_best_descent_and_no_larger_rate_does() -> None:
     found = rate_range(chain(784, 30, 10), *digits(), orders=2, steps=40)
     for order in range(2):
@@ -414,6 +416,7 @@ def test_a_shown_high_that_is_not_trained_is_refused() -> None:
 # --- will it train
 
 
+@pytest.mark.slow
 def test_a_range_test_foretells_that_a_network_learns_and_that_a_collapsed_one_does_not() -> None:
     lessons = digits(300)
     said = []

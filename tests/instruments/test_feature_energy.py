@@ -237,6 +237,7 @@ def test_a_random_relu_layer_halves_the_energy_and_adds_half_the_biases_variance
     assert np.mean(found) == pytest.approx(expected, rel=0.06)
 
 
+@pytest.mark.slow
 def test_a_measurement_holds_the_identity_and_every_network() -> None:
     data = load_dataset("digits", limit=60)
     result = feature_energy.measure(SMALL, data)
@@ -290,6 +291,7 @@ def test_images_are_padded_or_averaged_to_one_size() -> None:
     torch.testing.assert_close(averaged, plain)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("PAPERLIB_DATA" not in os.environ, reason="needs MNIST")
 @pytest.mark.parametrize(("own_mean", "shares"), [
     (False, (0.44, 0.10, 0.017)), (True, (0.50, 0.117, 0.0195)),

@@ -118,6 +118,7 @@ def test_a_network_that_diverges_has_accuracy_zero_and_spoils_no_other(task) -> 
 # --- what is compared
 
 
+@pytest.mark.slow
 def test_r_squared_is_that_of_the_networks_that_are_trained(result, task) -> None:
     """A shallower network of the same seed is the beginning of a deeper one."""
     for depth in SMALL.depths:
@@ -136,6 +137,7 @@ def test_learnt_validated_and_tested_images_are_apart(task) -> None:
     assert not {row.tobytes() for row in images[0]} & {row.tobytes() for row in images[1]}
 
 
+@pytest.mark.slow
 def test_the_rate_is_chosen_on_validation_images_in_the_mean_of_networks(result) -> None:
     made = result.copy(deep=True)
     made["validation"][:] = 0.2
@@ -148,6 +150,7 @@ def test_the_rate_is_chosen_on_validation_images_in_the_mean_of_networks(result)
     assert int((found == 0.9).sum()) == 2, "one cell, both networks; elsewhere the first of equals"
 
 
+@pytest.mark.slow
 def test_only_the_rate_of_sgd_with_backpropagation_falls_with_depth(result) -> None:
     assert rate_of(SMALL, "SGD", "BP", 6) == pytest.approx(0.05)
     for optimiser, rule in (("SGD", "DFA"), ("RMSprop", "BP"), ("RMSprop", "binary DFA")):
@@ -156,6 +159,7 @@ def test_only_the_rate_of_sgd_with_backpropagation_falls_with_depth(result) -> N
     np.testing.assert_allclose(rates, [[0.075, 0.0375], [0.15, 0.075]])
 
 
+@pytest.mark.slow
 def test_the_forecast_is_perfect_where_r_squared_ranks_what_trains(result) -> None:
     made = result.copy(deep=True)
     made["r_squared"][:] = np.linspace(1, 0, 4)  # falls with the level
@@ -169,6 +173,7 @@ def test_the_forecast_is_perfect_where_r_squared_ranks_what_trains(result) -> No
     assert threshold(made) == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_the_frontier_is_the_last_level_that_r_squared_reaches(result) -> None:
     made = result.copy(deep=True)
     made["watched_r_squared"][:] = 0.0
@@ -181,6 +186,7 @@ def test_the_frontier_is_the_last_level_that_r_squared_reaches(result) -> None:
     assert (speed(made).sel(way="binary") == 0).all()
 
 
+@pytest.mark.slow
 def test_before_the_first_step_all_rules_are_the_same_network(result) -> None:
     first = result["watched_r_squared"].isel(step=0)
     assert (first == first.sel(way="BP")).all()
@@ -190,6 +196,7 @@ def test_before_the_first_step_all_rules_are_the_same_network(result) -> None:
     assert angles.sel(way="product").isel(step=0).mean() < 45
 
 
+@pytest.mark.slow
 def test_scores_are_given_by_variance_and_depth(result) -> None:
     found = scores(result)
     assert set(found) == {"R² untrained", "accuracy by DFA"}
@@ -201,6 +208,7 @@ def test_scores_are_given_by_variance_and_depth(result) -> None:
 # --- across the wall
 
 
+@pytest.mark.slow
 def test_feedback_trains_where_the_image_is_lost_and_backpropagation_does_not_start(
     digits: Dataset,
 ) -> None:
@@ -223,6 +231,7 @@ def test_feedback_trains_where_the_image_is_lost_and_backpropagation_does_not_st
     assert accuracy["binary"].min() > 0.6
 
 
+@pytest.mark.slow
 def test_what_has_lost_its_image_is_counted(result) -> None:
     made = result.copy(deep=True)
     made["r_squared"][:] = 0.5
@@ -238,6 +247,7 @@ def test_what_has_lost_its_image_is_counted(result) -> None:
 # --- saying
 
 
+@pytest.mark.slow
 def test_findings_say_what_this_run_did(result) -> None:
     made = result.copy(deep=True)
     made["accuracy"][:] = 0.9

@@ -53,6 +53,7 @@ def episodes_of(classes: int, images: int, **values: object) -> tuple[torch.Tens
 # --- nearest centroids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distance", [1.0, 2.0, 4.0])
 def test_two_gaussian_classes_of_many_shots_are_told_apart_as_their_distance_says(
     distance: float,
@@ -148,6 +149,7 @@ def test_episodes_hold_one_class_in_a_row_and_the_pools_labels(digits: Dataset) 
     assert torch.equal(first.pools["novel"][0], wanted)
 
 
+@pytest.mark.slow
 def test_all_networks_meet_the_same_episodes_so_that_pixels_agree(result) -> None:
     pixels = result["accuracy"].sel(level=0)
     for axis in ("learnt", "network", "architecture"):
@@ -222,6 +224,7 @@ def test_supervised_networks_know_what_they_have_learnt(digits: Dataset) -> None
 # --- saying
 
 
+@pytest.mark.slow
 def test_paired_differences_have_students_interval_over_splits(result) -> None:
     made = result.copy(deep=True)
     accuracy = made["accuracy"]
@@ -233,12 +236,14 @@ def test_paired_differences_have_students_interval_over_splits(result) -> None:
     assert half == pytest.approx(12.706 * 0.1, rel=1e-3)  # t of one degree of freedom, s/√2 = 0.1
 
 
+@pytest.mark.slow
 def test_scores_are_given_by_variance_and_depth(result) -> None:
     (values,) = few_shot.scores(result).values()
     assert values.dims == ("sigma_w2", "depth")
     assert values.shape == (2, 3)
 
 
+@pytest.mark.slow
 def test_ordered_networks_are_read_no_deeper_than_the_resolution(digits: Dataset) -> None:
     """Centred features at unit length have no scale: without noise nothing would be lost."""
     sizes = {"variances": (0.3,), "untrained_depth": 16, "networks": 1, "splits": 1, "steps": 0,

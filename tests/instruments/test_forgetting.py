@@ -49,7 +49,7 @@ def test_counts_follow_the_examples_when_these_are_shuffled() -> None:
 def test_a_presentation_is_judged_before_the_steps_update() -> None:
     """Against a training by hand that judges every batch in its own forward pass."""
     data = load_dataset("digits", limit=120)
-    images, labels = forgetting._of(data, "train", 120)
+    images, labels = data.examples("train", 120)
     log = forgetting._watched(SMALL, data, (images, labels), (images, labels), seed=1)
     network = forgetting._network(SMALL, data, 1)
     optimiser = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.5)
@@ -70,7 +70,7 @@ def test_a_presentation_is_judged_before_the_steps_update() -> None:
 
 def test_an_image_that_an_epoch_leaves_out_keeps_its_last_judgement() -> None:
     data = load_dataset("digits", limit=120)
-    lessons = forgetting._of(data, "train", 120)
+    lessons = data.examples("train", 120)
     uneven = Settings.from_dict({**SMALL.as_dict(), "batch_size": 50})
     right = forgetting._watched(uneven, data, lessons, lessons, seed=1)["right"]
     presented = np.zeros(120, int)
@@ -84,7 +84,7 @@ def test_an_image_that_an_epoch_leaves_out_keeps_its_last_judgement() -> None:
 
 def test_removing_nothing_is_the_training_on_all_images_bit_for_bit() -> None:
     data = load_dataset("digits", limit=120)
-    lessons, test = (forgetting._of(data, split, 120) for split in ("train", "test"))
+    lessons, test = (data.examples(split, 120) for split in ("train", "test"))
     watched = forgetting._watched(SMALL, data, lessons, test, seed=0)["accuracy"]
     plain = forgetting._learn(SMALL, data, lessons, 0)
     assert forgetting._accuracy(SMALL, plain, test) == watched

@@ -220,6 +220,7 @@ def test_information_dies_on_the_ordered_side_only(small: xr.Dataset) -> None:
     assert scores(small)["information"].dims == ("sigma_w2", "untrained")
 
 
+@pytest.mark.slow
 def test_one_bit_is_lost_where_mean_field_says_and_about_where_no_regression_reads_the_image() -> (
     None
 ):

@@ -215,6 +215,7 @@ def test_images_of_one_class_are_refused() -> None:
         neural_codes.measure(SMALL, one)
 
 
+@pytest.mark.slow
 def test_scores_are_given_by_variance_and_level() -> None:
     result = neural_codes.measure(SMALL, load_dataset("digits"))
     for values in neural_codes.scores(result).values():

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
@@ -118,6 +120,20 @@ def test_mean_field_finds_the_published_walls_of_the_cnn() -> None:
         assert grid[last] == pytest.approx(published, abs=0.03)
 
 
+def test_a_cutoff_that_is_not_known_is_not_drawn() -> None:
+    known = result()
+    known["cutoff"][2, 0] = -1  # of a point that ended where R² was lost
+    figure = plots.phase_diagram(known)
+    (line,) = [
+        container.lines[0]
+        for axis in figure.axes
+        for container in axis.containers
+        if container.get_label() == "published cutoff"
+    ]
+    np.testing.assert_array_equal(line.get_ydata(), np.full(len(GRID), 5.0))
+    plt.close(figure)
+
+
 def test_the_heat_maps_show_the_mean_over_seeds_depth_upwards() -> None:
     figure = plots.heat_maps(result())
     (mesh,) = [c for c in figure.axes[0].collections if c.get_array() is not None]
@@ -187,6 +203,30 @@ def test_a_figure_without_a_layout_is_saved_without_one(tmp_path: Path) -> None:
     assert figure.get_layout_engine() is None
 
 
+def test_a_figure_is_laid_out_as_its_saved_picture_once_and_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made() -> Figure:
+        with plots.paper_style():
+            figure, axes = plt.subplots(1, 2, figsize=(4, 2))
+        axes[0].set(ylabel="two\nlines", title="a title")
+        return figure
+
+    figure, layouts, compute = made(), [], ConstrainedLayoutEngine.execute
+    monkeypatch.setattr(
+        ConstrainedLayoutEngine, "execute", lambda *a: layouts.append(0) or compute(*a)
+    )
+    first = [file.read_bytes() for file in plots.save(figure, tmp_path / "figure")]
+    again = [file.read_bytes() for file in plots.save(figure, tmp_path / "figure")]
+    figure.canvas.draw()
+    assert (first == again, len(layouts), figure.dpi) == (True, 1, made().dpi)
+    plain = made()
+    with plots.paper_style():
+        plain.savefig(tmp_path / "plain.png", metadata={"Software": None})
+    pictures = [Image.open(tmp_path / name).convert("RGB") for name in ("figure.png", "plain.png")]
+    assert pictures[0].tobytes() == pictures[1].tobytes()
+
+
 @pytest.mark.slow
 def test_saved_files_hold_their_provenance_and_are_the_same_bytes_again(tmp_path: Path) -> None:
     digests = []
@@ -228,6 +268,7 @@ def legend(axis: plt.Axes) -> list[str]:
     return [text.get_text() for text in axis.get_legend().get_texts()]
 
 
+@pytest.mark.slow
 def test_a_legend_lists_what_is_seen_inside_the_axes_and_lies_below_them() -> None:
     words = texts(plots.phase_diagram(result(architecture="cnn", sigma_b2=2e-5, depth=40)))
     assert "mean field: signal < λ" in words

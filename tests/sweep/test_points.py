@@ -87,6 +87,60 @@ def test_a_point_measured_until_the_image_is_lost_is_the_whole_one() -> None:
     assert part["cutoff"] == whole["cutoff"]
 
 
+@pytest.mark.parametrize("sigma_w2", [0.05, 1.7, 6.0])
+def test_a_point_measured_until_r_squared_is_lost_knows_its_depth_and_not_what_lies_below(
+    sigma_w2: float,
+) -> None:
+    shared = {"dataset": "digits", "depth": 60, "width": 64, "train_images": 300}
+    whole = measure_point(CascadePoint(**shared, sigma_w2=sigma_w2))
+    part = measure_point(CascadePoint(**shared, sigma_w2=sigma_w2, until="r_squared"))
+    depth = int(part["measured_depth"])
+    assert (depth < 60) == (sigma_w2 != 1.7)
+    assert measures.collapse_depth(part["r_squared"]) == measures.collapse_depth(whole["r_squared"])
+    np.testing.assert_allclose(part["r_squared"], whole["r_squared"], atol=0.02)
+    unknown = depth < 60 and sigma_w2 == 6.0  # in the ordered phase all has collapsed
+    for name in points.CURVES:
+        beyond = part[name][depth:]
+        np.testing.assert_allclose(part[name][:depth], whole[name][:depth], atol=1e-3)
+        assert (
+            np.isnan(beyond).all() if unknown and name != "r_squared" else np.isfinite(beyond).all()
+        )
+    assert part["cutoff"] == (-1 if unknown else whole["cutoff"])
+    assert (part["cutoff_per_image"] == -1).all() == unknown
+
+
+def test_a_point_of_chosen_measures_has_their_numbers_and_says_that_it_lacks_the_others() -> None:
+    shared = {**SMALL, "sigma_w2": 1.3, "test_images": 5}
+    whole = measure_point(CascadePoint(**shared))
+    for chosen, cutoffs in [
+        (("gram_entropy",), ()),
+        (("relative_entropy",), ("cutoff", "cutoff_per_image")),
+        (("differential_entropy_published", "differential_entropy"), ("cutoff_differential",)),
+    ]:
+        part = measure_point(CascadePoint(**shared, measures=chosen))
+        for name in points.MEASURES:
+            if name in (*chosen, "r_squared"):
+                np.testing.assert_array_equal(part[name], whole[name])
+            else:
+                assert np.isnan(part[name]).all()
+                assert part[name].shape == whole[name].shape
+        for name in ("cutoff", "cutoff_differential", "cutoff_per_image"):
+            expected = whole[name] if name in cutoffs else np.full_like(whole[name], -1)
+            np.testing.assert_array_equal(part[name], expected)
+            assert part[name].dtype == whole[name].dtype
+        np.testing.assert_array_equal(part["example"], whole["example"])
+
+
+def test_the_order_of_chosen_measures_is_none_of_a_points_identity() -> None:
+    one = CascadePoint(measures=("r_squared", "gram_entropy"))
+    assert one == CascadePoint(measures=("gram_entropy",))
+    assert one != CascadePoint()
+    assert CascadePoint(measures=points.MEASURES[::-1]) == CascadePoint()
+    assert "measures" not in CascadePoint().identifying()
+    with pytest.raises(ValueError, match="measures"):
+        CascadePoint(measures=("entropy",))
+
+
 def test_pictures_that_overflow_leave_a_cutoff_of_minus_one_and_the_point_its_other_numbers() -> (
     None
 ):

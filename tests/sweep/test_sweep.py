@@ -127,6 +127,7 @@ def test_a_failing_point_is_named_and_the_others_are_kept(
     assert bool(partial["r_squared"].sel(sigma_w2=0.8, seed=1).isnull().all())
 
 
+@pytest.mark.slow
 def test_an_unfinished_result_carries_a_sweep_to_another_machine(
     own_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,6 +191,7 @@ def test_a_measure_that_no_point_has_is_left_out(own_home: Path, tmp_path: Path)
     assert set(whole.variables) - set(part.variables) == set(ADDED)
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_from_a_result_of_before_a_measure_was_added(
     own_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -233,6 +235,7 @@ def test_a_part_of_an_earlier_result_counts_only_its_own_points(tmp_path: Path) 
     assert [way["points"] for way in provenance(grown)["computed"]] == [2], "made alike"
 
 
+@pytest.mark.slow
 def test_of_points_made_in_several_ways_a_part_says_how_many_there_are_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,6 +264,7 @@ def test_an_earlier_result_whose_axes_fall_gives_each_point_its_own_numbers(
     xr.testing.assert_identical(numbers(again), numbers(first))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*unrecognised contents")
 def test_a_complete_result_on_a_file_that_changed_since_is_not_taken(tmp_path: Path) -> None:
     file = save(tmp_path / "own.npz", keras(train=120, test=40))
@@ -274,6 +278,7 @@ def test_a_complete_result_on_a_file_that_changed_since_is_not_taken(tmp_path: P
     assert not np.array_equal(changed["r_squared"], same["r_squared"])
 
 
+@pytest.mark.slow
 def test_points_with_other_settings_or_other_data_are_not_taken(tmp_path: Path) -> None:
     save_result(run_sweep(SMALL, jobs=1), tmp_path / "other.nc")
     with pytest.warns(UserWarning, match="holds no point"):
@@ -312,6 +317,7 @@ def test_the_commit_is_that_of_the_computation_not_of_the_collection(
     assert {way["commit"]: way["points"] for way in both["computed"]} == {"old": 2, "new": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*unrecognised contents")
 def test_workers_never_measure_other_data_than_the_sweep_began_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -480,6 +486,7 @@ def test_trainings_of_one_depth_are_one_program_on_a_gpu(monkeypatch: pytest.Mon
     assert [len(group) for group in run._groups(cascades, "cuda")] == [1] * 4
 
 
+@pytest.mark.slow
 def test_a_grid_computed_in_groups_is_the_one_computed_point_by_point(
     own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -543,6 +550,7 @@ def test_the_search_walks_down_to_the_trainable_depth_and_on_from_there(
     assert set(walked[:2]) == {(1.7, 50), (1.7, 40)}
 
 
+@pytest.mark.slow
 def test_a_search_trains_nothing_twice_and_shows_only_what_it_walked_over(
     trained: list[TrainingPoint],
 ) -> None:

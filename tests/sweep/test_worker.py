@@ -32,6 +32,7 @@ def curve(file: Path) -> np.ndarray:
     return found["r_squared"]
 
 
+@pytest.mark.slow
 def test_threads_of_one_process_find_the_numbers_that_they_find_one_after_the_other(
     tmp_path: Path,
 ) -> None:

@@ -146,6 +146,7 @@ def test_the_loss_is_the_mean_cross_entropy() -> None:
 # --- what becomes of it
 
 
+@pytest.mark.slow
 def test_in_a_linear_network_the_angle_falls_below_ninety_degrees_and_stays() -> None:
     """Lillicrap's proposition: the weights turn towards the feedback, so that eᵀ W B e > 0."""
     model = linear()

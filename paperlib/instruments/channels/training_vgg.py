@@ -188,7 +188,7 @@ class _Training:
 
     def _schedule(self) -> torch.optim.lr_scheduler.LRScheduler:
         """The rate of every step, from this epoch's first one on: up and down along a cosine."""
-        total = self.per_epoch * self.config.epochs
+        total = max(2, self.per_epoch * self.config.epochs)  # up and down again
         rise = max(1.0, WARM_UP * total)
 
         def share(step: int) -> float:
@@ -248,8 +248,7 @@ class _Examples:
 
     @classmethod
     def of(cls, data: Dataset, split: str, limit: int, device: str) -> "_Examples":
-        images = data.floats(split, grey=False, device=device)[:limit]
-        return cls(images, data.labels(split)[:limit].to(device))
+        return cls(*data.examples(split, limit, grey=False, device=device))
 
     def shifted(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """These images in colour, (n, 3, height, width), mirrored or not and moved a little."""

@@ -87,8 +87,8 @@ def run_study(point: StudyPoint, *, data: Dataset | None = None) -> Study:
     with one_thread():
         network, learnt = _trained(point, data)
         before = untrained(point, data.image_shape, len(data.classes), grey=False)
-        train = _split(data, "train", point.train_images)
-        test = _split(data, "test", point.test_images)
+        train = data.examples("train", point.train_images, grey=False)
+        test = data.examples("test", point.test_images, grey=False)
         judges = Judges(network, class_means(*train, len(data.classes)))
         label = point.shown_class if point.shown_class >= 0 else most_misjudged(*test, judges)
         chosen = chosen_images(*test, judges, label)
@@ -233,10 +233,6 @@ def _fitted(network: Network, train: Tensor, point: StudyPoint) -> Cascade:
         seed=point.seed,
         resolution=point.resolution,
     )
-
-
-def _split(data: Dataset, split: str, limit: int) -> tuple[Tensor, Tensor]:
-    return data.floats(split, grey=False)[:limit], data.labels(split)[:limit]
 
 
 def _levels(images: Tensor, cascade: Cascade) -> Tensor:

@@ -61,8 +61,7 @@ class _Foretold(ImageExperiment, Measured):
             `scores` (score,), by the instrument's `FORETELLS`, then NaN; `seconds` () of the
             processor.
         """
-        images = data.floats("train", device=device)[: self.train_images]
-        labels = data.labels("train")[: self.train_images].to(device)
+        images, labels = data.examples("train", self.train_images, device=device)
         network = self.network(data).to(device)
         clock = clock_of(torch.device(device).type)
         begin = clock()

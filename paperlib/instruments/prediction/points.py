@@ -59,8 +59,7 @@ class PredictorPoint(_PredictorExperiment, Point):
             `scores` (predictor, depth) in float64, and `seconds` (predictor,), as in `Prediction`.
         """
         network = untrained(self, data.image_shape, len(data.classes)).to(device)
-        images = data.floats("train", device=device)[: self.train_images]
-        labels = data.train_labels[: self.train_images].to(device)
+        images, labels = data.examples("train", self.train_images, device=device)
         task = make_task(network, images, labels, self.seed)
         tolerance = {"rtol": RTOL[self.architecture]}  # read by rules that measure reconstructions
         chosen = [predictors.PREDICTORS[name] for name in self.predictors]

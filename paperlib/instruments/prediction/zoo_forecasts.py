@@ -76,8 +76,7 @@ class ZooForecast(_ForecastExperiment, Measured):
             `probe_seconds` () of the probe that signals build on, `signal_seconds` () of all else
             that they take, and `rival_seconds` (rival,), of the processor.
         """
-        images = data.floats("train", device=device)[: self.train_images]
-        labels = data.labels("train")[: self.train_images].to(device)
+        images, labels = data.examples("train", self.train_images, device=device)
         shape = (1, *data.image_shape[1:])
         network = zoo_network(self.number, shape, len(data.classes)).to(device)
         clock = clock_of(torch.device(device).type)

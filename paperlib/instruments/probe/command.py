@@ -88,7 +88,7 @@ def pictures_of(
     if size is not None:
         size = checked("size", size, int, low=1)
     data = load_dataset(dataset)
-    pictures = data.floats("train", grey=channels == 1)[:count]
+    pictures = data.floats("train", limit=count, grey=channels == 1)
     if channels == 3 and pictures.shape[1] == 1:
         pictures = pictures.expand(-1, 3, -1, -1)
     if size is not None:

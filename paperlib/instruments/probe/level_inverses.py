@@ -31,7 +31,7 @@ _RIDGES = tuple(10.0**power for power in range(7))  # of the resolution, where s
 
 
 class CheckedMoments(Moments):
-    """Moments whose solution is checked on every fourth sample: where a coarser resolution, by
+    """Moments whose solution is checked on every fourth sample: as long as a coarser resolution, by
     powers of ten, predicts these better from the others, it is taken."""
 
     def __init__(self, dtype: torch.dtype) -> None:
@@ -51,12 +51,15 @@ class CheckedMoments(Moments):
         fitted, checked = self._parts
         if not (checked.count and fitted.count):
             return super().solve(resolution)
-        errors = []
-        for factor in _RIDGES:
-            weight = fitted.solve(factor * resolution)[0]
+        best, least = resolution, math.inf
+        for tried in (factor * resolution for factor in _RIDGES):
+            weight = fitted.solve(tried)[0]
             explained = 2 * (weight * checked.cross).sum()
-            errors.append(float(((weight @ checked.scatter) * weight).sum() - explained))
-        return super().solve(resolution * _RIDGES[errors.index(min(errors))])
+            error = float(((weight @ checked.scatter) * weight).sum() - explained)
+            if not error < least:
+                break
+            best, least = tried, error
+        return super().solve(best)
 
 
 class Local:

@@ -24,6 +24,7 @@ class CascadeGrid(Parameters):
     sigma_w2_step: float = option(0.6, above=0.0)
     sigma_b2: float = option(0.05, low=0.0)
     seeds: int = option(3, low=1, high=10_000)
+    adaptive: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -42,7 +42,7 @@ def run_procedure(
         ValueError: no such test image, or levels of several shapes.
     """
     data = data or load_data(point)
-    train, test = (data.floats(s)[: getattr(point, f"{s}_images")] for s in ("train", "test"))
+    train, test = (data.floats(s, limit=getattr(point, f"{s}_images")) for s in ("train", "test"))
     if image not in range(len(test)):
         raise ValueError(f"image must be one of the {len(test)} test images from 0 on, got {image}")
     if point.architecture != "mlp" or point.shape != "wide":

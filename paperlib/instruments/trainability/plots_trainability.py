@@ -52,7 +52,7 @@ def trainability(trained: xr.Dataset, predicted: xr.Dataset) -> Figure:
         depth_lines(left, predicted, COLLAPSE_LABEL, COLLAPSE_COLOUR)
         draw_theory(right, predicted, colour="0.55")
         depth_lines(right, predicted, COLLAPSE_LABEL, COLLAPSE_COLOUR)
-        cutoff = predicted["cutoff"].where(predicted["finished"] == 1)
+        cutoff = predicted["cutoff"].where(predicted["cutoff"] >= 0)
         mean_with_bars(right, cutoff, "published cutoff", CUTOFF_COLOUR)
         threshold = threshold_of(trained)
         _measured_depths(right, trained, threshold)

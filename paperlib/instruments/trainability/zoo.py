@@ -108,8 +108,8 @@ class ZooPoint(_ZooExperiment, Measured):
             (training,), 1 if a loss or an output was no finite number; `seconds` (training,) of the
             processor without looking, and `judging_seconds` for all looks; and `parameters` ().
         """
-        lessons = _examples(data, "train", self.train_images, device)
-        test = _examples(data, "test", self.test_images, device)
+        lessons = data.examples("train", self.train_images, device=device)
+        test = data.examples("test", self.test_images, device=device)
         shape = (1, *data.image_shape[1:])
         network = zoo_network(self.number, shape, len(data.classes)).to(device)
         found: list[dict[str, np.ndarray]] = []
@@ -307,7 +307,3 @@ def _loss(losses: list[float], step: int, diverged: bool) -> float:
         return np.inf if diverged else np.nan
     mean = float(np.mean(losses[max(0, step - SMOOTH) : step]))
     return mean if np.isfinite(mean) else np.inf
-
-
-def _examples(data: Dataset, split: str, limit: int, device: str) -> tuple[Tensor, Tensor]:
-    return data.floats(split, device=device)[:limit], data.labels(split)[:limit].to(device)

@@ -53,10 +53,10 @@ class DigitPoint(CascadePoint):
         Returns:
             `example` (shown depths, channels, height, width) in uint8, and `original`.
         """
-        train = data.floats("train", device=device)[: self.train_images]
-        first = data.floats("test", device=device)[:1]
+        train = data.floats("train", limit=self.train_images, device=device)
+        first = data.floats("test", limit=1, device=device)
         network = untrained(self, data.image_shape, len(data.classes)).to(device)
-        cascade = fitted(self, network, train)
+        cascade = fitted(self, network, train, first)
         # below the level where a fit ended, all images have come back as one, and stay one
         levels = [min(network.stem + depth, cascade.depth) for depth in self.shown]
         pictures = cascade.reconstruct(first, levels=sorted({*levels}))

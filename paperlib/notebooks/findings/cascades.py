@@ -32,6 +32,7 @@ from paperlib.plots import (
     solver_name,
     solver_of,
 )
+from paperlib.plots.labels import known_points
 
 SHOWN = 6  # variances of a table
 ALIVE = 0.05  # R² from which two solvers are compared point by point
@@ -41,7 +42,7 @@ def setting(result: xr.Dataset) -> str:
     """Return what a result was computed with: data set, network, solver, grid and seeds."""
     about, grid = provenance(result), result.sigma_w2.values
     form = form_of(about["config"])
-    finished, points = int((result["finished"] == 1).sum()), result["finished"].size
+    finished, points = int(known_points(result).sum()), result["finished"].size
     missing = "" if finished == points else f" Only {finished:,} of {points:,} points are finished."
     return (
         f"**This run.** {describe(result)}"

@@ -115,6 +115,7 @@ def test_a_channel_that_cannot_be_read_is_told(text: str) -> None:
 # --- the whole ---
 
 
+@pytest.mark.slow
 def test_the_pictures_are_those_of_the_cascade(result: xr.Dataset, cascade: Cascade) -> None:
     photograph = channels._Seen.of(POINT).photographs[:1]
     for name in ("2:26", "4:3"):
@@ -127,6 +128,7 @@ def test_the_pictures_are_those_of_the_cascade(result: xr.Dataset, cascade: Casc
     np.testing.assert_allclose(picture(result, "13:all"), whole, atol=1.1 * rounding)
 
 
+@pytest.mark.slow
 def test_the_gallery_holds_what_was_asked_for_the_last_two_levels_and_the_best(
     result: xr.Dataset,
 ) -> None:
@@ -135,6 +137,7 @@ def test_the_gallery_holds_what_was_asked_for_the_last_two_levels_and_the_best(
     assert result.shown.values.tolist() == list(dict.fromkeys(expected))
 
 
+@pytest.mark.slow
 def test_every_channel_of_a_ranked_level_is_ranked(result: xr.Dataset) -> None:
     for level, count in ((2, 64), (4, 128)):
         order = best_channels(result, level)
@@ -143,6 +146,7 @@ def test_every_channel_of_a_ranked_level_is_ranked(result: xr.Dataset) -> None:
         assert (np.diff(gained) <= 0).all()
 
 
+@pytest.mark.slow
 def test_the_curve_is_r_squared_of_the_test_photographs(
     result: xr.Dataset, cascade: Cascade
 ) -> None:
@@ -152,6 +156,7 @@ def test_the_curve_is_r_squared_of_the_test_photographs(
     assert result.stage.values[-1] == "pool5"
 
 
+@pytest.mark.slow
 def test_the_answers_are_those_of_the_channel_asked(result: xr.Dataset, cascade: Cascade) -> None:
     seen = channels._Seen.of(POINT)
     assert result.photograph.values.tolist() == ["astronaut", "chelsea"]
@@ -161,6 +166,7 @@ def test_the_answers_are_those_of_the_channel_asked(result: xr.Dataset, cascade:
     np.testing.assert_allclose(result.answer_energy, energy, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_provenance_names_weights_photographs_and_settings(result: xr.Dataset) -> None:
     about = provenance(result)
     assert about["weights"]["name"] == "random"
@@ -169,12 +175,14 @@ def test_the_provenance_names_weights_photographs_and_settings(result: xr.Datase
     assert about["config"] == json.loads(json.dumps(POINT.as_dict()))
 
 
+@pytest.mark.slow
 def test_the_same_settings_give_the_same_numbers(result: xr.Dataset) -> None:
     again = run_channels(POINT)
     for name in ("added", "empty", "gained", "r_squared"):
         np.testing.assert_array_equal(again[name], result[name])
 
 
+@pytest.mark.slow
 def test_an_earlier_result_is_taken_only_if_it_is_of_these_settings_and_this_code(
     result: xr.Dataset,
     tmp_path: Path,
@@ -236,6 +244,7 @@ def test_compared_with_random_weights_adam_stays_the_published_fit_of_one_epoch(
 # --- what is asked for and not there ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -36,6 +36,7 @@ def titles(figure: Figure) -> list[str]:
     return [axis.get_title() for axis in figure.axes]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pictures", "best", "answers", "curves"])
 def test_every_title_says_that_the_weights_are_random(name: str, result: xr.Dataset) -> None:
     figure = getattr(plots_channels, name)(result)
@@ -43,6 +44,7 @@ def test_every_title_says_that_the_weights_are_random(name: str, result: xr.Data
     assert "6 of scikit-image's photographs (32×32)" in figure.get_suptitle()
 
 
+@pytest.mark.slow
 def test_pictures_shows_what_was_asked_for_and_the_last_two_levels(result: xr.Dataset) -> None:
     shown = titles(plots_channels.pictures(result))
     assert shown[0] == "astronaut"
@@ -51,11 +53,13 @@ def test_pictures_shows_what_was_asked_for_and_the_last_two_levels(result: xr.Da
     assert "level 13 (pool5), all channels" in shown
 
 
+@pytest.mark.slow
 def test_best_shows_the_channels_in_the_order_of_what_they_carry(result: xr.Dataset) -> None:
     shown = [title.partition(":")[0] for title in titles(plots_channels.best(result))]
     assert shown == [str(channel) for channel in best_channels(result, 2)[:2]]
 
 
+@pytest.mark.slow
 def test_answers_are_drawn_on_one_scale(result: xr.Dataset) -> None:
     figure = plots_channels.answers(result)
     drawn = [np.abs(axis.images[0].get_array() - 0.5).max() for axis in figure.axes[2:]]
@@ -63,6 +67,7 @@ def test_answers_are_drawn_on_one_scale(result: xr.Dataset) -> None:
     np.testing.assert_allclose(drawn, 0.5 * scales, atol=0.01)
 
 
+@pytest.mark.slow
 def test_curves_says_where_a_cascade_lies_below_the_axis(result: xr.Dataset) -> None:
     lost = result.assign(r_squared=result.r_squared - 5)
     figure = plots_channels.curves(lost)
@@ -74,10 +79,12 @@ def test_curves_says_where_a_cascade_lies_below_the_axis(result: xr.Dataset) -> 
     assert axis.get_legend().get_window_extent().y1 < axis.get_window_extent().y0
 
 
+@pytest.mark.slow
 def test_energy_has_a_unit_in_words(result: xr.Dataset) -> None:
     assert plots_channels.curves(result).axes[2].get_xlabel() == "energy (squared pixel value)"
 
 
+@pytest.mark.slow
 def test_the_ranking_is_a_table_of_the_best(result: xr.Dataset) -> None:
     table = plots_channels.ranking(result, 2, count=5)
     assert table["channel"].tolist() == best_channels(result, 2)[:5]
@@ -85,6 +92,7 @@ def test_the_ranking_is_a_table_of_the_best(result: xr.Dataset) -> None:
         plots_channels.ranking(result, 7)
 
 
+@pytest.mark.slow
 def test_the_gallery_has_a_file_for_every_picture_that_says_where_it_comes_from(
     result: xr.Dataset, tmp_path: Path
 ) -> None:
@@ -96,6 +104,7 @@ def test_the_gallery_has_a_file_for_every_picture_that_says_where_it_comes_from(
         assert '"weights"' in opened.text["Description"]  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_weights_that_were_trained_here_are_named_with_their_accuracy(result: xr.Dataset) -> None:
     import json
 
@@ -111,6 +120,7 @@ def test_weights_that_were_trained_here_are_named_with_their_accuracy(result: xr
     assert "trained on 20,000 images of cifar10 for 15 epochs: 81.2%" in title
 
 
+@pytest.mark.slow
 def test_the_depth_of_the_network_is_in_the_title() -> None:
     point = replace(POINT, batch_norm=True, test_images=2)
     title = plots_channels.describe(run_channels(point))

@@ -51,6 +51,12 @@ def test_it_learns_two_classes(tmp_path: Path) -> None:
     assert about["loss"][-1] < about["loss"][0]
 
 
+def test_a_training_of_one_step_ends(tmp_path: Path) -> None:
+    config = replace(SMALL, epochs=1, train_images=8)
+    _, about = train_vgg(config, tmp_path / "w.safetensors", data=blots(train=8))
+    assert about["epochs"] == 1
+
+
 def test_the_file_says_what_it_was_trained_on_and_how_well(
     trained: tuple[Path, dict[str, Any]],
 ) -> None:

@@ -121,6 +121,7 @@ def test_deep_networks_and_many_classes_are_drawn_in_part() -> None:
     assert plots_study._spread(3, 9) == [1, 2, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
 def test_before_and_after_stand_side_by_side(channels: int) -> None:
     figure = plots_study.before_and_after(result(depth=9, channels=channels))
@@ -156,6 +157,7 @@ def test_long_names_of_classes_are_shortened() -> None:
     assert plots_study._short("n0149633112345") == "n0149633112…"
 
 
+@pytest.mark.slow
 def test_a_figure_carries_the_provenance_of_its_study(tmp_path: Path) -> None:
     made = result()
     png, pdf = plots.save(plots_study.curves(made), tmp_path / "figure", made)

@@ -237,6 +237,7 @@ def test_a_critical_network_never_ends_by_its_correlation_depth() -> None:
     assert scores.tolist() == [1.0] * 3
 
 
+@pytest.mark.slow
 def test_the_random_score_depends_on_the_seed_and_the_weights_and_is_uniform() -> None:
     net, other = network(600, width=1), network(600, width=1, sigma_w2=1.8)
     scores = predict("random", net)

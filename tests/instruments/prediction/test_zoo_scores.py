@@ -262,6 +262,7 @@ def test_the_probes_verdict_is_the_fit_to_the_shipped_zoo(shipped: pd.DataFrame)
         assert fitted.weights == pytest.approx(FITTED[kind].weights, rel=2e-3)
 
 
+@pytest.mark.slow
 def test_on_families_left_out_the_verdict_beats_what_does_not_train(shipped: pd.DataFrame) -> None:
     rivals = [name for name in RIVALS if name in shipped]
     for label, wanted in (("learns_at_all", 0.92), ("learns_fast", 0.88)):

@@ -66,6 +66,7 @@ def test_a_deep_residual_chain_agrees_with_the_direct_reading(
     assert kept(chained)[-1] > kept(direct)[-1] - 0.03
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_read_directly_says_so() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(*[Near(24) for _ in range(80)])
@@ -369,6 +370,7 @@ def test_a_stage_that_cannot_be_opened_says_what_it_holds() -> None:
     assert "stage 'output' holds 9 weights; to look inside" in report.summary()
 
 
+@pytest.mark.slow
 def test_an_overflow_of_a_network_of_this_package_is_a_verdict_too() -> None:
     network = mlp((1, 4, 4), depth=40, width=50, activation="relu")
     initialise(network, sigma_w2=20.0, sigma_b2=0.05, seed=0)

@@ -32,6 +32,7 @@ def test_stages_that_are_read_directly_are_drawn_apart() -> None:
     np.testing.assert_allclose(direct.get_ydata(), [0.9])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 7, 200])
 def test_any_number_of_stages_has_room(count: int) -> None:
     pictures = torch.rand(count + 1, 3, 4, 4)

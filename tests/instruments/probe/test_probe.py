@@ -135,6 +135,7 @@ def test_white_images_through_a_linear_model_keep_the_mean_cosine_of_their_own()
     assert float((cosines.sum() - 16) / 240) == pytest.approx(0.5, abs=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sigma_w2", "phase", "lost"), [(0.4, "ordered", True), (1.7, "critical", False)]
 )
@@ -146,6 +147,7 @@ def test_the_phase_is_that_of_mean_field(
     assert (report.cutoff is not None) == lost
 
 
+@pytest.mark.slow
 def test_deep_in_the_chaotic_phase_neighbours_separate(digits: Tensor) -> None:
     report = probe(chain(196, 20, 6.0, nn.Tanh), small(digits, 14))
     assert report.phase == "chaotic"
@@ -367,6 +369,7 @@ def test_a_model_is_afterwards_as_it_was(name: str, fails: bool, digits: Tensor)
     handle.remove()
 
 
+@pytest.mark.slow
 def test_the_same_probe_twice_gives_the_same_numbers(digits: Tensor) -> None:
     model, images = models(digits)["attention"]
     first, second = (probe(model, images).result for _ in range(2))

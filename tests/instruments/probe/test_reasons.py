@@ -40,6 +40,7 @@ def test_of_a_healthy_network_nothing_stands_in_its_way() -> None:
     assert "the lesson comes back (gradients change 1." in only
 
 
+@pytest.mark.slow
 def test_of_an_ordered_network_it_says_where_the_image_is_lost_and_the_lesson_shrinks() -> None:
     found = reasons(network(0.3))
     said = "\n".join(found)
@@ -50,6 +51,7 @@ def test_of_an_ordered_network_it_says_where_the_image_is_lost_and_the_lesson_sh
     assert "gradients of different images are parallel: layer stages." in said
 
 
+@pytest.mark.slow
 def test_of_a_chaotic_network_it_says_that_images_pull_different_ways() -> None:
     found = reasons(network(8.0))
     said = "\n".join(found)
@@ -135,6 +137,7 @@ def test_the_worst_comes_first() -> None:
     assert found[2] == "gradients of different images are parallel: layer a to d learn one thing"
 
 
+@pytest.mark.slow
 def test_of_a_recurrent_layer_it_says_that_gradients_change_along_its_tokens() -> None:
     class Reading(nn.Module):
         def __init__(self) -> None:

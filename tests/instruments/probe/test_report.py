@@ -92,6 +92,7 @@ def test_a_narrower_head_is_not_the_end() -> None:
     assert report([0.9], numbers=[50]).end == 1
 
 
+@pytest.mark.slow
 def test_text_table_page_and_figure_hold_every_stage() -> None:
     pictures = torch.rand(4, 1, 4, 4)
     found = report([0.9, 0.5, 0.01], pictures=pictures)

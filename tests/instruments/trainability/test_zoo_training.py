@@ -195,6 +195,7 @@ def test_a_point_touches_no_global_generator() -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+@pytest.mark.slow
 def test_a_sweep_is_resumed_and_starts_from_its_result(own_home: Path) -> None:
     part = run_sweep(replace(SMALL, numbers=(0, 2)), jobs=1, device="cpu")
     files = list((own_home / "data/points").glob("*.npz"))
