@@ -19,7 +19,7 @@ from machine import describe
 from sweep import empty_home
 
 from paperlib import CascadeSweep, load_result, run_sweep
-from paperlib.cascade.cascade import COLLAPSE_STEP, COLLAPSED, FADED_LOOKS
+from paperlib.cascade.cascade import COLLAPSED, FADED_LOOKS, LOOK_EVERY, LOOK_EVERY_PART
 from paperlib.measures import LOST
 from paperlib.plots import collapse_depths
 from paperlib.sweep.adaptive import agree, refinement, with_followers
@@ -41,12 +41,13 @@ WALLS = (10, 20, 30, 50, 80, 100, 150, 200)  # depths
 
 def ends_at(curve: np.ndarray, entropy: np.ndarray, until: str) -> int:
     """The depth at which a fit would have ended, by the rule of `Cascade.fit`."""
-    below = 0
-    for depth in range(COLLAPSE_STEP, len(curve), COLLAPSE_STEP):
+    below, depth = 0, LOOK_EVERY
+    while depth < len(curve):
         below = below + 1 if curve[depth - 1] < LOST else 0
         collapsed = entropy[depth - 1] < COLLAPSED
         if collapsed or (until == "r_squared" and below == FADED_LOOKS):
             return depth
+        depth += max(LOOK_EVERY, depth // LOOK_EVERY_PART)
     return len(curve)
 
 

@@ -32,7 +32,8 @@ from paperlib.core.checks import LARGEST_SEED, checked, is_dense, path_of, quote
 from paperlib.measures import LOST, STD_FLOOR, differential_entropy_published, r_squared
 
 MOST = 10**9  # steps, or images in a batch
-COLLAPSED_IMAGES, COLLAPSE_STEP = 100, 5  # that are looked at, every so many levels
+JUDGED_IMAGES = 100  # that say whether a fit may end
+LOOK_EVERY, LOOK_EVERY_PART = 5, 10  # levels between two looks, or a tenth of the level
 FADED_LOOKS = 3  # in a row that find R² below LOST: it scatters about that, and comes back once
 COLLAPSED = math.log(STD_FLOOR) + 0.5 * math.log(2 * math.pi * math.e) + 0.01  # nats per pixel
 WORKSPACE = 2**26  # numbers at a level that are held at once: 256 MiB in float32
@@ -175,7 +176,8 @@ class Cascade:
                 deeper stage undoes; or "r_squared": end there too where R² of the held-out images
                 has stayed below 0.02, for in the chaotic phase they come back as wrong pictures
                 that differ. The cascade then is as deep as that.
-            held_out: (m, *image_shape), for until="r_squared": images that are not fitted.
+            held_out: (m, *image_shape), for until="r_squared": images that are not fitted;
+                the first hundred are looked at.
 
         Raises:
             ValueError: an argument out of range, images of another shape, a stage without a known
@@ -208,6 +210,7 @@ class Cascade:
             )
         if held_out is not None:
             held_out = self._checked(held_out)
+            held_out = held_out.to(torch.promote_types(held_out.dtype, torch.float32))
         images = images.to(torch.promote_types(images.dtype, torch.float32))
         inverses = self._new_inverses(solver, affine=affine, seed=seed)
         for inverse in inverses:
@@ -232,7 +235,7 @@ class Cascade:
             callbacks.insert(0, saved.advance)
         options["progress"] = lambda stages: [callback(stages) for callback in callbacks]
         if until != "deepest":
-            judged = images[:COLLAPSED_IMAGES] if held_out is None else held_out
+            judged = (images if held_out is None else held_out)[:JUDGED_IMAGES]
             options["stop"] = self._end(until, inverses, judged, images.mean(dim=0))
         losses = fit_inverses(walkers, inverses, images, **options)
         # only now: a failed fit leaves the old one
@@ -241,16 +244,22 @@ class Cascade:
         return self
 
     def _end(self, until: str, inverses: Sequence[Inverse], judged: Tensor, mean: Tensor) -> Stop:
-        """What says whether a fit may end at a level, from how these images come back from it; it
-        looks at them every few levels."""
-        below: list[bool] = []  # what its looks found
+        """What says whether a fit may end at a level, from how these images come back from it."""
+        seen, activations, due = 0, judged, LOOK_EVERY  # level of the last look, and of the next
+        below: list[bool] = []  # what the looks found
 
+        @torch.no_grad()
         def stop(level: int) -> bool:
-            if level % COLLAPSE_STEP or level == self.depth:
+            nonlocal seen, activations, due
+            if level < due or level == self.depth:
                 return False
+            for stage in self._stages[seen:level]:
+                activations = FixedStage(stage)(activations)
+            # a look costs as much as its level is deep: so the deeper, the rarer
+            seen, due = level, level + max(LOOK_EVERY, level // LOOK_EVERY_PART)
             part = Cascade(self._stages[:level], self._shapes[: level + 1])
             part._inverses = list(inverses[:level])
-            (pictures,) = part.reconstruct(judged, levels=[level])
+            pictures = part.from_activation(activations, level)
             if float(differential_entropy_published(pictures)) < COLLAPSED:
                 return True
             if until == "lost":
