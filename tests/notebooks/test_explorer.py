@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser import BROWSER
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
-from test_jupyterlab import BROWSER, QUIET
 
 from paperlib import Cascade, cli, initialise, load_dataset, load_result, mlp
 from paperlib.core import paths
@@ -33,16 +33,6 @@ PIXELS = f"(id) => {{ {COLUMN}(0, 0, 28, 28).data; return [...data].filter((_, i
 @pytest.fixture(scope="module")
 def explorer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return page.write_page(tmp_path_factory.mktemp("explorer"))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=BROWSER, args=list(QUIET))
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(params=SIZES)

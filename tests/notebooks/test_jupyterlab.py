@@ -13,24 +13,12 @@ from typing import Any
 import nbformat
 import pytest
 import yaml
+from browser import BROWSER
 from checkout import ROOT
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 NAME = "01_mnist_phase_diagram"
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-QUIET = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 PATIENCE = 180  # seconds, for what takes ten on an idle machine
 
 pytestmark = [
@@ -147,32 +135,29 @@ def _run_all_cells(page: Any) -> None:
     pytest.fail("no cell began to run")
 
 
-def test_all_cells_of_notebook_01_run_in_jupyterlab(project: Path, server: str) -> None:
-    from playwright.sync_api import sync_playwright
-
+def test_all_cells_of_notebook_01_run_in_jupyterlab(
+    project: Path, server: str, browser: Any
+) -> None:
     path = project / "notebooks" / f"{NAME}.ipynb"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=list(QUIET))
-        # high enough that JupyterLab draws every cell, not only those in view
-        page = browser.new_page(viewport={"width": 1280, "height": 8000})
-        page.set_default_timeout(PATIENCE * 1000)
-        dialog = page.locator(".jp-Dialog").first
-        page.add_locator_handler(dialog, lambda: _answer_dialogs(page), no_wait_after=True)
-        page.goto(server)
-        page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
-        # before its kernel is there, JupyterLab would ask which one to take
-        page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for()
-        _run_all_cells(page)
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline and not _finished(path) and not _errors(path):
-            page.wait_for_timeout(1000)
-            _answer_dialogs(page)
-            page.keyboard.press("Control+s")
-        assert _errors(path) == []
-        assert _finished(path), "not every cell has run"
-        page.locator(".jp-OutputArea-output img").first.wait_for(state="visible")
-        assert page.locator(".jp-OutputArea-output img").count() >= 1
-        assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
-        browser.close()
+    # high enough that JupyterLab draws every cell, not only those in view
+    page = browser.new_page(viewport={"width": 1280, "height": 8000})
+    page.set_default_timeout(PATIENCE * 1000)
+    dialog = page.locator(".jp-Dialog").first
+    page.add_locator_handler(dialog, lambda: _answer_dialogs(page), no_wait_after=True)
+    page.goto(server)
+    page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+    # before its kernel is there, JupyterLab would ask which one to take
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for()
+    _run_all_cells(page)
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and not _finished(path) and not _errors(path):
+        page.wait_for_timeout(1000)
+        _answer_dialogs(page)
+        page.keyboard.press("Control+s")
+    assert _errors(path) == []
+    assert _finished(path), "not every cell has run"
+    page.locator(".jp-OutputArea-output img").first.wait_for(state="visible")
+    assert page.locator(".jp-OutputArea-output img").count() >= 1
+    assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
     # opened by hand, with whatever parameters: no profile's figure is overwritten
     assert (project / "figures/custom" / f"{NAME}.png").is_file()
