@@ -611,7 +611,7 @@ def _draw_along(axis: Any, one: xr.Dataset, estimator: str) -> None:
         share = float(one["outside"].max())
         axis.text(0.5, 0.5, f"refused: up to {share:.0%}\nof a layer outside", ha="center",
                   transform=axis.transAxes)  # fmt: skip
-    told = _told(one, estimator, ceiling)
+    told = (values <= GREYED * ceiling) & ~(one["alone"].sel(estimator=estimator) > 0.5)
     colours = colormaps["viridis"](np.linspace(0, 0.95, len(layers)))
     for layer, colour in zip(layers, colours, strict=True):
         name = "output" if layer == layers[-1] else f"layer {layer}"
@@ -783,25 +783,16 @@ def _added(result: xr.Dataset) -> str:
     return f"; if every stage adds noise λ, as the cascade has λ at every stage, by {apart}"
 
 
-def _told(one: xr.Dataset, estimator: str, ceiling: float = BITS) -> xr.DataArray:
-    """Where an estimate says something: below its ceiling, and most inputs share their symbols."""
-    low = one["information"].sel(estimator=estimator) <= GREYED * ceiling
-    return low & ~(one["alone"].sel(estimator=estimator) > 0.5)
-
-
 def _verdicts(result: xr.Dataset) -> str:
     """Which activations rise and fall here, at the width of the bins."""
     said, lost = [], falls(result).sel(estimator="width").where(~dead(result))
-    told = _told(result, "width").isel(epoch=-1, layer=-2)
     for kind in map(str, result["activation"].values):
         start, largest, end = _path(result, kind, "width")
         hidden = lost.sel(activation=kind).isel(layer=slice(0, -1))
         each = hidden.isel(layer=-1)
-        sure = each.where(told.sel(activation=kind))
         said.append(
             f"{kind} rises by {largest - start:.1f} bits and falls by {largest - end:.1f}; "
             f"{int((each > 0.3).sum())} of {int(each.notnull().sum())} living networks fall by "
-            f"more than 0.3, {int((sure > 0.3).sum())} of the {int(sure.notnull().sum())} that are "
-            f"not grey at the end (in any hidden layer: by up to {float(hidden.max()):.1f})"
+            f"more than 0.3 (in any hidden layer: by up to {float(hidden.max()):.1f})"
         )
     return f"Here, in {_name(result, 'width')}, the last hidden layer of {'. Of '.join(said)}."
