@@ -9,6 +9,7 @@ Source: Nøkland, arXiv:1609.01596; binary, and below convolutions: Han & Yoo, a
 rules are trained with plain SGD and with RMSprop, which rescales what is too small.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ from paperlib.training import (
     batches,
     feedback_alignment,
     feedback_matrices,
+    parts_of,
     train,
 )
 from paperlib.training.feedback import feedback_lesson
@@ -52,11 +54,13 @@ Array = NDArray[Any]
 Examples = tuple[Tensor, Tensor]
 
 CODE_VERSION = 1
+FORETELLS = ("accuracy by DFA",)
 OPTIMISERS = ("SGD", "RMSprop")
 RULES = ("BP", "DFA", "binary DFA")
 KINDS = ("random", "product", "product_sign")
 WAYS = ("BP", "random", "binary", "product", "product_sign")
 COLOURS = dict(zip(RULES, (BLUE, ORANGE, GREEN), strict=True))
+FORETOLD_STEPS, FORETOLD_BATCH = 30, 32  # of the short training that foretells
 VALIDATION = 0.2  # of the training images, on which the rate is chosen
 CLOSE = 0.06  # of accuracy: what feedback may cost where backpropagation trains
 CNN_VARIANCE = 1.76  # σ_w² of the convolutional networks, critical for tanh
@@ -249,6 +253,37 @@ def scores(result: xr.Dataset) -> dict[str, xr.DataArray]:
     dims = ("sigma_w2", "depth")
     return {"R² untrained": kept(result).mean("network").transpose(*dims),
             "accuracy by DFA": learnt.mean("network").transpose(*dims)}  # fmt: skip
+
+
+def foretell(network: nn.Module, images: Tensor, labels: Tensor, *, seed: int) -> dict[str, float]:
+    """Return what a short training by feedback says of "will it train"; higher is better.
+
+    Args:
+        network: an untrained classifier that can be cut before a Linear layer, see
+            `training.feedback.parts_of`; it stays as it was. Within a part, such as a chain of
+            residual blocks, backpropagation does the rest.
+        images: (n, …), that it would learn.
+        labels: (n,), numbering the classes.
+        seed: of the feedback, the order of the images, and what the network itself draws.
+
+    Returns:
+        the scores of `FORETELLS`, NaN where a network cannot be cut or overflows. `accuracy by
+        DFA`: on the images, after some steps. It asks whether the signal arrives at the top or can
+        be opened from below, and cannot see what an error loses on its way back.
+    """
+    rate, few = Settings().rmsprop_feedback_rate, images[:FORETOLD_BATCH]
+    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+        torch.manual_seed(seed)
+        own = copy.deepcopy(network).eval()
+        if len(parts_of(own)) < 2 or not own(few).isfinite().all():
+            return dict.fromkeys(FORETELLS, math.nan)
+        rule = feedback_alignment(own, feedback_matrices(own, few[:1], seed=seed))
+        train(own.train(), (images, labels), steps=FORETOLD_STEPS, batch_size=FORETOLD_BATCH,
+              optimiser=_optimiser(own, "RMSprop", rate), rule=rule, seed=seed)  # fmt: skip
+    with torch.no_grad():
+        logits = torch.cat([own.eval()(some) for some in images.split(100)])
+    right = (logits.argmax(-1) == labels) & logits.isfinite().all(-1)
+    return {"accuracy by DFA": float(right.double().mean())}
 
 
 # --- measuring

@@ -48,7 +48,7 @@ from paperlib.measures.information import (
     widths,
 )
 from paperlib.networks import activation_module, initialise, mlp
-from paperlib.plots import BLUE, COLLAPSE_COLOUR, GREEN, PALETTE, VARIANCE, paper_style
+from paperlib.plots import BLUE, COLLAPSE_COLOUR, GREEN, ORANGE, PALETTE, VARIANCE, paper_style
 from paperlib.plots import edges as edges_of
 from paperlib.training import at, batches, train
 
@@ -63,6 +63,7 @@ GONE = {
     "bits": "one bit at noise λ",
     "mean_field": "by mean field",
     "read": "R², read straight",
+    "added": "one bit, λ at every stage",
     "r_squared": "R², by cascade",
 }
 GREYED = 0.95  # of log2 N, or more than half of the inputs alone: an estimate says nothing there
@@ -168,6 +169,18 @@ class _Rounded(nn.Module):
         # while it learns; else exactly the rounded values, so that equal ones stay equal
         rounded = inside + (rounded - inside).detach() if self.training else rounded
         return torch.cat([plain, rounded])
+
+
+class _Noisy(nn.Module):
+    """A stage, and noise on what it returns."""
+
+    def __init__(self, stage: nn.Module, variance: float) -> None:
+        super().__init__()
+        self.stage, self.deviation = stage, math.sqrt(variance)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.stage(x)
+        return out + self.deviation * torch.randn_like(out)
 
 
 class Stack(nn.Module):
@@ -371,14 +384,16 @@ def _estimates(
 
 
 def _diagram(settings: Settings, data: Dataset) -> dict[str, NDArray[Any]]:
-    """Untrained networks by σ_w², network and level: bits at noise λ, by mean field too, and R² as
-    a cascade and as one regression straight from the level read it, with the same λ."""
+    """Untrained networks by σ_w², network and level: bits at noise λ on the level, by mean field
+    too, or on every stage before it as well (`added`), and R² as one regression straight from the
+    level and as a cascade, which has one at every stage, read it, with the same λ."""
     fitted = data.floats("train", limit=settings.train_images)
     test = data.floats("test", limit=settings.test_images)
     square, signal = float(test.square().mean()), float(test.double().var(0).mean())
     sizes: Any = {"depth": settings.untrained_depth, "width": settings.untrained_width}
     shape = (len(settings.variances), settings.untrained_networks, settings.untrained_depth)
-    found = {name: np.zeros(shape) for name in ("bits", "channel", "r_squared", "read")}
+    names = ("bits", "added", "channel", "r_squared", "read")
+    found = {name: np.zeros(shape) for name in names}
     found["mean_field"] = np.zeros(shape[::2])
     for row, sigma_w2 in enumerate(settings.variances):
         given: Any = {"sigma_w2": sigma_w2, "sigma_b2": settings.sigma_b2}
@@ -391,6 +406,9 @@ def _diagram(settings: Settings, data: Dataset) -> dict[str, NDArray[Any]]:
             initialise(network, **given, seed=settings.seed + number)
             for name, values in _down(settings, network, fitted, test).items():
                 found[name][row, number] = values
+            found["added"][row, number] = added_information(
+                network, test, settings.resolution, seed=settings.seed + number
+            )
     return found
 
 
@@ -415,6 +433,26 @@ def _down(settings: Settings, network: Any, fitted: Tensor, test: Tensor) -> dic
     return found
 
 
+def added_information(network: Any, images: Tensor, noise: float, *, seed: int) -> list[float]:
+    """Return the bits that each level of a network holds of images where every stage adds noise.
+
+    The network of arXiv:1810.05728. Its noise reaches a level through the stages between, and is
+    taken as Gaussian there, of the variance that it has; other than that, as `noisy`.
+
+    Args:
+        network: with stages; it stays as it was.
+        images: (n, *image_shape).
+        noise: variance that each stage adds.
+        seed: of the noise.
+    """
+    disturbed = copy.deepcopy(network)
+    disturbed.stages = nn.Sequential(*(_Noisy(stage, noise) for stage in disturbed.stages))
+    nobody = torch.zeros(len(images), dtype=torch.int64)  # no labels are compared
+    pairs = zip(features(network, images), features(disturbed, images, seed=seed), strict=True)
+    spread = ((clean, float((there - clean).double().square().mean())) for clean, there in pairs)
+    return [float(noisy(clean, nobody, variance)[1]) for clean, variance in spread]
+
+
 def falls(result: xr.Dataset) -> xr.DataArray:
     """Return by how much the information of each network's layers ends below its largest value, in
     bits, (estimator, activation, network, layer)."""
@@ -437,16 +475,17 @@ def violations(result: xr.Dataset) -> xr.DataArray:
 
 def depths(result: xr.Dataset) -> xr.Dataset:
     """Return the first depths (sigma_w2, untrained) from which less than one bit is left at noise
-    λ, in networks (`bits`) and by mean field, and from which the image is lost, to a regression
-    straight from the level (`read`) and to a cascade (`r_squared`); one more than the depth of the
-    networks where it never is."""
+    λ, in networks (`bits`), by mean field, and with that noise at every stage (`added`); and from
+    which the image is lost, to a regression straight from the level (`read`) and to a cascade
+    (`r_squared`). One more than the depth of the networks where it never is; `added` is missing
+    where it was not measured yet."""
 
     def first(name: str) -> xr.DataArray:
         least = LOST if name in ("read", "r_squared") else 1.0
         return xr.apply_ufunc(lambda curve: collapse_depth(curve, threshold=least), result[name],
                               input_core_dims=[["level"]], vectorize=True)  # fmt: skip
 
-    return xr.Dataset({name: first(name) for name in GONE})
+    return xr.Dataset({name: first(name) for name in GONE if name in result})
 
 
 def scores(result: xr.Dataset) -> dict[str, xr.DataArray]:
@@ -603,8 +642,9 @@ def _draw_depth(place: Any, result: xr.Dataset) -> None:
         axis.figure.colorbar(mesh, ax=axis, pad=0.02)
         axis.set(xlabel=VARIANCE, title=title)
     found, last = depths(result), level[-1]
-    colours = (BLUE, "0.3", GREEN, COLLAPSE_COLOUR)
-    for (name, label), colour in zip(GONE.items(), colours, strict=True):
+    colours = dict(zip(GONE, (BLUE, "0.3", GREEN, ORANGE, COLLAPSE_COLOUR), strict=True))
+    for name in map(str, found):
+        label, colour = GONE[name], colours[name]
         curves = found[name].transpose(..., "sigma_w2").values.reshape(-1, len(variances))
         for number, curve in enumerate(np.where(curves <= last, curves, np.nan)):
             both.plot(variances, curve, "--" if name == "mean_field" else "o-", color=colour,
@@ -629,8 +669,9 @@ def takeaway(result: xr.Dataset) -> str:
         f"**In short.** In {_name(result, 'width')}, bits of the last hidden layer at the start, "
         f"at most and at the end, mean over living networks: {said}. In untrained networks left of "
         "criticality, the depth where less than one bit is left at noise λ differs by at most "
-        f"{_apart(result, 'read')} from the depth where a regression reads no image any more, and "
-        f"by {_apart(result, 'r_squared')} from that of the cascade, which adds up its errors. "
+        f"{_apart(result, 'bits', 'read')} from the depth where a regression reads no image any "
+        f"more, and by {_apart(result, 'bits', 'r_squared')} from that of the cascade, which adds "
+        f"up its errors{_added(result)}. "
         f"At {never} of {int(right.sum())} variances right of it, bits are never lost: there the "
         "image is lost, if it is, because it cannot be read."
     )
@@ -711,21 +752,30 @@ def _table(result: xr.Dataset) -> str:
 
 def _depth_table(result: xr.Dataset) -> str:
     found, last = depths(result), result.sizes["level"]
-    rows = [f"| σ_w² | {' | '.join(GONE.values())} |", "|---" * (1 + len(GONE)) + "|"]
+    names = [GONE[str(name)] for name in found]
+    rows = [f"| σ_w² | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
     for sigma_w2 in result["sigma_w2"].values:
-        each = (np.ravel(found[name].sel(sigma_w2=sigma_w2)) for name in GONE)
+        each = (np.ravel(found[name].sel(sigma_w2=sigma_w2)) for name in found)
         cells = [", ".join("∞" if d > last else str(int(d)) for d in row) for row in each]
         rows.append(f"| {sigma_w2:g} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
-def _apart(result: xr.Dataset, name: str) -> str:
-    """The largest difference of a depth from that of one bit, left of criticality."""
+def _apart(result: xr.Dataset, bits: str, name: str) -> str:
+    """The largest difference of a depth of one bit from another one, left of criticality."""
     found, last = depths(result).mean("untrained"), result.sizes["level"]
-    both = (found["bits"] <= last) & (found[name] <= last)
+    both = (found[bits] <= last) & (found[name] <= last)
     left = found["sigma_w2"] < critical_sigma_w2(result.attrs["sigma_b2"])
-    ratio = (found["bits"] / found[name] - 1).where(both & left)
+    ratio = (found[bits] / found[name] - 1).where(both & left)
     return f"{float(abs(ratio).max()):.0%}" if ratio.notnull().any() else "nothing that was seen"
+
+
+def _added(result: xr.Dataset) -> str:
+    """How far the depth of one bit is from the cascade's if every stage adds noise."""
+    if "added" not in result:
+        return ""
+    apart = _apart(result, "added", "r_squared")
+    return f"; if every stage adds noise λ, as the cascade has λ at every stage, by {apart}"
 
 
 def _verdicts(result: xr.Dataset) -> str:

@@ -36,10 +36,11 @@ from paperlib.training import at, batches, train
 
 CODE_VERSION = 1
 FORETELLS = ("different codes", "changing nodes")
-LOSSES = ("cross-entropy", "squares")
+LOSSES = ("cross-entropy", "squares", "softmax squares")
 MEASURES = (
     "fraction", "predictability", "informativeness", "information", "share", "constant",
 )  # fmt: skip
+CHANGED = 0.01  # of the images: what counts as growing or shrinking
 LIKELY = 0.85  # accuracy near which the sets were found to be largest
 
 
@@ -49,7 +50,7 @@ class Settings(Parameters):
 
     depths: tuple[int, ...] = option((5,), low=1, high=100)
     widths: tuple[int, ...] = option((20, 80), low=1, high=10_000)
-    losses: tuple[str, ...] = option(LOSSES, choices=LOSSES)
+    losses: tuple[str, ...] = option(LOSSES[:2], choices=LOSSES)
     networks: int = option(2, low=1, high=100)  # seeds of each
     steps: int = option(600, low=1)
     looks: int = option(12, low=2, high=1000)
@@ -243,8 +244,9 @@ def _loss(kind: str, logits: Tensor, labels: Tensor) -> Tensor:
     """The summed loss of a batch."""
     if kind == "cross-entropy":
         return nn.functional.cross_entropy(logits, labels, reduction="sum")
+    outputs = logits if kind == "squares" else logits.softmax(1)
     targets = nn.functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
-    return (logits - targets).square().mean(1).sum()
+    return (outputs - targets).square().mean(1).sum()
 
 
 def _layers(network: nn.Module) -> list[Any]:
@@ -380,7 +382,7 @@ def figure(result: xr.Dataset) -> Figure:
     deep = result.isel(depth=_middle(result))
     runs = [(loss, width) for loss in deep["loss"].values for width in deep["width"].values]
     with paper_style():
-        drawn = Figure(figsize=(10.5, 8.4), layout="constrained")
+        drawn = Figure(figsize=(max(10.5, 2.2 * len(runs)), 8.4), layout="constrained")
         parts: Any = drawn.subfigures(2, 1, height_ratios=(5.4, 3.0))
         axes = parts[0].subplots(len(ROWS), len(runs), sharex=True, sharey="row", squeeze=False)
         for column, (loss, width) in enumerate(runs):
@@ -436,14 +438,27 @@ def findings(result: xr.Dataset) -> str:
 
 
 def _order(result: xr.Dataset) -> str:
-    """In how many kinds of networks the sets grow first and shrink after, by loss."""
-    size = result["fraction"].mean(["network", "layer"]).stack(kind=("depth", "width"))
+    """In how many kinds of networks the sets grow first and shrink after, by loss; how accurate
+    they are where sets are largest, and in how many of these the first layer's shrink the most."""
+    each = result[["fraction", "accuracy"]].mean("network").stack(kind=("depth", "width"))
     found = []
-    for loss in size["loss"].values:
-        rows = size.sel(loss=loss).transpose("kind", "step").values
-        both = [row.max() > row[0] + 0.01 and row.max() > row[-1] + 0.01 for row in rows]
-        found.append(f"{sum(both)} of {len(both)} by {loss}")
-    return "Here they grow and then shrink, each by more than 0.01, in " + ", ".join(found) + "."
+    for loss in each["loss"].values:
+        one = each.sel(loss=loss)
+        size = one["fraction"].mean("layer")
+        largest = size.max("step")
+        both = (largest > size[0] + CHANGED) & (largest > size[-1] + CHANGED)
+        said = f"{int(both.sum())} of {both.size} by {loss}"
+        if both.any():
+            accuracy = one["accuracy"].isel(step=size.argmax("step"))[both]
+            shrunk = one["fraction"].max("step") - one["fraction"].isel(step=-1)
+            first = (shrunk.fillna(-1).argmax("layer") == 0)[both]
+            said += (
+                f" (largest at accuracies of {float(accuracy.min()):.0%} to "
+                f"{float(accuracy.max()):.0%}; in {int(first.sum())} of them the first layer's "
+                "shrink the most)"
+            )
+        found.append(said)
+    return f"Here they grow and then shrink, each by more than {CHANGED:g}, in {', '.join(found)}."
 
 
 def _middle(result: xr.Dataset) -> int:

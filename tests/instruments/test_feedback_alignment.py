@@ -18,6 +18,7 @@ from paperlib.instruments.feedback_alignment import (
     Stack,
     chosen,
     findings,
+    foretell,
     frontier,
     kept,
     predicted,
@@ -29,7 +30,7 @@ from paperlib.instruments.feedback_alignment import (
 )
 from paperlib.measures import r_squared
 from paperlib.sweep.store import load_result
-from paperlib.training import backpropagation, train
+from paperlib.training import backpropagation, feedback_matrices, train
 from paperlib.training import feedback_alignment as ruled
 
 SMALL = Settings(
@@ -206,6 +207,39 @@ def test_scores_are_given_by_variance_and_depth(result) -> None:
 
 
 # --- across the wall
+
+
+def test_it_foretells_nothing_of_a_network_that_cannot_be_cut(task) -> None:
+    images, labels = (part[:20] for part in task.test)
+    flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    (network,) = drawn(task)[:1]
+    for whole in (flat, Whole(network)):
+        assert math.isnan(foretell(whole, images, labels, seed=0)["accuracy by DFA"])
+    assert foretell(network, images, labels, seed=0)["accuracy by DFA"] >= 0
+
+
+class Whole(torch.nn.Module):
+    """A network of which nobody knows the order of its layers."""
+
+    def __init__(self, inside: torch.nn.Module) -> None:
+        super().__init__()
+        self.inside = inside
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.inside(images)
+
+
+def test_it_foretells_what_training_by_feedback_makes_of_a_copy(task) -> None:
+    (network,) = drawn(task, depth=2)[2:3]
+    images, labels = (part[:100] for part in task.learnt)
+    found = foretell(network, images, labels, seed=5)["accuracy by DFA"]
+    matrices = feedback_matrices(network, images[:1], seed=5)
+    optimiser = torch.optim.RMSprop(network.parameters(), lr=1e-3)
+    train(network, (images, labels), steps=30, batch_size=32, seed=5, optimiser=optimiser,
+          rule=ruled(network, matrices))  # fmt: skip
+    right = (network(images).argmax(1) == labels).double().mean()
+    assert found == pytest.approx(float(right), abs=0.011)
+    assert found > 0.5
 
 
 @pytest.mark.slow

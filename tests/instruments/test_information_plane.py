@@ -8,12 +8,13 @@ import pytest
 import torch
 import xarray as xr
 
-from paperlib.activations.looking import look
+from paperlib.activations.looking import features, look
 from paperlib.datasets import load_dataset
 from paperlib.instruments import information_plane
 from paperlib.instruments.information_plane import (
     Settings,
     Stack,
+    added_information,
     dead,
     depths,
     falls,
@@ -28,6 +29,7 @@ from paperlib.measures.information import (
     noisy,
     patterns,
 )
+from paperlib.networks import initialise, mlp
 
 SMALL = Settings(
     dataset="digits", hidden=(6, 4, 3), networks=2, epochs=3, looks=3, bins=9, widths=(0.07, 1.0),
@@ -220,6 +222,32 @@ def test_information_dies_on_the_ordered_side_only(small: xr.Dataset) -> None:
     assert scores(small)["information"].dims == ("sigma_w2", "untrained")
 
 
+def test_noise_of_every_stage_adds_up_as_in_linear_networks() -> None:
+    """Weights multiply the noise of the stages before by their variance; each adds its own."""
+    network = mlp((1, 5, 5), depth=4, width=500, activation="linear")
+    initialise(network, sigma_w2=1.5, sigma_b2=0.0, seed=0)
+    images = 0.005 * torch.rand(60, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+    found = added_information(network, images, 1e-3, seed=0)
+    nobody = torch.zeros(60, dtype=torch.int64)
+    for level, values in enumerate(features(network, images)):
+        variance = 1e-3 * sum(1.5**power for power in range(level + 1))
+        assert found[level] == pytest.approx(float(noisy(values, nobody, variance)[1]), rel=0.03)
+        assert 0.1 < found[level] < 0.9 * math.log2(60)  # where bits depend on the noise
+    assert found == added_information(network, images, 1e-3, seed=0)
+
+
+def test_a_result_from_before_noise_of_every_stage_was_measured_is_drawn_without_it(
+    small: xr.Dataset,
+) -> None:
+    older = small.drop_vars("added")
+    assert "added" in depths(small)
+    assert "added" not in depths(older)
+    information_plane.figure(older)
+    said = information_plane.takeaway(small)
+    assert "every stage" in said
+    assert "every stage" not in information_plane.takeaway(older)
+
+
 @pytest.mark.slow
 def test_one_bit_is_lost_where_mean_field_says_and_about_where_no_regression_reads_the_image() -> (
     None
@@ -232,4 +260,4 @@ def test_one_bit_is_lost_where_mean_field_says_and_about_where_no_regression_rea
     assert bits < 40
     assert float(found["mean_field"]) == pytest.approx(bits, rel=0.15)
     assert float(found["read"]) == pytest.approx(bits, rel=0.2)
-    assert float(found["r_squared"]) < bits
+    assert float(found["r_squared"]) < float(found["added"]) < bits

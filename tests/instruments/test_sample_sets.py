@@ -173,6 +173,18 @@ def test_agreement_is_whole_in_the_first_layer_and_leaves_the_network_alone(kind
     assert all(map(torch.equal, before, network.parameters()))
 
 
+def test_squares_are_of_outputs_or_of_a_softmax_that_sees_no_shift_of_all_outputs() -> None:
+    outputs, labels = torch.tensor([[0.0, math.log(3)], [1.0, 1.0]]), torch.tensor([1, 0])
+    shares = ((0.25, 0.75), (0.5, 0.5))
+    expected = sum((one - (c == t)) ** 2 / 2 for row, t in zip(shares, (1, 0), strict=True)
+                   for c, one in enumerate(row))  # fmt: skip
+    for shift in (0.0, 5.0):
+        found = float(sample_sets._loss("softmax squares", outputs + shift, labels))
+        assert found == pytest.approx(expected)
+    plain = float(sample_sets._loss("squares", outputs, labels))
+    assert plain == pytest.approx(((math.log(3) - 1) ** 2 + 1) / 2)
+
+
 def test_scaling_a_layer_changes_no_set_and_a_sign_turns_it_around() -> None:
     data = load_dataset("digits", limit=50)
     network, images = sample_sets._network(data, 2, 15, 0), data.floats("test")
