@@ -208,13 +208,17 @@ def imported(code: str) -> Iterator[str]:
 parsed = cache(ast.parse)  # several tests read the same files
 
 
+# Modules that cannot be imported without an optional extra, which may not be installed.
+OF_EXTRAS = {"paperlib.notebooks.explorer.figures"}
+
+
 @cache
 def exists(name: str) -> bool:
     """Whether a dotted name is a module, or something in one."""
     try:
         pkgutil.resolve_name(name)
-    except (ImportError, AttributeError) as error:
-        return error.name == "bokeh"  # the module is there, what its optional extra brings is not
+    except (ImportError, AttributeError):
+        return name in OF_EXTRAS
     return True
 
 

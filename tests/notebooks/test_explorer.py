@@ -35,6 +35,11 @@ def explorer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return page.write_page(tmp_path_factory.mktemp("explorer"))
 
 
+@pytest.fixture(scope="module")
+def zoo() -> dict[str, Any]:
+    return contents.zoo()
+
+
 @pytest.fixture(params=SIZES)
 def opened(explorer: Path, browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
     """The page, ready; in the end its console must be empty, and nothing been asked for."""
@@ -118,7 +123,7 @@ def test_a_click_on_the_map_shows_the_digit_that_the_cascade_computes_there(
 
 @needs_bokeh
 @in_a_browser
-def test_keys_networks_outputs_and_dots_do_what_they_say(opened: Any) -> None:
+def test_keys_networks_outputs_and_dots_do_what_they_say(opened: Any, zoo: dict[str, Any]) -> None:
     opened.locator("#map").focus()
     for key in ("ArrowRight", "ArrowUp"):
         opened.keyboard.press(key)
@@ -133,7 +138,6 @@ def test_keys_networks_outputs_and_dots_do_what_they_say(opened: Any) -> None:
     ideal = matrix["bias"] + (matrix["weight"] * outputs[:, None, None, None]).sum("class")
     assert_allclose(digit(opened, "ideal"), 255 * ideal.values[0].clip(0, 1), atol=0.51)
     opened.locator("#network").select_option("5")
-    zoo = contents.zoo()
     report = opened.locator("#report").inner_text()
     assert zoo["told"][5] in report
     assert f"{100 * zoo['best'][5]:.1f}%" in report
@@ -177,8 +181,8 @@ def test_the_atlas_holds_every_digit_at_its_place() -> None:
     assert_array_equal(sheet[28 * rows :, :28], digits["original"][0].values)
 
 
-def test_what_the_page_says_of_the_zoo_is_in_the_files() -> None:
-    zoo, result = contents.zoo(), load_result("zoo.nc")
+def test_what_the_page_says_of_the_zoo_is_in_the_files(zoo: dict[str, Any]) -> None:
+    result = load_result("zoo.nc")
     assert len(zoo["number"]) == int((result["finished"] == 1).sum())
     assert {len(zoo[name]) for name in ("family", "told", "best", "accuracy", "scores")} == {
         len(zoo["number"])

@@ -262,13 +262,13 @@ const explorer = (() => {
     const shown = new Set(family);
     for (const name of [...shown].sort()) {
       const label = made("label"), box = made("input", "", { type: "checkbox", checked: true });
-      label.style.color = source.data.colour[family.indexOf(name)];
-      box.style.accentColor = label.style.color;
+      const swatch = made("i", "", { className: "swatch" });
+      swatch.style.background = source.data.colour[family.indexOf(name)];
       box.addEventListener("change", () => {
         if (box.checked) shown.add(name); else shown.delete(name);
         source.data = { ...source.data, alpha: family.map((each) => (shown.has(each) ? 0.75 : 0)) };
       });
-      label.append(box, ` ${name}`);
+      label.append(box, " ", swatch, ` ${name}`);
       $("families").append(label);
     }
     $("zoo-about").textContent = `${told.length} networks of ${new Set(family).size} families, five trainings each: ${about}.`;
