@@ -13,6 +13,8 @@ INSTALLED := .venv/.installed
 RUNS := $(addprefix figures/,smoke quick reference paper custom)
 BOOK := .venv/.installed-book
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
+# one more than cores: tests that kill, restart or wait leave theirs free meanwhile
+WORKERS := $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 4 ? n + 1 : 4)))
 CACHES := .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 # Where nothing compiled is kept, each of the hundred processes of `make test` compiles the package anew.
@@ -39,11 +41,11 @@ reference: $(INSTALLED) ## canonical figures and committed notebooks, drawn anew
 	$(BIN)/paperlib run --profile reference --force --save $(ARGS)
 
 test: $(INSTALLED) ## all tests but those that need a GPU or download data
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-fast: $(INSTALLED) ## the tests that take no more than about a second each and kill nothing
 	$(BIN)/python -m pytest -m "not gpu and not network and not slow and not faults" \
-		-n logical --maxprocesses 4 --dist worksteal $(ARGS)
+		-n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(INSTALLED) ## formatting, lint, types and which room imports which
 	$(BIN)/ruff format --check .
