@@ -33,10 +33,14 @@ CHANGED: dict[str, dict[str, Any]] = {
 }
 INSTRUMENTS = {"networks": 2, "seed": 1}  # of the notebooks from 10 on, where they have them
 PATIENCE = 900  # seconds for a cell, on a machine that is busy
-# Fonts inside of a PDF take a fifth of a run; tests/plots looks at whole ones.
-WITHOUT_FONTS = """
+# Fonts inside of a PDF take a fifth of a run (tests/plots looks at whole ones); after each cell
+# pyplot draws what Jupyter then draws again.
+FASTER = """
+from matplotlib import pyplot
 from matplotlib.backends.backend_pdf import PdfFile
 PdfFile.writeFonts = lambda file: file.writeObject(file.fontObject, {})
+pyplot.close(pyplot.figure())  # which loads Jupyter's backend
+get_ipython().events.unregister("post_execute", pyplot._draw_all_if_interactive)
 """
 
 
@@ -52,7 +56,7 @@ class Kernel:
         self.client.start_channels()
         self.client.wait_for_ready(timeout=PATIENCE)
         self.printed: list[str] = []  # in red
-        assert self.run(WITHOUT_FONTS) is None
+        assert self.run(FASTER) is None
 
     def place(self, folder: Path, told: Mapping[str, str]) -> None:
         """Go on as if started in this folder, with this and the test's own environment."""
