@@ -1,5 +1,6 @@
 """What every test runs under: no display, one torch thread, no deadlines."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,3 +52,9 @@ def digits() -> Dataset:
 def no_network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The requests that were tried and refused, as they come."""
     return refuse_requests(monkeypatch)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what has been imported and collected out of all later searches for garbage."""
+    gc.collect()
+    gc.freeze()

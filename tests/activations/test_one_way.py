@@ -97,6 +97,7 @@ def test_only_activations_hangs_hooks_on_models() -> None:
     assert files_with(is_hook) == {"activations/tracing.py", "activations/factors.py"}
 
 
+@pytest.mark.slow
 def test_only_training_and_the_fit_of_inverses_learn() -> None:
     assert outside(files_with(is_backward), "training") == set(TRAINS)
     assert files_with(is_step) == set(STEPS)

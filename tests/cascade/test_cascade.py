@@ -228,6 +228,7 @@ def test_the_closed_form_with_the_published_activation_is_bounded_by_it() -> Non
     assert float(r_squared(images(100, seed=1), pictures)[0]) > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp", *SPATIAL])
 def test_products_in_bfloat16_train_nearly_the_same_inverses(name: str) -> None:
     made = network(3) if name == "mlp" else SPATIAL[name]()

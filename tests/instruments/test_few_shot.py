@@ -254,6 +254,7 @@ def test_ordered_networks_are_read_no_deeper_than_the_resolution(digits: Dataset
     assert abs(float(last[1]) - 0.2) < 0.08
 
 
+@pytest.mark.slow
 def test_torchvisions_networks_are_read_with_weights_of_ones_own(digits, tmp_path) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -452,6 +452,7 @@ def vgg() -> xr.Dataset:
     return run_channels(POINT)
 
 
+@pytest.mark.slow
 def test_channels_say_what_the_weights_are_and_how_the_shown_ones_rank(vgg: xr.Dataset) -> None:
     said = findings_channels.channels(vgg)
     assert "VGG11, random weights" in said
@@ -466,6 +467,7 @@ def test_channels_say_what_the_weights_are_and_how_the_shown_ones_rank(vgg: xr.D
     assert "2:26 is number 1 of 64" in findings_channels.channels(changed)
 
 
+@pytest.mark.slow
 def test_channels_of_imagenets_vgg16_may_be_compared_and_silence_is_said(vgg: xr.Dataset) -> None:
     same = about(vgg, config={"layers": 16}, weights={"name": "imagenet", "epochs": None})
     assert NOTHING not in findings_channels.channels(same)

@@ -257,6 +257,7 @@ def test_colours_are_the_styles_own_also_where_the_figure_is_shown_outside_of_it
         assert not re.fullmatch(r"C\d", str(line.get_color())), line.get_label()
 
 
+@pytest.mark.slow
 def test_files_are_written_in_the_style_also_outside_of_it(tmp_path: Path) -> None:
     png, pdf = plots.save(plots.heat_maps(result()), tmp_path / "figure", result())
     with Image.open(png) as picture:

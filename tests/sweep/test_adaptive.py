@@ -192,6 +192,7 @@ def test_what_another_sweep_has_finished_does_not_follow(swept) -> None:
     assert (result["follows"].sel(sigma_w2=list(VARIANCES[1:3]), seed=1) == 1).all()
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_anywhere_goes_on_as_if_it_had_not_been(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

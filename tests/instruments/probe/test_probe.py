@@ -399,6 +399,7 @@ def test_models_in_other_precisions_are_probed_in_them(dtype: torch.dtype, digit
     np.testing.assert_allclose(report.result["r_squared"], single, atol=0.03)
 
 
+@pytest.mark.slow
 def test_a_compiled_model_is_probed_as_it_was_before(digits: Tensor) -> None:
     images, model = small(digits), chain(64, 3, 1.7, nn.Tanh)
     compiled = torch.compile(model)  # nothing is compiled before it runs

@@ -331,6 +331,7 @@ def test_a_constant_added_to_the_images_of_a_net_that_centres_changes_nothing() 
     agree(signals(model, images + 7.0, labels), signals(model, images, labels))
 
 
+@pytest.mark.slow
 def test_the_width_hardly_matters_to_the_lesson() -> None:
     found = []
     for width in (150, 600):

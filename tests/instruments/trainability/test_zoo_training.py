@@ -179,6 +179,7 @@ def test_the_defaults_are_four_pairs_and_adam_as_it_comes() -> None:
     assert kinds.count("adam") >= 2
 
 
+@pytest.mark.slow
 def test_a_point_gives_the_same_numbers_twice_and_names_all_its_fields() -> None:
     point = next(SMALL.points())
     first, again = measure_point(point), measure_point(point)
@@ -189,6 +190,7 @@ def test_a_point_gives_the_same_numbers_twice_and_names_all_its_fields() -> None
     assert (first["seconds"] > 0).all()
 
 
+@pytest.mark.slow
 def test_a_point_touches_no_global_generator() -> None:
     state = torch.random.get_rng_state()
     measure_point(next(SMALL.points()))
