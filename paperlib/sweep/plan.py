@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -191,4 +192,5 @@ def _with_earlier(about: dict[str, Any], earlier: Mapping[str, Any], taken: int)
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    return round(float(np.mean(values)), 3) if values else None
+    # the exact sum, so that the order of points does not decide how it is rounded
+    return round(math.fsum(values) / len(values), 3) if values else None
