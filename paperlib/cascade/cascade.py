@@ -260,7 +260,7 @@ class Cascade:
             part = Cascade(self._stages[:level], self._shapes[: level + 1])
             part._inverses = list(inverses[:level])
             pictures = part.from_activation(activations, level)
-            if float(differential_entropy_published(pictures)) < COLLAPSED:
+            if is_collapsed(pictures):
                 return True
             if until == "lost":
                 return False
@@ -586,6 +586,11 @@ class Cascade:
         if not tensor.isfinite().all():
             raise ValueError(f"the {name} holds NaN or infinite values")
         return tensor.detach().to(self._inverse_weight)
+
+
+def is_collapsed(pictures: Tensor) -> bool:
+    """Return whether a batch (n, *image_shape) has come back as one picture."""
+    return float(differential_entropy_published(pictures)) < COLLAPSED
 
 
 def _numbers(must: str, given: Any, allowed: range) -> list[int]:

@@ -11,7 +11,7 @@ import torch
 
 from paperlib import measures
 from paperlib.cascade import Cascade
-from paperlib.cascade.cascade import COLLAPSED
+from paperlib.cascade.cascade import is_collapsed
 from paperlib.cascade.fitting import ENDS, PRECISIONS, SOLVERS, arithmetic_of
 from paperlib.core.settings import option
 from paperlib.datasets import PICTURE, Dataset
@@ -119,7 +119,7 @@ class CascadePoint(_CascadeExperiment, Point):
         shown = pictures[[min(level, measured) - 1 for level in shown_depths(self.depth)], 0]
         mean, taken = train.mean(0), self.measures
         curves = _curves(test, pictures, mean=mean, rtol=self.rtol, taken=taken, skipped=skipped)
-        if skipped and self.until == "r_squared" and not _is_collapsed(pictures[-1]):
+        if skipped and self.until == "r_squared" and not is_collapsed(pictures[-1]):
             curves |= _unknown_beyond(measured, curves)  # wrong pictures, which still change
         return {
             **curves,
@@ -214,11 +214,6 @@ def _curves(
         "cutoff_differential": differential[0],
         "cutoff_per_image": per_image,
     }
-
-
-def _is_collapsed(pictures: torch.Tensor) -> bool:
-    """Whether a batch has come back as one picture."""
-    return float(measures.differential_entropy_published(pictures)) < COLLAPSED
 
 
 def _unknown_beyond(depth: int, curves: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -58,11 +58,10 @@ class DigitPoint(CascadePoint):
         network = untrained(self, data.image_shape, len(data.classes)).to(device)
         cascade = fitted(self, network, train, first)
         # below the level where a fit ended, all images have come back as one, and stay one
-        levels = [min(network.stem + depth, cascade.depth) for depth in self.shown]
-        pictures = cascade.reconstruct(first, levels=sorted({*levels}))
-        place = {level: i for i, level in enumerate(sorted({*levels}))}
-        shown = pictures[[place[level] for level in levels], 0]
-        return {"example": as_bytes(shown), "original": as_bytes(first[0])}
+        deepest = [min(network.stem + depth, cascade.depth) for depth in self.shown]
+        levels, places = np.unique(deepest, return_inverse=True)
+        pictures = cascade.reconstruct(first, levels=levels.tolist())
+        return {"example": as_bytes(pictures[places, 0]), "original": as_bytes(first[0])}
 
 
 @dataclass(frozen=True, kw_only=True)
