@@ -1,4 +1,4 @@
-"""A reader in a browser: JupyterLab opens notebook 01, and "Run All Cells" runs all of it."""
+"""A reader in a browser: JupyterLab opens notebook 00, and "Run All Cells" runs all of it."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from checkout import ROOT
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-NAME = "01_mnist_phase_diagram"
+NAME = "00_how_it_works"
 PATIENCE = 180  # seconds, for what takes ten on an idle machine
 
 pytestmark = [
@@ -29,7 +29,7 @@ pytestmark = [
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project with notebook 01 set to the smoke profile, as a reader would; no outputs."""
+    """A project with notebook 00 set to the smoke profile, as a reader would; no outputs."""
     shutil.copytree(ROOT / "data/reference", tmp_path / "project/data/reference")
     folder = tmp_path / "project" / "notebooks"
     shutil.copytree(ROOT / "notebooks" / "profiles", folder / "profiles")
@@ -135,7 +135,7 @@ def _run_all_cells(page: Any) -> None:
     pytest.fail("no cell began to run")
 
 
-def test_all_cells_of_notebook_01_run_in_jupyterlab(
+def test_all_cells_of_notebook_00_run_in_jupyterlab(
     project: Path, server: str, browser: Any
 ) -> None:
     path = project / "notebooks" / f"{NAME}.ipynb"

@@ -44,6 +44,11 @@ get_ipython().events.unregister("post_execute", pyplot._draw_all_if_interactive)
 """
 
 
+SHOWN = (
+    "__import__('matplotlib_inline.config').config.InlineBackend.instance().figure_formats = {!r}"
+)
+
+
 class Kernel:
     """A kernel that papermill runs a notebook in, and JupyterLab after it."""
 
@@ -148,8 +153,10 @@ def test_the_notebook_runs_from_beginning_to_end_and_twice_more_in_its_kernel(
     name: str, kernel: Kernel, home: Path
 ) -> None:
     """One test, not two, so that they share a kernel and its first run."""
+    assert kernel.run(SHOWN.format({"png"})) is None
     assert_the_runner_runs_it(name, home)
     kernel.place(home / "notebooks", {})  # as JupyterLab, which names no place for a figure
+    assert kernel.run(SHOWN.format(set())) is None  # a figure that is saved is drawn already
     assert_all_cells_run_again_and_with_changed_parameters(name, kernel, home)
 
 

@@ -34,7 +34,7 @@ from paperlib.sweep.store import load_result, read_point, save_result
 
 pytestmark = pytest.mark.faults
 
-KILLS = int(os.environ.get("PAPERLIB_KILLS", "5"))
+KILLS = int(os.environ.get("PAPERLIB_KILLS", "3"))
 JOBS = 2
 PATIENCE = 300  # seconds, for what takes ten on an idle machine
 SMALL = {
