@@ -1,5 +1,6 @@
 """The gradient of every sample alone, of any model, and the empirical tangent kernel they make."""
 
+import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator
 from functools import reduce
@@ -212,9 +213,11 @@ class _Work:
         if not rest:
             return
         try:
-            found = vmap(grad(self._of_one), in_dims=(None, 0, 0), randomness="different")(
-                rest, values, targets
-            )
+            with warnings.catch_warnings():  # of operations that vmap takes one sample at a time
+                warnings.filterwarnings("ignore", message="There is a performance drop")
+                found = vmap(grad(self._of_one), in_dims=(None, 0, 0), randomness="different")(
+                    rest, values, targets
+                )
         except (RuntimeError, ValueError, TypeError):
             found = self._in_turn(values, targets)
         for name in rest:

@@ -1,6 +1,7 @@
 """Gradients per sample: finite differences, autograd in turn, and closed forms."""
 
 import copy
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -358,6 +359,13 @@ def test_a_model_that_does_not_learn_is_refused() -> None:
     model = nn.Linear(2, 2).requires_grad_(False)
     with pytest.raises(ValueError, match="no parameter of the model learns"):
         per_sample_gradients(model, torch.rand(3, 2))
+
+
+def test_torch_does_not_advertise_faster_rules() -> None:
+    model = nn.LSTM(6, 4, batch_first=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        per_sample_gradients(model, torch.rand(8, 5, 6))
 
 
 def test_networks_in_float32_agree_with_float64() -> None:

@@ -128,19 +128,19 @@ RULES = (
         "draw the first layer uniformly within ± 1/fan-in, later ones within ± √(6/fan-in)/ω",
     ),
     Rule(
+        "recurrent bottleneck",
+        findings.recurrent,
+        0.01,
+        "images that differ by 1% of the size are lost beside the biases",
+        "take fewer layers, wider ones, or skips between them",
+    ),
+    Rule(
         "constant",
         findings.constant,
         findings.ALIKE,
         "less of the size than a few roundings of float32",
         "nothing after it can tell images apart: change or remove this layer",
         echo=True,
-    ),
-    Rule(
-        "recurrent bottleneck",
-        findings.recurrent,
-        0.01,
-        "images that differ by 1% of the size are lost beside the biases",
-        "take fewer layers, wider ones, or skips between them",
     ),
     Rule(
         "residual growth",

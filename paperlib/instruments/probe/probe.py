@@ -24,6 +24,7 @@ from paperlib.activations.looking import samples_that_fit
 from paperlib.activations.tracing import Layers, ProbeError
 from paperlib.core.checks import LARGEST_SEED, checked, quoted
 from paperlib.core.provenance import stamp
+from paperlib.core.threads import free_threads
 from paperlib.instruments.probe.examination import examine
 from paperlib.instruments.probe.reading import Work
 from paperlib.instruments.probe.report import Report, report_of, with_vital_signs
@@ -100,7 +101,7 @@ def probe(
     model = plain_module(model)
     check_options(layers, seed, resolution, memory)
     now, images = fingerprint(model), given(images, model)
-    with untouched(model, seed):
+    with free_threads(), untouched(model, seed):
         inputs = Inputs.of(images, model, seed, batch_axis, output)
         in_order = Inputs.for_looking(images, model, batch_axis, output)
         labels = checked_labels(labels, in_order)
@@ -142,7 +143,8 @@ def _judge_later(
                 f"{type(model).__name__} has changed since it was probed; probe it again, and ask "
                 "for the verdict before it is trained"
             )
-        return judge(report, model, images, labels, **dict(zip(names, options, strict=True)))
+        with free_threads():
+            return judge(report, model, images, labels, **dict(zip(names, options, strict=True)))
 
     return judged
 

@@ -88,6 +88,11 @@ def residual(depth: int, *, norm: Any = nn.LayerNorm, last: Any = nn.Identity, *
     return nn.Sequential(nn.Flatten(), nn.Linear(196, 64), *blocks, nn.Linear(64, 10))
 
 
+def seeded(seed: int, build: Build) -> nn.Module:
+    torch.manual_seed(seed)
+    return build()
+
+
 class Rows(nn.Module):
     """Reads an image row by row."""
 
@@ -290,6 +295,11 @@ PATIENTS: dict[str, tuple[Build, str, str]] = {  # what the rule and the first l
         lambda: Rows(nn.LSTM(14, 2, 8, batch_first=True), 2),
         "recurrent bottleneck",
         "8 layers of 2",
+    ),
+    "narrow recurrent layers with one answer": (
+        lambda: seeded(3, lambda: Rows(nn.LSTM(14, 2, 14, batch_first=True), 2)),
+        "recurrent bottleneck",
+        "14 layers of 2",
     ),
     "unnormalised residuals": (
         lambda: residual(20, norm=nn.Identity),
