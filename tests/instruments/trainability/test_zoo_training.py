@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,14 +147,14 @@ def test_accuracies_are_of_evaluation_mode_and_the_network_stays_in_training_mod
     assert modes == [True, True, False, *[True] * 6, False]
 
 
-def test_a_training_ends_at_the_quarter_once_it_has_reached_what_it_is_to_reach(
+def test_a_training_ends_at_a_step_once_it_has_reached_what_it_is_to_reach_there(
     digits: tuple[Examples, Examples],
 ) -> None:
     lessons, test = digits
-    options = {"budget": 200, "seed": 1}
+    options: dict[str, Any] = {"budget": 200, "seed": 1}
     whole, decided = (
-        trained(regression(), DEFAULT, lessons, test, **options, stop_at=stop_at)  # type: ignore[arg-type]
-        for stop_at in (None, 0.5)
+        trained(regression(), DEFAULT, lessons, test, **options, ends=ends)
+        for ends in (None, {20: 1.1, 50: 0.5})
     )
     assert (whole["steps"], decided["steps"]) == (200, 50)
     seen = np.array(moments_of(200)) <= 50
@@ -165,7 +166,7 @@ def test_a_training_ends_at_the_quarter_once_it_has_reached_what_it_is_to_reach(
 
 def test_a_training_that_has_not_reached_it_goes_on(digits: tuple[Examples, Examples]) -> None:
     lessons, test = digits
-    assert trained(dead(), DEFAULT, lessons, test, budget=40, stop_at=0.5)["steps"] == 40
+    assert trained(dead(), DEFAULT, lessons, test, budget=40, ends={10: 0.5})["steps"] == 40
 
 
 # --- points and sweeps
@@ -232,25 +233,47 @@ def test_what_changes_numbers_changes_the_identity() -> None:
     assert len({identity(), identity(budget=401), identity(batch_size=3), identity(number=9)}) == 4
 
 
-def test_trainings_that_can_change_no_label_end_at_the_quarter_and_labels_stay(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("budget", "train_images", "steps"),
+    [
+        (120, 1000, [30] * 5),  # all learn at all, none fast
+        (600, 1000, [100] * 5),  # all are fast after a hundred steps
+    ],
+)
+def test_trainings_that_can_change_no_label_end_and_labels_stay(
+    budget: int, train_images: int, steps: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def network(number: int, *_: object) -> nn.Module:
         return dead() if number else regression()
 
     monkeypatch.setattr(zoo, "zoo_network", network)
-    point = ZooPoint(dataset="digits", budget=120, train_images=1000, test_images=100)
+    point = ZooPoint(dataset="digits", budget=budget, train_images=train_images, test_images=100)
     learnt, whole, lost = (
         measure_point(replace(point, **changes))
         for changes in ({}, {"until": "end"}, {"number": 1})
     )
-    assert learnt["steps"].tolist() == [30] * 5
-    assert whole["steps"].tolist() == lost["steps"].tolist() == [120] * 5
+    assert learnt["steps"].tolist() == steps
+    assert whole["steps"].tolist() == lost["steps"].tolist() == [budget] * 5
     accuracies = np.stack([each["accuracy"] for each in (learnt, whole, lost)])
-    found = labels(made(accuracies, budget=120))
+    found = labels(made(accuracies, budget=budget))
     assert found["learns_at_all"].values.tolist() == [True, True, False]
     for name in ("learns_fast", "default_learns_at_all", "default_learns_fast"):
         assert found[name].values[0] == found[name].values[1]
+
+
+def test_others_go_on_until_the_network_learns_fast_and_the_default_for_its_own_labels() -> None:
+    point = ZooPoint(budget=1200)
+
+    def ends(training: Training, *seen: float) -> dict[int, float]:
+        """After one training that was right about these shares at 100, 300 and 1,200 steps."""
+        before = [{"accuracy": np.array([0.1, 0.1, *seen])}]
+        return point._ends(training, before)
+
+    assert ends(TRAININGS[1], 0.4, 0.6, 0.9) == {300: 0.0, 100: 0.8}  # it is slow
+    assert ends(TRAININGS[1], 0.4, 0.8, np.nan) == {300: 0.0, 100: 0.0}
+    assert (
+        ends(TRAININGS[1], 0.4, 0.4, 0.45) == ends(DEFAULT, 0.9, 0.9, 0.9) == {300: 0.5, 100: 0.8}
+    )
 
 
 # --- labels
