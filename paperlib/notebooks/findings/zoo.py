@@ -31,8 +31,7 @@ def zoo(
         scores: by label, of `zoo_scoreboard`.
         probabilities: by label, of `left_out`.
         seconds: of `predictor_seconds`.
-        changed: of `changed_labels` on learns_at_all, of networks that do not learn: those that do
-            keep the label with any larger budget.
+        changed: of `changed_labels` on learns_at_all, of networks taken without regard to it.
         anew: `labels` of networks that were trained again; None: none was.
     """
     return paragraphs(
@@ -96,9 +95,8 @@ def _networks(networks: pd.DataFrame, changed: tuple[int, int]) -> str:
     count, of = changed
     if of:
         text += (
-            f" Of {counted(of, 'network')} that did not learn, {count} learn with four times the "
-            f"budget: of all labels “learns at all” about {percent((1 - learn) * count / of)} "
-            "would change."
+            f" Of {counted(of, 'network')} that were trained with four times the budget, {count} "
+            f"change the label “learns at all”: {percent(count / of)}."
         )
     return text
 

@@ -233,6 +233,7 @@ def test_what_changes_numbers_changes_the_identity() -> None:
     assert len({identity(), identity(budget=401), identity(batch_size=3), identity(number=9)}) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("budget", "train_images", "steps"),
     [
