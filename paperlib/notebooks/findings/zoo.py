@@ -95,8 +95,8 @@ def _networks(networks: pd.DataFrame, changed: tuple[int, int]) -> str:
     count, of = changed
     if of:
         text += (
-            f" Of {counted(of, 'network')} that were trained with four times the budget, {count} "
-            f"change the label “learns at all”: {percent(count / of)}."
+            f" Of {counted(of, 'network')} that were trained with four times the budget, the label "
+            f"“learns at all” changes in {count}: {percent(count / of)}."
         )
     return text
 
