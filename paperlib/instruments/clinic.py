@@ -188,13 +188,14 @@ def findings(result: xr.Dataset) -> str:
             strict=True,
         )
     ]
+    networks = result.sizes["network"]
     wrong = [str(name) for name in result["patient"].values[~right]]
     worse = [str(name) for name in result["patient"].values[after < before - MARGIN]]
     still = result["ill"].sel(state=STATES[1]).isel(moment=0).values
     ill = [str(name) for name in result["patient"].values[still]]
     said = [
-        f"**This run.** {data_name(result)}: {result.sizes['network']} network(s) of each patient, "
-        f"{int(result['step'][-1]):,} steps.",
+        f"**This run.** {data_name(result)}: {networks} network{'s' * (networks > 1)} of each "
+        f"patient, {int(result['step'][-1]):,} steps.",
         f"**The first line** names the fault of {int((right & own).sum())} of {int(own.sum())} "
         f"patients, and says of {int((right & ~own).sum())} of {int((~own).sum())} networks "
         f"without one that they have none.{_listed(' Wrong: ', wrong)}",
