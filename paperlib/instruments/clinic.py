@@ -67,9 +67,9 @@ class Settings(Parameters):
 
     patients: int = option(12, low=1, high=12)  # the first so many
     networks: int = option(1, low=1, high=100)  # seeds of each
-    steps: int = option(150, low=1, high=100_000)
+    steps: int = option(120, low=1, high=100_000)
     batch_size: int = option(32, low=2)
-    probed_images: int = option(200, low=20)
+    probed_images: int = option(100, low=20)
     train_images: int = option(6000, low=20)
     test_images: int = option(500, low=10)
     data_seed: int = option(0, low=0, high=LARGEST_SEED)
