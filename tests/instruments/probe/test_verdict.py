@@ -148,8 +148,10 @@ def test_a_critical_network_is_likelier_to_train_than_an_ordered_or_a_chaotic_on
         probe(network(sigma_w2), images).verdict.probability for sigma_w2 in (0.3, 1.6, 8.0)
     )
     assert critical > 0.9
-    assert ordered < 1 / 3  # within 2,400 steps; of 600 it was below 0.3
-    assert chaotic < 0.4  # some such networks of the zoo learn
+    # of all networks of the zoo five in six learn within 2,400 steps, and some such as these
+    odds = [chance / (1 - chance) for chance in (ordered, critical, chaotic)]
+    assert odds[1] > 60 * odds[0]
+    assert odds[1] > 20 * odds[2]
 
 
 def test_the_verdict_has_probabilities_reasons_and_signals() -> None:
