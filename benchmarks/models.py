@@ -10,6 +10,7 @@ than one stage per six such layers must be told of by the report itself.
 """
 
 import argparse
+import copy
 import csv
 import fnmatch
 import itertools
@@ -146,8 +147,11 @@ def look(build: Build) -> dict[str, Any]:
     warnings.simplefilter("ignore")
     try:
         model, given = build()
+        with torch.no_grad():
+            called = copy.deepcopy(model).eval()
+            called(**given) if isinstance(given, dict) else called(given)
     except Exception as error:
-        return {"error": f"not built: {type(error).__name__}: {error}"[:200]}
+        return {"error": f"does not run by itself: {type(error).__name__}: {error}"[:200]}
     before, begin = state_of(model), time.perf_counter()
     found: dict[str, Any] = {"layers": weighted_layers(model), "error": ""}
     try:
@@ -207,7 +211,7 @@ def main() -> None:
                 table.writerow(rows[-1])
                 file.flush()
                 print(*(f"{key} {value}" for key, value in rows[-1].items()), sep=", ", flush=True)
-    built = [row for row in rows if not row["error"].startswith("not built")]
+    built = [row for row in rows if not row["error"].startswith("does not run")]
     print(f"{len(built)} models: {sum(bool(r['error']) for r in built)} errors, "
           f"{sum(not r.get('unchanged', True) for r in built)} changed, "
           f"{sum(map(is_coarse, built))} with few stages and no word of it")  # fmt: skip

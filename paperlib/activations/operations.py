@@ -197,12 +197,15 @@ def entangled(model: nn.Module, inputs: Inputs, seed: int) -> str | None:
     """Return the first layer whose answer to one sample depends on another sample of the batch.
 
     Four samples run through the model twice, the second time with another one in the last place.
+    Rows of a layer may be in another order then without that: an expert gets the tokens that are
+    sent to it. So the layer, or one around it, must hold sample by sample what has changed.
 
     Raises:
         ProbeError: the model stopped.
     """
     before: dict[tuple[str, int, int], Tensor] = {}
     found: list[str] = []
+    by_sample: set[str] = set()  # of these, those with an axis of samples
     four, other = inputs.few(4), inputs.few(5)
     changed = tree_map(lambda a, b: torch.cat([a[:3], b[4:5]]), four, other)
 
@@ -215,11 +218,19 @@ def entangled(model: nn.Module, inputs: Inputs, seed: int) -> str | None:
             old = before.get((layer, call, place))
             if old is not None and old.shape == tensor.shape and _spread(old, tensor):
                 found.append(layer)
+                if 4 in old.shape[:2]:
+                    by_sample.add(layer)
 
     for values, record in ((four, first), (changed, second)):
         torch.manual_seed(seed)
         run_once(model, runner(model), values, record)
-    return found[0] if found else None
+    around = (layer for layer in found if any(_holds(outer, layer) for outer in by_sample))
+    return next(around, None)
+
+
+def _holds(outer: str, layer: str) -> bool:
+    """Whether a layer is this one or lies in it; the model itself is ""."""
+    return outer in ("", layer) or layer.startswith(f"{outer}.")
 
 
 def _spread(old: Tensor, new: Tensor) -> bool:

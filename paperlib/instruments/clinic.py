@@ -211,6 +211,7 @@ def findings(result: xr.Dataset) -> str:
         later = result["first_line"].sel(patient=DIES_IN_TRAINING, state=STATES[0]).isel(moment=1)
         said.append(f"**{DIES_IN_TRAINING.capitalize()}**: after its training the report says: "
                     f"{later.item()}.")  # fmt: skip
+    said.append("**Against the paper: nothing is compared.** The publication treats no networks.")
     return "\n\n".join(said)
 
 

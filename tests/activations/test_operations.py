@@ -131,6 +131,7 @@ class Mixing(nn.Module):
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.first, self.second, self.kind = nn.Linear(8, 8), nn.Identity(), kind
+        self.expert = nn.Tanh()
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x)
@@ -140,12 +141,22 @@ class Mixing(nn.Module):
             x = x - x.mean(0)
         if self.kind == "time first":
             x = x.transpose(0, 1).reshape(-1, 8).reshape(x.shape[1], -1, 8).transpose(0, 1)
+        if self.kind == "experts":  # tokens of the first one before those of the second
+            tokens = x.flatten(0, 1)
+            order = (tokens[:, 0] > 0).long().argsort(stable=True)
+            x = torch.empty_like(tokens).index_copy(0, order, self.expert(tokens[order])).view_as(x)
         return self.second(x)
 
 
 @pytest.mark.parametrize(
     ("kind", "layer"),
-    [("none", None), ("time first", None), ("roll", "second"), ("mean", "second")],
+    [
+        ("none", None),
+        ("time first", None),
+        ("experts", None),
+        ("roll", "second"),
+        ("mean", "second"),
+    ],
 )
 def test_samples_that_influence_each_other_are_found(kind: str, layer: str | None) -> None:
     model = Mixing(kind)

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections import Counter
+from functools import cache
 
 import pytest
 import torch
@@ -22,12 +23,18 @@ from paperlib.networks.zoo import (
 from paperlib.networks.zoo_blocks import ACTIVATIONS, AcrossTokens, Attention, Patches, Rows
 from paperlib.networks.zoo_weights import PRESERVING_GAIN, SCHEMES, ZEROED, draw_weights, layers_of
 
-MANY = [describe(number) for number in range(1500)]
 FROZEN = "6ed0522b06e1a30b"
 PLAIN = {"bias": 0.0, "zeroed": "none", "odd_layer": 1.0, "scheme": "default"}
 ORDINARY = [
-    d for d in MANY[:150] if all(getattr(d, name) == value for name, value in PLAIN.items())
+    d
+    for d in map(describe, range(150))
+    if all(getattr(d, name) == value for name, value in PLAIN.items())
 ]
+
+
+@cache
+def many() -> list[zoo.ZooDescription]:
+    return [describe(number) for number in range(1500)]
 
 
 def numbers(network: nn.Module) -> torch.Tensor:
@@ -36,7 +43,7 @@ def numbers(network: nn.Module) -> torch.Tensor:
 
 def test_numbers_stand_for_the_same_networks_for_ever() -> None:
     """A change here means that every zoo result is of other networks: raise the code version."""
-    described = "\n".join(repr(d) for d in MANY[:300])
+    described = "\n".join(repr(d) for d in many()[:300])
     assert hashlib.sha256(described.encode()).hexdigest()[:16] == FROZEN
 
 
@@ -73,16 +80,16 @@ def test_an_ordinary_network_has_finite_logits_and_gradients(d: zoo.ZooDescripti
 
 
 def test_sizes_are_within_their_limits_and_spread_over_them() -> None:
-    for d in MANY:
+    for d in many():
         low, high = DEPTHS[d.family]
         assert low <= d.depth <= high
         assert 16 <= d.width <= WIDTHS
         assert zoo.step_cost(d) <= DEAREST * 1.1  # widths are rounded
-    depths = sorted(d.depth for d in MANY if d.family == "mlp")
+    depths = sorted(d.depth for d in many() if d.family == "mlp")
     assert depths[0] == 2
     assert depths[-1] >= 90
     assert 14 <= depths[len(depths) // 2] <= 30  # deeper than the root of 2 × 100
-    assert max(d.width for d in MANY) >= 280
+    assert max(d.width for d in many()) >= 280
 
 
 @pytest.mark.parametrize("name", ["activation", "scheme", "zeroed", "cell", "norm", "placement"])
@@ -92,7 +99,7 @@ def test_every_kind_occurs(name: str) -> None:
         "cell": {"", "rnn", "gru", "lstm"}, "norm": {"none", "batch", "layer"},
         "placement": {"none", "pre", "post"},
     }  # fmt: skip
-    found = Counter(getattr(d, name) for d in MANY[:300])
+    found = Counter(getattr(d, name) for d in many()[:300])
     assert set(found) == kinds[name]
 
 
@@ -109,18 +116,18 @@ def test_no_other_numbers_are_taken(number: object) -> None:
 # --- costs
 
 
-@pytest.mark.parametrize("number", [n for n in range(21) if MANY[n].family != "recurrent"])
+@pytest.mark.parametrize("number", [n for n in range(21) if describe(n).family != "recurrent"])
 def test_multiplications_are_those_that_torch_counts(number: int) -> None:
     network = zoo_network(number).eval()  # one image has no batch statistics
     with FlopCounterMode(display=False) as counter:
         network(torch.rand(1, 1, 28, 28))
     counted = counter.get_total_flops() / 2
     # stems of tokens and heads are left out
-    assert zoo._multiplications(MANY[number]) == pytest.approx(counted, rel=0.25)
+    assert zoo._multiplications(describe(number)) == pytest.approx(counted, rel=0.25)
 
 
 def test_multiplications_of_a_recurrent_network_are_those_of_its_matrices() -> None:
-    for d in MANY[:100]:
+    for d in many()[:100]:
         if d.family == "recurrent":
             weights = [w for w, _ in layers_of(zoo_network(d.number).stages)]
             assert zoo._multiplications(d) == 28 / d.rows * sum(w.numel() for w in weights)
