@@ -137,16 +137,25 @@ def test_a_wrong_parameter_is_refused_before_a_kernel_starts(
 @pytest.mark.parametrize("words", ["00 -p depth 0", "01 -p start_from x.nc", "06 -p asked 19:0",
                                    "05 -p dataset nowhere.npz", "10 -p epochs 1"])  # fmt: skip
 def test_a_refusal_takes_three_seconds_at_most(words: str, here: Path) -> None:
-    command = [sys.executable, "-m", "paperlib", "run", *words.split()]
     spent: list[float] = []
     # of the processor, and the least of three: a busy machine is no failure
     while len(spent) < 3 and min(spent, default=math.inf) > SECONDS:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(command, capture_output=True, text=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert done.returncode == 1, done.stderr
-        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(spent) <= SECONDS, spent
+        code, seconds = processor_seconds("-m", "paperlib", "run", *words.split())
+        assert code == 1
+        spent.append(seconds)
+    if min(spent) > SECONDS:  # on a slow one, or two threads on one core: twice torch's own import
+        code, torchs = processor_seconds("-c", "import torch")
+        assert code == 0
+        assert min(spent) <= 2 * torchs, spent
+
+
+def processor_seconds(*words: str) -> tuple[int, float]:
+    """The exit status of an interpreter with these arguments, and what it spent."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return done.returncode, spent
 
 
 @pytest.mark.parametrize(
