@@ -28,6 +28,7 @@ from paperlib.core.seeds import random_numbers
 from paperlib.core.settings import Parameters, option
 from paperlib.datasets import Dataset
 from paperlib.instruments.probe.probe import probe
+from paperlib.networks.zoo_blocks import Rows
 from paperlib.plots import BLUE, ORANGE, paper_style
 from paperlib.training import at, train
 
@@ -38,7 +39,7 @@ LOOKS = 10  # at the test images, after the first one
 MARGIN = 0.02  # by which a treated network may fall behind and is not called worse
 WHITE = 255.0  # the largest pixel of images that nobody has scaled
 HIDDEN = 64
-ROWS = 4  # of an image in a strip
+ROWS = 4  # of an image in a token
 ACROSS = 4  # panels
 
 Shape = tuple[int, int, int]
@@ -106,19 +107,19 @@ def measure(settings: Settings, data: Dataset) -> xr.Dataset:
         for number, state in enumerate(STATES):
             given = _given(patient, state, lessons, settings.data_seed)
             shown = _given(patient, state, test, settings.data_seed)[0]
+            probed = [part[: settings.probed_images] for part in given]
             for column, seed in enumerate(seeds):
                 network = _built(patient, state, shape, len(data.classes), seed)
                 cell = place, number
                 if not column:
-                    report = probe(network, given[0][: settings.probed_images],
-                                   given[1][: settings.probed_images], seed=seed)  # fmt: skip
+                    report = probe(network, *probed, seed=seed)
                     said[(*cell, 0)], kinds[(*cell, 0)], ills[(*cell, 0)] = _first(report)
                     probability[cell] = report.verdict.default_probability
                 accuracy[(*cell, column)] = _trained(
                     network, patient, state, given, (shown, test[1]), steps, settings, seed
                 )
                 if not column:
-                    told = _after(network, given[0][: settings.probed_images], seed)
+                    told = _after(network, probed[0], seed)
                     said[(*cell, 1)], kinds[(*cell, 1)], ills[(*cell, 1)] = told
     across = ("patient", "state")
     by_moment = (*across, "moment")
@@ -310,22 +311,14 @@ def _plain_convolutions(he: bool) -> Build:
     return build
 
 
-class _Strips(nn.Module):
-    """An image as a sequence of strips of four rows, (n, strips, 4 × width)."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        whole = images.shape[2] // ROWS * ROWS
-        return images[:, 0, :whole].reshape(len(images), whole // ROWS, -1)
-
-
 class _Encoder(nn.Module):
-    """A transformer over strips of an image, that reads their mean."""
+    """A transformer over rows of an image, that reads their mean."""
 
     def __init__(self, shape: Shape, classes: int, *, depth: int, norm_first: bool) -> None:
         super().__init__()
-        self.strips = _Strips()
+        self.rows = Rows(ROWS)
         self.embedding = nn.Linear(ROWS * shape[2], 32)
-        self.position = nn.Parameter(0.02 * torch.randn(1, shape[1] // ROWS, 32))
+        self.position = nn.Parameter(0.02 * torch.randn(1, -(-shape[1] // ROWS), 32))
         layer = nn.TransformerEncoderLayer(
             32, 4, 64, dropout=0.0, batch_first=True, norm_first=norm_first
         )
@@ -336,7 +329,7 @@ class _Encoder(nn.Module):
                 nn.init.xavier_uniform_(weights)
 
     def forward(self, images: Tensor) -> Tensor:
-        tokens = self.embedding(self.strips(images)) + self.position
+        tokens = self.embedding(self.rows(images)) + self.position
         return self.head(self.encoder(tokens).mean(1))
 
 
@@ -356,34 +349,34 @@ class _Attending(nn.Module):
 
 
 class _ClassToken(nn.Module):
-    """A vision transformer over strips, that reads a class token."""
+    """A vision transformer over rows, that reads a class token."""
 
     def __init__(self, shape: Shape, classes: int, *, batch_first: bool) -> None:
         super().__init__()
-        self.strips = _Strips()
+        self.rows = Rows(ROWS)
         self.embedding = nn.Linear(ROWS * shape[2], 32)
         self.token = nn.Parameter(torch.randn(1, 1, 32))
-        self.position = nn.Parameter(torch.randn(1, shape[1] // ROWS + 1, 32))
+        self.position = nn.Parameter(torch.randn(1, -(-shape[1] // ROWS) + 1, 32))
         self.blocks = nn.Sequential(*(_Attending(batch_first) for _ in range(4)))
         self.head = nn.Sequential(nn.LayerNorm(32), nn.Linear(32, classes))
 
     def forward(self, images: Tensor) -> Tensor:
-        tokens = self.embedding(self.strips(images))
+        tokens = self.embedding(self.rows(images))
         tokens = torch.cat([self.token.expand(len(images), -1, -1), tokens], 1) + self.position
         return self.head(self.blocks(tokens)[:, 0])
 
 
 class _Recurrent(nn.Module):
-    """An LSTM that reads an image strip by strip."""
+    """An LSTM that reads an image by its rows."""
 
     def __init__(self, shape: Shape, classes: int, *, layers: int, hidden: int) -> None:
         super().__init__()
-        self.strips = _Strips()
+        self.rows = Rows(ROWS)
         self.lstm = nn.LSTM(ROWS * shape[2], hidden, layers, batch_first=True)
         self.head = nn.Linear(hidden, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.lstm(self.strips(images))[0][:, -1])
+        return self.head(self.lstm(self.rows(images))[0][:, -1])
 
 
 def _bias(layer: nn.Linear | nn.Conv2d) -> Tensor:
