@@ -13,7 +13,7 @@ from PIL import Image
 from paperlib.core.provenance import provenance
 from paperlib.instruments.prediction.plots_zoo import zoo_label
 from paperlib.instruments.prediction.zoo_scores import left_out, predictors_of, zoo_table
-from paperlib.instruments.trainability.zoo import labels
+from paperlib.instruments.trainability.trainings import labels
 from paperlib.measures import LOST
 from paperlib.networks.zoo import describe
 from paperlib.notebooks.explorer.digits import MAPS

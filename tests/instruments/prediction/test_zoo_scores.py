@@ -26,7 +26,7 @@ from paperlib.instruments.prediction.zoo_scores import (
 )
 from paperlib.instruments.probe.signals import signals
 from paperlib.instruments.probe.verdict import FITTED, SOURCE
-from paperlib.instruments.trainability.zoo import labels
+from paperlib.instruments.trainability.trainings import labels
 from paperlib.networks.zoo import zoo_network
 from paperlib.sweep import measure_point
 from paperlib.sweep.store import load_result

@@ -14,17 +14,16 @@ from torch import nn
 from paperlib.core import paths
 from paperlib.datasets import load_dataset
 from paperlib.instruments.trainability import zoo
-from paperlib.instruments.trainability.zoo import (
+from paperlib.instruments.trainability.trainings import (
     DEFAULT,
     MOMENTS,
     TRAININGS,
     Training,
-    ZooPoint,
-    ZooSweep,
     labels,
     moments_of,
     trained,
 )
+from paperlib.instruments.trainability.zoo import ZooPoint, ZooSweep
 from paperlib.networks.zoo import describe
 from paperlib.sweep import collect_sweep, measure_point, run_sweep
 from paperlib.sweep.store import load_result

@@ -1,0 +1,84 @@
+"""Networks of a grid of variances and depths, trained several ways: which of them learn."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import nn
+
+from paperlib.core.settings import option
+from paperlib.datasets import Dataset
+from paperlib.instruments.trainability.trainings import (
+    DEFAULT,
+    TRAININGS,
+    TrainedExperiment,
+    TrainedPoint,
+    Training,
+)
+from paperlib.networks import untrained
+from paperlib.networks.experiment import Experiment, Point
+from paperlib.sweep.grid import Sweep
+
+RATES = tuple(t.name for t in TRAININGS if t.optimiser == "adam")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _GridExperiment(TrainedExperiment, Experiment):
+    """What all networks of a grid share that are trained several ways."""
+
+    budget: int = option(600, low=1)
+    trained_by: tuple[str, ...] = option(RATES, choices=tuple(t.name for t in TRAININGS))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if DEFAULT.name not in self.trained_by:
+            raise ValueError(
+                f"trained_by must hold {DEFAULT.name!r}, the default; got {self.trained_by}"
+            )
+
+    def identifying(self) -> dict[str, Any]:
+        return {**super().identifying(), "instrument": "trained grid"}
+
+    def trainings(self) -> tuple[Training, ...]:
+        return tuple(training for training in TRAININGS if training.name in self.trained_by)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridTraining(_GridExperiment, TrainedPoint, Point):
+    """One network of one variance and depth, trained several ways.
+
+    Example:
+        >>> from paperlib import measure_point
+        >>> from paperlib.instruments.trainability.grids import GridTraining
+        >>> point = GridTraining(dataset="digits", depth=2, width=20, budget=4, train_images=100)
+        >>> measure_point(point)["accuracy"].shape  # (training, moment)
+        (3, 5)
+    """
+
+    depth: int = option(10, low=1, high=10_000)
+
+    def network(self, data: Dataset) -> nn.Module:
+        return untrained(self, data.image_shape, len(data.classes))
+
+    def order(self) -> int:
+        return self.seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridTrainings(_GridExperiment, Sweep):
+    """Networks of every variance, seed and depth, each trained several ways.
+
+    Example:
+        >>> from paperlib.instruments.trainability.grids import GridTrainings
+        >>> sweep = GridTrainings(sigma_w2=(1.0, 1.7), seeds=(0,), depths=(5, 10, 20))
+        >>> len(list(sweep.points()))
+        6
+    """
+
+    axes: ClassVar[Mapping[str, str]] = {**Sweep.axes, "depth": "depths"}
+    point: ClassVar[type[Any]] = GridTraining
+
+    depths: tuple[int, ...] = option((10, 30, 60), low=1, high=10_000)
+
+    def coordinates(self) -> dict[str, Any]:
+        return {**super().coordinates(), **self.dims()}
