@@ -29,6 +29,7 @@ from paperlib.core.provenance import provenance
 from paperlib.core.settings import digest
 from paperlib.instruments.channels.settings import ChannelsPoint, VggTraining
 from paperlib.instruments.digits.settings import StudyPoint
+from paperlib.instruments.prediction.forecasts import GridForecasts, ZooForecasts
 from paperlib.instruments.prediction.instrument_forecasts import (
     InstrumentForecast,
     InstrumentForecasts,
@@ -36,8 +37,8 @@ from paperlib.instruments.prediction.instrument_forecasts import (
     InstrumentSweep,
 )
 from paperlib.instruments.prediction.points import PredictorPoint, PredictorSweep
-from paperlib.instruments.prediction.zoo_forecasts import ZooForecasts
 from paperlib.instruments.reconstruction.points import CascadePoint, CascadeSweep
+from paperlib.instruments.trainability.grids import GridTrainings
 from paperlib.instruments.trainability.points import TrainingSweep
 from paperlib.instruments.trainability.zoo import ZooPoint, ZooSweep
 from paperlib.notebooks.explorer.digits import DigitPoint, DigitSweep
@@ -49,9 +50,9 @@ from paperlib.training import TrainingPoint
 FROZEN = Path(__file__).parent / "frozen"
 AGAIN = "if this is meant, run `python tests/freeze.py` and commit its diff with the reason"
 LOST = f"finished points and shipped results would no longer be found; {AGAIN}"
-# the first that has all settings of a result: ZooSweep has those of ZooForecasts, too
-SWEEPS = (CascadeSweep, TrainingSweep, PredictorSweep, ZooForecasts, ZooSweep,
-          InstrumentForecasts, InstrumentSweep, DigitSweep)  # fmt: skip
+# the first that has all settings of a result: some have those of others, too
+SWEEPS = (CascadeSweep, GridForecasts, TrainingSweep, PredictorSweep, ZooForecasts, ZooSweep,
+          InstrumentForecasts, InstrumentSweep, DigitSweep, GridTrainings)  # fmt: skip
 DATA = "0" * 64  # stands for a data set's checksum
 
 CNN = {"architecture": "cnn", "channels": 32, "sigma_b2": 2e-5}

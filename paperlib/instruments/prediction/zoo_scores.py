@@ -23,6 +23,7 @@ from paperlib.instruments.probe.verdict import (
     Coefficients,
     fit_verdict,
 )
+from paperlib.instruments.trainability.trainings import numbered
 
 DRAWS = 1000  # of the bootstrap
 LEVEL = 0.95  # of the intervals
@@ -36,9 +37,9 @@ def zoo_table(forecasts: xr.Dataset, zoo: xr.Dataset, learns: xr.Dataset) -> pd.
     """Return what is known of each network of the zoo, in one row.
 
     Args:
-        forecasts: of `ZooForecasts`.
-        zoo: of `ZooSweep`, on the same data set.
-        learns: `labels` of the zoo.
+        forecasts: of `ZooForecasts`, or of `GridForecasts`.
+        zoo: of `ZooSweep`, on the same data set; or of `GridTrainings`, of the same grid.
+        learns: `labels` of it.
 
     Returns:
         By number, of the networks that are finished in both: what describes them (family, depth,
@@ -49,8 +50,11 @@ def zoo_table(forecasts: xr.Dataset, zoo: xr.Dataset, learns: xr.Dataset) -> pd.
         training, and `budget_seconds` that all take to the end of their budget; and the labels.
 
     Raises:
-        ValueError: no network is finished in both.
+        ValueError: no network is finished in both, or they are of different grids.
     """
+    if forecasts["finished"].dims != ("number",):
+        _check_same_grid(forecasts, zoo)
+        forecasts, zoo = numbered(forecasts), numbered(zoo)
     done = forecasts.isel(number=np.flatnonzero(forecasts["finished"].values == 1))
     numbers = np.intersect1d(done["number"].values, learns["number"].values)
     if not len(numbers):
@@ -264,3 +268,12 @@ def _aucs(scores: np.ndarray, learns: np.ndarray, draws: np.ndarray) -> np.ndarr
     wins = (ranks * labels).sum(1) - ones * (ones + 1) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where((ones > 0) & (zeros > 0), wins / (ones * zeros), np.nan)
+
+
+def _check_same_grid(forecasts: xr.Dataset, trained: xr.Dataset) -> None:
+    first, second = (provenance(result)["config"] for result in (forecasts, trained))
+    shared = (first.keys() & second.keys()) - {"fallback", "train_images", "test_images"}
+    different = [n for n in sorted(shared) if first[n] != second[n]]
+    if different:
+        found = ", ".join(f"{name} ({first[name]} and {second[name]})" for name in different)
+        raise ValueError(f"forecasts and trainings must be of one grid; they differ in {found}")

@@ -11,8 +11,8 @@ from sklearn.metrics import roc_auc_score
 
 from paperlib import probe
 from paperlib.instruments.prediction import zoo_scores
+from paperlib.instruments.prediction.forecasts import SIGNALS, ZooForecast, ZooForecasts
 from paperlib.instruments.prediction.rivals import RIVALS
-from paperlib.instruments.prediction.zoo_forecasts import SIGNALS, ZooForecast, ZooForecasts
 from paperlib.instruments.prediction.zoo_scores import (
     EQUAL_COST,
     calibration_error,

@@ -1,4 +1,4 @@
-"""What signals and rivals say of the zoo's networks before they are trained."""
+"""What signals and rivals say of networks before they are trained: the zoo's, and a grid's."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from paperlib.core.checks import LARGEST_SEED
 from paperlib.core.progress import clock_of
@@ -14,9 +15,10 @@ from paperlib.datasets import Dataset
 from paperlib.instruments.prediction.rivals import RIVALS, rival_scores, smallest_of_three
 from paperlib.instruments.probe.probe import probe
 from paperlib.instruments.probe.signals import signals
-from paperlib.networks.experiment import ImageExperiment
+from paperlib.networks import untrained
+from paperlib.networks.experiment import ImageExperiment, Point
 from paperlib.networks.zoo import zoo_network
-from paperlib.sweep.grid import Grid
+from paperlib.sweep.grid import Grid, Sweep
 
 SIGNALS = (  # what `signals` returns with labels, see there
     *("r_squared_smallest", "r_squared_end", "r_squared_features", "r_squared_output"),
@@ -31,7 +33,7 @@ OF_SIGNALS = "smallest_of_three"  # the one rival that is made of them
 
 @dataclass(frozen=True, kw_only=True)
 class _ForecastExperiment(ImageExperiment):
-    """What all forecasts of a zoo share."""
+    """What all forecasts share."""
 
     train_images: int = option(300, low=20)  # that the network is judged by
 
@@ -41,20 +43,14 @@ class _ForecastExperiment(ImageExperiment):
     def identifying(self) -> dict[str, Any]:
         return {**super().identifying(), "instrument": "zoo_forecasts"}
 
+    def dims(self) -> dict[str, Any]:
+        """Return the coordinates of what is measured of one network."""
+        return {"signal": np.array(SIGNALS), "rival": np.array(list(RIVALS))}
+
 
 @dataclass(frozen=True, kw_only=True)
-class ZooForecast(_ForecastExperiment, Measured):
-    """What signals and rivals say of one network of the zoo.
-
-    Example:
-        >>> from paperlib import measure_point
-        >>> from paperlib.instruments.prediction.zoo_forecasts import SIGNALS, ZooForecast
-        >>> found = measure_point(ZooForecast(dataset="digits", number=9, train_images=100))
-        >>> found["signals"].shape == (len(SIGNALS),)
-        True
-    """
-
-    number: int = option(0, low=0, high=LARGEST_SEED)
+class _Forecast(_ForecastExperiment, Measured):
+    """What signals and rivals say of one network."""
 
     fields: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "signals": ("signal",),
@@ -63,6 +59,10 @@ class ZooForecast(_ForecastExperiment, Measured):
         "probe_seconds": (),
         "signal_seconds": (),
     }
+
+    def network(self, data: Dataset) -> nn.Module:
+        """Return the network, drawn anew."""
+        raise NotImplementedError(f"{type(self).__name__} must say which network")
 
     def measure(self, data: Dataset, *, device: str = "cpu") -> dict[str, np.ndarray]:
         """Return the numbers of `signals` and the scores of `rival_scores`.
@@ -77,8 +77,7 @@ class ZooForecast(_ForecastExperiment, Measured):
             that they take, and `rival_seconds` (rival,), of the processor.
         """
         images, labels = data.examples("train", self.train_images, device=device)
-        shape = (1, *data.image_shape[1:])
-        network = zoo_network(self.number, shape, len(data.classes)).to(device)
+        network = self.network(data).to(device)
         clock = clock_of(torch.device(device).type)
         begin = clock()
         report = probe(network, images)
@@ -101,11 +100,29 @@ class ZooForecast(_ForecastExperiment, Measured):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ZooForecast(_Forecast):
+    """What signals and rivals say of one network of the zoo.
+
+    Example:
+        >>> from paperlib import measure_point
+        >>> from paperlib.instruments.prediction.forecasts import SIGNALS, ZooForecast
+        >>> found = measure_point(ZooForecast(dataset="digits", number=9, train_images=100))
+        >>> found["signals"].shape == (len(SIGNALS),)
+        True
+    """
+
+    number: int = option(0, low=0, high=LARGEST_SEED)
+
+    def network(self, data: Dataset) -> nn.Module:
+        return zoo_network(self.number, (1, *data.image_shape[1:]), len(data.classes))
+
+
+@dataclass(frozen=True, kw_only=True)
 class ZooForecasts(_ForecastExperiment, Grid):
     """What signals and rivals say of many networks of the zoo.
 
     Example:
-        >>> from paperlib.instruments.prediction.zoo_forecasts import ZooForecasts
+        >>> from paperlib.instruments.prediction.forecasts import ZooForecasts
         >>> len(list(ZooForecasts(numbers=range(300)).points()))
         300
     """
@@ -116,5 +133,42 @@ class ZooForecasts(_ForecastExperiment, Grid):
     numbers: tuple[int, ...] = option(tuple(range(300)), low=0, high=LARGEST_SEED)
 
     def coordinates(self) -> dict[str, Any]:
-        coordinates = super().coordinates()
-        return {**coordinates, "signal": np.array(SIGNALS), "rival": np.array(list(RIVALS))}
+        return {**super().coordinates(), **self.dims()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridForecast(_Forecast, Point):
+    """What signals and rivals say of one network of a grid.
+
+    Example:
+        >>> from paperlib import measure_point
+        >>> from paperlib.instruments.prediction.forecasts import SIGNALS, GridForecast
+        >>> point = GridForecast(dataset="digits", depth=3, width=20, train_images=100)
+        >>> measure_point(point)["signals"].shape == (len(SIGNALS),)
+        True
+    """
+
+    depth: int = option(10, low=1, high=10_000)
+
+    def network(self, data: Dataset) -> nn.Module:
+        return untrained(self, data.image_shape, len(data.classes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridForecasts(_ForecastExperiment, Sweep):
+    """What signals and rivals say of the networks of a grid.
+
+    Example:
+        >>> from paperlib.instruments.prediction.forecasts import GridForecasts
+        >>> sweep = GridForecasts(sigma_w2=(1.0, 1.7), seeds=(0,), depths=(5, 10, 20))
+        >>> len(list(sweep.points()))
+        6
+    """
+
+    axes: ClassVar[Mapping[str, str]] = {**Sweep.axes, "depth": "depths"}
+    point: ClassVar[type[Any]] = GridForecast
+
+    depths: tuple[int, ...] = option((10, 30, 60), low=1, high=10_000)
+
+    def coordinates(self) -> dict[str, Any]:
+        return {**super().coordinates(), **self.dims()}
