@@ -128,6 +128,12 @@ def describe_training(trained: xr.Dataset) -> str:
         'SGD, rate 0.3/depth, 500 steps of 64'
     """
     config = provenance(trained)["config"]
+    if "trained_by" in config:  # several ways
+        ways = ", ".join(config["trained_by"]).replace("adam", "Adam").replace("sgd", "SGD")
+        return (
+            f"{network_of(trained)}  ·  best of {ways}, up to {config['budget']:,} steps of "
+            f"{config['batch_size']}  ·  {seeds_of(trained)}"
+        )
     power = config["rate_exponent"]
     rule = "" if not power else "/depth" if power == 1 else f"/depth^{power:g}"
     optimiser = {"sgd": "SGD", "adam": "Adam"}[config["optimiser"]]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
+import xarray as xr
 
 from paperlib.core.checks import LARGEST_SEED
 from paperlib.core.settings import option
@@ -75,3 +76,16 @@ def column_of(sweep: Sweep, sigma_w2: float, **changes: Any) -> Any:
         deepest = max(changes.pop("depth"), min(depths))
         changes[sweep.axes["depth"]] = tuple(depth for depth in depths if depth <= deepest)
     return replace(sweep, sigma_w2=(sigma_w2,), seeds=sweep.seeds[:1], **changes)
+
+
+def numbered(result: xr.Dataset) -> xr.Dataset:
+    """Return a result with one axis of networks, `number`.
+
+    A zoo has it; of a grid the networks are counted from 0, the last axis fastest, and where each
+    stands becomes a coordinate.
+    """
+    axes = result["finished"].dims
+    if axes == ("number",):
+        return result
+    flat = result.stack(number=axes, create_index=False)
+    return flat.assign_coords(number=np.arange(flat.sizes["number"]))

@@ -26,7 +26,7 @@ SIGNALS = (  # what `signals` returns with labels, see there
     *("sgd_decades", "adam_decades", "sensitivity_decades", "adam_share"),
     *("cosine", "cosine_within", "cosine_between", "tangent_top", "tangent_rank"),
     *("tangent_condition", "tangent_alignment", "tangent_accuracy", "loss", "step_gain"),
-    *("step_r_squared", "step_accuracy"),
+    *("step_r_squared", "step_accuracy", "trial_accuracy", "trial_loss"),
 )
 OF_SIGNALS = "smallest_of_three"  # the one rival that is made of them
 
@@ -52,6 +52,7 @@ class _ForecastExperiment(ImageExperiment):
 class _Forecast(_ForecastExperiment, Measured):
     """What signals and rivals say of one network."""
 
+    code_version: ClassVar[int] = 2  # 2: a trial is among the signals
     fields: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "signals": ("signal",),
         "rivals": ("rival",),

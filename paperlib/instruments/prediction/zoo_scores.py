@@ -23,7 +23,7 @@ from paperlib.instruments.probe.verdict import (
     Coefficients,
     fit_verdict,
 )
-from paperlib.instruments.trainability.trainings import numbered
+from paperlib.sweep.grid import numbered
 
 DRAWS = 1000  # of the bootstrap
 LEVEL = 0.95  # of the intervals

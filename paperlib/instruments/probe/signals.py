@@ -47,6 +47,7 @@ from paperlib.instruments.probe.lessons import (
     weights_by_name,
 )
 from paperlib.instruments.probe.report import Report
+from paperlib.instruments.probe.trial import trial
 from paperlib.instruments.probe.vitals import checked_labels
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def signals(
     Cost: a probe, where no report is given; one forward pass of at most 1000 images; and of at most
     `samples` images two passes forward and back, three with labels (and as many again where their
     gradients do not fit into memory), of half of them one more and one forward, of the other half
-    two forward. The model is left exactly as it was.
+    two forward; with labels a `trial`, too. The model is left exactly as it was.
 
     Numbers, of the image: `r_squared_smallest`, `r_squared_end` along the probe's chain up to the
     stage before a narrower head; `r_squared_features`, `r_squared_output`, read directly from
@@ -128,9 +129,11 @@ def signals(
     direction: `step_r_squared`, what such steps can learn of the image itself, and with labels
     `step_accuracy`, of the class; each image is left out in its turn.
 
-    With labels: `loss`, and `step_gain`, the share of it that one step takes away on images that
-    the step has not seen. All parameters move by the same share of their own length, such that a
-    linear loss would fall by a tenth on the images that it has seen, and by 0.1 at most.
+    With labels: `trial_accuracy` and `trial_loss` of a few short trainings, see `trial`; they are
+    left out where they would take too long. `loss`, and `step_gain`, the share of it that one step
+    takes away on images that the step has not seen. All parameters move by the same share of their
+    own length, such that a linear loss would fall by a tenth on the images that it has seen, and by
+    0.1 at most.
 
     Args:
         model: any module whose samples do not see each other.
@@ -165,6 +168,7 @@ def signals(
         work.follow_back(samples)
         work.compare(samples)
         work.move()
+        work.try_out()
     return work.found(drawn)
 
 
@@ -286,6 +290,13 @@ class _Work:
             units = units_of(self.model)
             after = there.value(moved(loss.parameters, gradient, units, loss.value()))
             self.numbers |= {"loss": before, "step_gain": finite((before - after) / before)}
+
+    def try_out(self) -> None:
+        """What a few short trainings have learnt at their end."""
+        some = self.some(READ)
+        if some.labels is not None:
+            inputs = Inputs.in_order(some.values, self.model)
+            self.numbers |= trial(self.model, inputs, some.labels, seed=self.seed)
 
     def found(self, drawn: tuple[str, ...]) -> Signals:
         """All of it."""

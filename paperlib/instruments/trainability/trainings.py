@@ -20,6 +20,7 @@ from paperlib.core.provenance import provenance
 from paperlib.core.settings import Measured, option
 from paperlib.datasets import Dataset
 from paperlib.networks.experiment import ImageExperiment
+from paperlib.sweep.grid import numbered
 from paperlib.training import StopTraining, at, train
 
 
@@ -255,19 +256,6 @@ def labels(result: xr.Dataset, *, at_all: float = AT_ALL, fast: float = FAST) ->
             "default_learns_fast": early.sel(default, drop=True) >= fast,
         }
     )
-
-
-def numbered(result: xr.Dataset) -> xr.Dataset:
-    """Return a result with one axis of networks, `number`.
-
-    A zoo has it; of a grid the networks are counted from 0, the last axis fastest, and where each
-    stands becomes a coordinate.
-    """
-    axes = result["finished"].dims
-    if axes == ("number",):
-        return result
-    flat = result.stack(number=axes, create_index=False)
-    return flat.assign_coords(number=np.arange(flat.sizes["number"]))
 
 
 class _Looks:
