@@ -43,6 +43,18 @@ class WillItTrain(Checked):
     mlp_instruments: str = "mnist_instruments.nc"
     mlp_trainings: str = "trainability_mnist.nc"
     mlp_predictions: str = "predictors_mnist.nc"
+    grids: tuple[str, ...] = ("trainability_cnn.nc", "trainability_resnet.nc")
+    grid_forecasts: tuple[str, ...] = ("forecasts_cnn.nc", "forecasts_resnet.nc")
+    grid_instruments: tuple[str, ...] = ("instruments_cnn.nc", "instruments_resnet.nc")
     opened: int = option(4, low=0, high=100)
     anew: int = option(2, low=0, high=100)
     jobs: int = option(0, low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        counts = [len(self.grids), len(self.grid_forecasts), len(self.grid_instruments)]
+        if len(set(counts)) > 1:
+            raise ValueError(
+                "grids, grid_forecasts and grid_instruments must name as many results each, the "
+                f"n-th of all for the same grid; got {counts[0]}, {counts[1]} and {counts[2]}"
+            )

@@ -92,6 +92,20 @@ def instruments_figure(
     return figure
 
 
+def grids_figure(boards: Mapping[str, pd.DataFrame], said: Collection[str] = ()) -> Figure:
+    """Draw how well predictors foretold which networks of grids learn.
+
+    Args:
+        boards: by grid in words, of `zoo_scoreboard`; the first one orders the predictors.
+        said: the names of what instruments say.
+    """
+    rows = len(next(iter(boards.values())))
+    with paper_style():
+        figure, axis = plt.subplots(figsize=(7, 1.2 + 0.26 * rows), layout="constrained")
+        _aucs(axis, boards, said)
+    return figure
+
+
 def words_of(label: str) -> str:
     """Return a label in words: "learns at all", "learns fast, Adam 1e-3"."""
     default = label.startswith("default_")

@@ -18,8 +18,10 @@ from paperlib.core.provenance import provenance
 from paperlib.core.seeds import random_numbers
 from paperlib.instruments.prediction.scoring import roc_auc
 from paperlib.instruments.probe.verdict import (
+    FITTED,
     PARTS,
     WITHOUT_LABELS,
+    WITHOUT_TRIAL,
     Coefficients,
     fit_verdict,
 )
@@ -155,7 +157,7 @@ def verdicts_of(table: pd.DataFrame, *, source: str) -> dict[str, Coefficients]:
         source: what the networks are, in words.
     """
     labels = {"best": "learns_at_all", "default": "default_learns_at_all"}
-    parts = {"": tuple(PARTS), " without labels": WITHOUT_LABELS}
+    parts = {"": tuple(PARTS), " without a trial": WITHOUT_TRIAL, " without labels": WITHOUT_LABELS}
     return {
         f"{kind}{suffix}": fit_verdict(table, table[label].tolist(), source=source, parts=some)
         for suffix, some in parts.items()
@@ -205,6 +207,36 @@ def zoo_scoreboard(
         }
     found = pd.DataFrame.from_dict(rows, orient="index").rename_axis("predictor")
     return found.sort_values("auc", ascending=False, kind="stable")
+
+
+def judged_grid(
+    forecasts: xr.Dataset,
+    trained: xr.Dataset,
+    learns: xr.Dataset,
+    said: Sequence[pd.DataFrame] = (),
+) -> pd.DataFrame:
+    """Return what is known of each network of a grid, in one row, with the verdict's probability.
+
+    The verdict is that which the probe ships with, fitted to the zoo: it has seen no such grid.
+
+    Args:
+        forecasts: of `GridForecasts`.
+        trained: of `GridTrainings`, of the same grid.
+        learns: `labels` of it.
+        said: of `instrument_scores.said_of`, by sigma_w2, seed and depth.
+
+    Returns:
+        as `zoo_table`, with sigma_w2, seed and depth; `verdict`; and the columns of `said`.
+
+    Raises:
+        ValueError: as `zoo_table`.
+    """
+    table = zoo_table(forecasts, trained, learns)
+    rows: list[Any] = table.to_dict("records")
+    table["verdict"] = [FITTED["best"].probability(row) for row in rows]
+    for columns in said:
+        table = table.join(columns, on=[str(name) for name in columns.index.names], how="inner")
+    return table
 
 
 def interval(drawn: ArrayLike) -> tuple[float, float]:

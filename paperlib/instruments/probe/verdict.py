@@ -44,9 +44,12 @@ def lesson(numbers: Mapping[str, float]) -> float:
 
 def learnable_class(numbers: Mapping[str, float]) -> float:
     """Steps that move all parameters alike learn the class: ln of how far above chance."""
-    chance = numbers["chance"]
-    above = (numbers["step_accuracy"] - chance) / max(FAINTEST, 1 - chance)
-    return math.log(min(1.0, max(DIMMEST, above)))
+    return _above_chance(numbers["step_accuracy"], numbers["chance"])
+
+
+def trial(numbers: Mapping[str, float]) -> float:
+    """Short trainings in units of the parameters learn the class: ln of how far above chance."""
+    return _above_chance(numbers["trial_accuracy"], numbers["chance"])
 
 
 def learnable_image(numbers: Mapping[str, float]) -> float:
@@ -71,12 +74,18 @@ def step(numbers: Mapping[str, float]) -> float:
     return math.log(min(LARGEST_STEP, max(SMALLEST_STEP, numbers["step_gain"])) / LARGEST_STEP)
 
 
+def _above_chance(accuracy: float, chance: float) -> float:
+    above = (accuracy - chance) / max(FAINTEST, 1 - chance)
+    return math.log(min(1.0, max(DIMMEST, above)))
+
+
 _OF_ALL = (image, lesson, learnable_image, moves)
-_OF_LABELS = (learnable_class, calm, step)  # need labels
+_OF_LABELS = (learnable_class, calm, step, trial)  # need labels
 PARTS: dict[str, Callable[[Mapping[str, float]], float]] = {
     part.__name__: part for part in (*_OF_ALL, *_OF_LABELS)
 }
 WITHOUT_LABELS = tuple(part.__name__ for part in _OF_ALL)
+WITHOUT_TRIAL = tuple(name for name in PARTS if name != trial.__name__)
 
 
 @dataclass(frozen=True)
@@ -180,7 +189,9 @@ def judge(
 
 def verdict_of(report: Report, found: Signals) -> Verdict:
     """Return the verdict that follows from a probe and signals of the same model."""
-    suffix = "" if "loss" in found.numbers else " without labels"
+    suffix = " without labels"
+    if "loss" in found.numbers:
+        suffix = "" if "trial_accuracy" in found.numbers else " without a trial"
     best, default = FITTED[f"best{suffix}"], FITTED[f"default{suffix}"]
     return Verdict(
         probability=best.probability(found.numbers),

@@ -7,6 +7,7 @@ import xarray as xr
 
 from paperlib.core.provenance import provenance
 from paperlib.instruments.prediction.scoring import rank_correlation
+from paperlib.instruments.prediction.zoo_scores import zoo_scoreboard
 from paperlib.instruments.reconstruction.tables import trained_walls
 from paperlib.measures import LOST
 from paperlib.notebooks.findings.cascades import depth_in_words, trainable_by_mean_field
@@ -197,6 +198,33 @@ def trained_at_depths(trained: xr.Dataset, result: xr.Dataset) -> str:
         "“R² there” is what arrives in the untrained networks of this run at that variance and "
         f"depth, {seeds_of(result)}; `none`: networks train to the end of the grid, or none does.",
         table(columns, rows),
+        _foretold(trained, result),
+    )
+
+
+def _foretold(trained: xr.Dataset, result: xr.Dataset) -> str:
+    """How well R² at the same variance and depth tells which networks train."""
+    grid, depths = result.sigma_w2.values, result.depth.values
+    accuracy = accuracy_of(trained).to_series().dropna().reset_index()
+    within = accuracy["sigma_w2"].between(grid[0], grid[-1]) & accuracy["depth"].isin(depths)
+    networks = accuracy[within]
+    trains = networks["accuracy"] >= threshold_of(trained)
+    if trains.all() or not trains.any():
+        alike = "all train" if len(trains) and trains.all() else "none trains"
+        return f"Of {counted(len(trains), 'network')} within this run's grid {alike}."
+    curve = result["r_squared"].mean("seed")
+    kept = [
+        float(np.interp(sigma_w2, grid, curve.sel(depth=depth)))
+        for sigma_w2, depth in zip(networks["sigma_w2"], networks["depth"], strict=True)
+    ]
+    board = zoo_scoreboard(
+        networks.assign(r_squared=kept, trains=trains), "trains", ["r_squared"], against="r_squared"
+    ).iloc[0]
+    return (
+        f"R² at the same variance and depth tells apart the {int(trains.sum())} that train and the "
+        f"{int((~trains).sum())} that do not with an AUC of {number(board['auc'], 3)} "
+        f"({number(board['low'], 3)} to {number(board['high'], 3)}); notebook 09 has the same for "
+        "other predictors, of the very networks that were trained."
     )
 
 

@@ -84,6 +84,39 @@ def instruments_said(
     )
 
 
+def grids_said(tables: Mapping[str, pd.DataFrame], boards: Mapping[str, pd.DataFrame]) -> str:
+    """Return how well the verdict and others foretold which networks of grids learn at all.
+
+    Args:
+        tables: by grid in words, of `judged_grid`.
+        boards: by grid, of `zoo_scoreboard` on learns_at_all.
+    """
+    if not boards:
+        return ""
+    first = next(iter(boards.values()))
+    names = [name for name in first.index if all(name in board.index for board in boards.values())]
+    return paragraphs(
+        "**The published networks.** The verdict was fitted to the zoo alone.",
+        *(_of_grid(name, tables[name], board) for name, board in boards.items()),
+        table(
+            ["predictor", *boards],
+            [[zoo_label(str(n)), *(_auc(dict(b.loc[n])) for b in boards.values())] for n in names],
+        ),
+    )
+
+
+def _of_grid(name: str, networks: pd.DataFrame, board: pd.DataFrame) -> str:
+    verdict, wanted = dict(board.loc["verdict"]), WANTED["learns_at_all"]
+    error = calibration_error(networks["verdict"], networks["learns_at_all"])
+    reached = "reached" if verdict["auc"] >= wanted else "missed"
+    learn = int(networks["learns_at_all"].sum())
+    return (
+        f"Of {counted(len(networks), 'network')} of the {name}, {learn} learn at all. The verdict "
+        f"has an AUC of {_auc(verdict)}, so the aim of {number(wanted)} is {reached}; calibration "
+        f"error {number(error, 3)}. {_ahead(board.drop(index='verdict'))}"
+    )
+
+
 def _networks(networks: pd.DataFrame, changed: tuple[int, int]) -> str:
     learn = networks["learns_at_all"].mean()
     families = networks["family"].nunique()
