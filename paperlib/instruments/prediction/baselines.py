@@ -70,18 +70,20 @@ class Task:
         """Each stage's weights, without biases."""
         return [[p for p in stage.parameters() if p.ndim > 1] for stage in self.stages]
 
-    def layers(self) -> list[nn.Linear]:
-        """Each stage's Linear layer; a ValueError where a stage holds anything else with weights.
+    def layers(self, *kinds: type[nn.Module]) -> list[Any]:
+        """Each stage's one layer, of these kinds; a ValueError where it has other weights.
 
-        Only activations are known to lie between: what the linear formulas below assume.
+        Only activations are known to lie between: what the formulas below assume.
         """
+        kinds = kinds or (nn.Linear,)
         found = []
         for level, stage in enumerate(self.stages, start=1):
             owners = [m for m in stage.modules() if list(m.parameters(recurse=False))]
-            if len(owners) != 1 or not isinstance(owners[0], nn.Linear):
-                kinds = ", ".join(type(m).__name__ for m in owners) or "no layer with weights"
+            if len(owners) != 1 or not isinstance(owners[0], kinds):
+                wanted = " or ".join(kind.__name__ for kind in kinds)
+                held = ", ".join(type(m).__name__ for m in owners) or "no layer with weights"
                 raise ValueError(
-                    f"this predictor needs one Linear layer per stage; stage {level} holds {kinds}"
+                    f"this predictor needs one {wanted} layer per stage; stage {level} holds {held}"
                 )
             found.append(owners[0])
         return found
@@ -124,12 +126,12 @@ def correlation_depth(
     A variance that is not given is estimated, as the mean over all stages: σ_w² is their weights'
     mean square times the fan-in, σ_b² their biases' mean square, 0 where there are none.
 
-    Source: arXiv:1611.01232.
+    Source: arXiv:1611.01232; of convolutions arXiv:1806.05393.
     """
-    layers = task.layers()
+    layers = task.layers(nn.Linear, nn.Conv2d)
     biases = [_mean_square(layer.bias) for layer in layers if layer.bias is not None]
     if sigma_w2 is None:
-        sigma_w2 = fmean(layer.in_features * _mean_square(layer.weight) for layer in layers)
+        sigma_w2 = fmean(layer.weight[0].numel() * _mean_square(layer.weight) for layer in layers)
     if sigma_b2 is None:
         sigma_b2 = fmean(biases or [0.0])
     kinds = {type(activation_of(stage) or nn.Identity()) for stage in task.stages}

@@ -30,6 +30,7 @@ NAMES = {
     "gradinit_adam": "loss after a step (GradInit, Adam)",
     "tangent_condition": "NTK condition number",
     "mean_predictor": "NTK mean predictor",
+    "mean_field": "mean field, 6 ξ_c over depth",
 }
 LINE = 0.027  # of AUC, from one name to the next
 

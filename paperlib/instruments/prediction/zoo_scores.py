@@ -25,6 +25,7 @@ from paperlib.instruments.probe.verdict import (
     Coefficients,
     fit_verdict,
 )
+from paperlib.meanfield import correlation_depth
 from paperlib.sweep.grid import numbered
 
 DRAWS = 1000  # of the bootstrap
@@ -32,6 +33,7 @@ LEVEL = 0.95  # of the intervals
 BINS = 10  # of predicted probabilities
 LOOKS = (20, 30, 100)  # steps after which accuracies were taken
 LABELS = ("learns_at_all", "learns_fast", "default_learns_at_all", "default_learns_fast")
+MEAN_FIELD = ("mlp", "cnn")  # kinds of networks of which there is a correlation depth
 EQUAL_COST = "loss_at_equal_cost"  # of training itself
 
 
@@ -84,8 +86,10 @@ def zoo_table(forecasts: xr.Dataset, zoo: xr.Dataset, learns: xr.Dataset) -> pd.
 
 
 def predictors_of(forecasts: xr.Dataset) -> list[str]:
-    """Return the columns of a `zoo_table` that foretell, those of `left_out` first."""
+    """Return the columns of a `zoo_table` or a `judged_grid` that foretell, the verdict first."""
     rivals = [str(name) for name in forecasts["rival"].values]
+    if provenance(forecasts)["config"].get("architecture") in MEAN_FIELD:
+        rivals.append("mean_field")
     looks = [f"accuracy_{steps}" for steps in LOOKS]
     return ["verdict", "r_squared_smallest", *rivals, *looks, EQUAL_COST]
 
@@ -226,7 +230,8 @@ def judged_grid(
         said: of `instrument_scores.said_of`, by sigma_w2, seed and depth.
 
     Returns:
-        as `zoo_table`, with sigma_w2, seed and depth; `verdict`; and the columns of `said`.
+        as `zoo_table`, with sigma_w2, seed and depth; `verdict`; `mean_field`, 6 ξ_c over depth,
+        where there is a ξ_c; and the columns of `said`.
 
     Raises:
         ValueError: as `zoo_table`.
@@ -234,6 +239,15 @@ def judged_grid(
     table = zoo_table(forecasts, trained, learns)
     rows: list[Any] = table.to_dict("records")
     table["verdict"] = [FITTED["best"].probability(row) for row in rows]
+    config = provenance(forecasts)["config"]
+    if config["architecture"] in MEAN_FIELD:
+        lengths = {
+            sigma_w2: correlation_depth(
+                sigma_w2, config["sigma_b2"], activation=config["activation"]
+            )
+            for sigma_w2 in config["sigma_w2"]
+        }
+        table["mean_field"] = 6 * table["sigma_w2"].map(lengths) / table["depth"]
     for columns in said:
         table = table.join(columns, on=[str(name) for name in columns.index.names], how="inner")
     return table
