@@ -31,7 +31,7 @@ from paperlib.meanfield import critical_sigma_w2
 from paperlib.measures import LOST, r_squared
 from paperlib.networks import initialise, mlp, untrained
 from paperlib.networks.kinds import OPTIMISERS
-from paperlib.plots import BLUE, COLLAPSE_COLOUR, ORANGE, PALETTE, VARIANCE, paper_style
+from paperlib.plots import BLUE, COLLAPSE_COLOUR, ORANGE, PALETTE, VARIANCE, hatch, paper_style
 from paperlib.training import TrainingPoint, train_point
 from paperlib.training.between import barrier, between, distance, matched, sharpness
 from paperlib.training.cycles import PER_HALF, Log, learn_in_cycles
@@ -987,7 +987,7 @@ def _draw_map(axis: Any, letter: str, one: xr.Dataset) -> None:
     tried = np.log10(one["tried"].values[~np.isnan(one["tried"].values)])
     drawn = axis.imshow(np.log10(rates.values), origin="lower", aspect="auto", cmap="viridis",
                         vmin=tried.min(), vmax=tried.max())  # fmt: skip
-    axis.set_facecolor("0.8")
+    hatch(axis)
     lost = (one["kept"].mean("map_network") < LOST).transpose("map_depth", "sigma_w2").values
     for row, column in zip(*np.nonzero(lost), strict=True):
         axis.plot(column, row, "x", color=COLLAPSE_COLOUR, ms=5)

@@ -35,7 +35,7 @@ from paperlib.datasets import NAMES, Dataset, availability, load_dataset
 from paperlib.measures import LOST, collapse_depth, r_squared
 from paperlib.networks import untrained
 from paperlib.networks.kinds import ARCHITECTURES, stages_of
-from paperlib.plots import BLUE, GREEN, ORANGE, PALETTE, paper_style
+from paperlib.plots import BLUE, GREEN, ORANGE, PALETTE, data_of, paper_style
 from paperlib.training import TrainingPoint, train_network
 
 CODE_VERSION = 1
@@ -49,7 +49,6 @@ SHARES = (0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 TIGHT = 1e-6  # residual of W_n = E_n + W_{n+1} above which no curve is called W_n
 LOST_BELOW = "resolution λ by the channels that it is summed over"
 AT_ONCE = 8  # images that are scattered together
-LABELS = {"mnist": "MNIST", "patches": "photographs", "cifar10_grey_jpeg": "grey CIFAR10 (JPEG)"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -574,7 +573,7 @@ def _row(values: Any) -> str:
 
 def _label(curve: str) -> str:
     name, *rest = curve.split(", ", 1)
-    return ", ".join([LABELS.get(name, name), *rest])
+    return ", ".join([data_of(name), *rest])
 
 
 def _verdict(result: xr.Dataset) -> str:

@@ -12,6 +12,7 @@ logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 from paperlib.plots.comparison import check_comparable, resolution_calibration, solver_comparison
 from paperlib.plots.labels import (
+    data_of,
     describe,
     describe_training,
     network_of,
@@ -19,6 +20,7 @@ from paperlib.plots.labels import (
     sign,
     solver_name,
     solver_of,
+    written,
 )
 from paperlib.plots.maps import collapse_depths, depth_lines, heat_map, heat_maps, phase_diagram
 from paperlib.plots.pictures import draw_picture
@@ -45,6 +47,7 @@ from paperlib.plots.style import (
     STYLE,
     VARIANCE,
     edges,
+    hatch,
     legend_below,
     mean_with_bars,
     paper_style,

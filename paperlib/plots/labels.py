@@ -5,6 +5,41 @@ from matplotlib.figure import Figure
 
 from paperlib.core.provenance import provenance
 
+DATA = {  # as publications write them; networks see one channel
+    "mnist": "MNIST",
+    "fashion_mnist": "FashionMNIST",
+    "cifar10": "grey CIFAR10",
+    "cifar10_grey_jpeg": "grey CIFAR10 (JPEG)",
+    "patches": "photographs",
+}
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def data_of(name: str) -> str:
+    """Return a data set's name as publications write it; others as they are.
+
+    Example:
+        >>> from paperlib.plots.labels import data_of
+        >>> data_of("fashion_mnist"), data_of("digits")
+        ('FashionMNIST', 'digits')
+    """
+    return DATA.get(name, name)
+
+
+def written(value: float) -> str:
+    """Return a setting as it is written by hand.
+
+    Example:
+        >>> from paperlib.plots.labels import written
+        >>> written(0.05), written(3e-6), written(1e-5)
+        ('0.05', '3·10⁻⁶', '10⁻⁵')
+    """
+    digits, _, power = f"{value:g}".partition("e")
+    if not power:
+        return digits
+    ten = "10" + str(int(power)).translate(_RAISED)
+    return ten if digits == "1" else f"{digits}·{ten}"
+
 
 def describe(result: xr.Dataset) -> str:
     """Return a result's title in words: data really used, network, variance, solver, seeds.
@@ -13,7 +48,7 @@ def describe(result: xr.Dataset) -> str:
         >>> from paperlib import load_result
         >>> from paperlib.plots import describe
         >>> describe(load_result("mnist_mlp_adam.nc"))
-        'mnist  ·  MLP, width 784, tanh, σ_b² = 0.05  ·  Adam, 938 steps of 64  ·  1 seed'
+        'MNIST  ·  MLP, width 784, tanh, σ_b² = 0.05  ·  Adam, 938 steps of 64  ·  1 seed'
     """
     title = f"{network_of(result)}  ·  {solver_of(result)}  ·  {seeds_of(result)}"
     if "follows" in result and result["follows"].any():
@@ -35,7 +70,7 @@ def network_of(result: xr.Dataset) -> str:
         >>> from paperlib import load_result
         >>> from paperlib.plots import network_of
         >>> network_of(load_result("mnist_mlp_adam.nc"))
-        'mnist  ·  MLP, width 784, tanh, σ_b² = 0.05'
+        'MNIST  ·  MLP, width 784, tanh, σ_b² = 0.05'
     """
     about = provenance(result)
     config = about["config"]
@@ -45,8 +80,8 @@ def network_of(result: xr.Dataset) -> str:
         size = f"{config['channels']} channels"
     kind = {"mlp": "MLP", "cnn": "CNN", "resnet": "ResNet"}[config["architecture"]]
     return (
-        f"{about['data']['name']}  ·  {kind}, {size}, {config['activation']}, "
-        f"σ_b² = {config['sigma_b2']:g}"
+        f"{data_of(about['data']['name'])}  ·  {kind}, {size}, {config['activation']}, "
+        f"σ_b² = {written(config['sigma_b2'])}"
     )
 
 
@@ -74,7 +109,7 @@ def solver_of(result: xr.Dataset) -> str:
     about = provenance(result)
     config, images = about["config"], about["data"]["train_images"]
     if config["solver"] == "ridge":
-        return f"ridge, λ = {config['resolution']:g}, {images:,} images"
+        return f"ridge, λ = {written(config['resolution'])}, {images:,} images"
     steps = config["steps"] or -(-images // config["batch_size"])
     return f"Adam, {steps:,} steps of {config['batch_size']}"
 
@@ -130,9 +165,10 @@ def describe_training(trained: xr.Dataset) -> str:
     config = provenance(trained)["config"]
     if "trained_by" in config:  # several ways
         ways = ", ".join(config["trained_by"]).replace("adam", "Adam").replace("sgd", "SGD")
+        ended = ", ended once decided" if config["until"] == "decided" else ""
         return (
             f"{network_of(trained)}  ·  best of {ways}, up to {config['budget']:,} steps of "
-            f"{config['batch_size']}  ·  {seeds_of(trained)}"
+            f"{config['batch_size']}{ended}  ·  {seeds_of(trained)}"
         )
     power = config["rate_exponent"]
     rule = "" if not power else "/depth" if power == 1 else f"/depth^{power:g}"

@@ -23,6 +23,7 @@ from paperlib.plots.style import (
     SEQUENTIAL_REVERSED,
     VARIANCE,
     edges,
+    hatch,
     legend_below,
     mean_with_bars,
     paper_style,
@@ -133,8 +134,8 @@ def heat_map(axis: Axes, result: xr.Dataset, measure: str) -> None:
     draw_theory(axis, result, colour="white")
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(title=title, xlabel=VARIANCE, ylim=(0.5, result.sizes["depth"] + 0.5))
-    axis.set_facecolor("0.85")
-    label = f"{unit}\ngrey: no value" if np.isnan(values).any() else unit
+    hatch(axis)
+    label = f"{unit}\nhatched: no value" if np.isnan(values).any() else unit
     extend = _beyond(values, *mesh.get_clim())
     axis.figure.colorbar(mesh, ax=axis, label=label, pad=0.02, extend=extend)
 

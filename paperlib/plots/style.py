@@ -119,6 +119,21 @@ def _as_laid_out(figure: Figure) -> Iterator[None]:
         yield
 
 
+def hatch(axis: Axes) -> None:
+    """Hatch the axes' ground, so that what is not known looks like no colour of a map.
+
+    Example:
+        >>> import matplotlib.pyplot as plt
+        >>> from paperlib.plots import hatch
+        >>> figure, axis = plt.subplots()
+        >>> hatch(axis)
+        >>> axis.patch.get_hatch()
+        '////'
+        >>> plt.close(figure)
+    """
+    axis.patch.set(facecolor="white", edgecolor="0.7", hatch="////", linewidth=0)
+
+
 def edges(centres: np.ndarray) -> np.ndarray:
     """Return the borders between grid values, halfway; the outermost ones as far as their
     neighbours', but not below 0, where neither variances nor depths are.

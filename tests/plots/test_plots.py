@@ -349,11 +349,11 @@ def test_r_squared_that_is_below_0_everywhere_is_shown_on_a_scale_of_its_own() -
     assert panel(plots.heat_maps(result()), "R²")[1].get_clim() == (0, 1)
 
 
-def test_what_has_no_value_is_grey_and_said_to_be() -> None:
+def test_what_has_no_value_is_hatched_and_said_to_be() -> None:
     made = result()
     made["differential_entropy"][0] = np.nan
     axis, mesh = panel(plots.heat_maps(made), "Differential entropy")
-    assert "grey: no value" in mesh.colorbar.ax.get_ylabel()
+    assert "hatched: no value" in mesh.colorbar.ax.get_ylabel()
     assert axis.get_facecolor()[:3] == (0.85, 0.85, 0.85)
 
 

@@ -18,7 +18,16 @@ from matplotlib.figure import Figure
 
 from paperlib.core.provenance import provenance
 from paperlib.instruments.channels.channels import STEP, best_channels, picture
-from paperlib.plots import SOLVER_COLOURS, draw_picture, paper_style, pixels, sign, write_png
+from paperlib.plots import (
+    SOLVER_COLOURS,
+    data_of,
+    draw_picture,
+    paper_style,
+    pixels,
+    sign,
+    write_png,
+    written,
+)
 
 NAMES = {"ridge": "closed form", "adam": "Adam, as published", "random weights": "random weights"}
 COLOURS = {**SOLVER_COLOURS, "random weights": "0.5"}
@@ -170,9 +179,9 @@ def describe(result: xr.Dataset) -> str:
     """Return the title in words: weights, photographs really used, and the cascade's fit."""
     about = provenance(result)
     config, data = about["config"], about["data"]
-    solver = "Adam" if config["solver"] == "adam" else f"ridge, λ = {config['resolution']:g}"
+    solver = "Adam" if config["solver"] == "adam" else f"ridge, λ = {written(config['resolution'])}"
     weights = _weights(result)
-    fit = f"{data['train_images']} of {data['name']} ({config['side']}×{config['side']})"
+    fit = f"{data['train_images']} of {data_of(data['name'])} ({config['side']}×{config['side']})"
     break_ = "\n" if len(weights) > _LONG else "  ·  "
     return f"{weights}{break_}cascade by {solver}, fitted to {fit}"
 
@@ -185,8 +194,9 @@ def _weights(result: xr.Dataset) -> str:
     if weights["epochs"]:
         trained = weights["trained_on"]
         return (
-            f"{network}, trained on {trained['train_images']:,} images of {trained['name']} for "
-            f"{weights['epochs']} epochs: {weights['accuracy']:.1%}"
+            f"{network}, trained on {trained['train_images']:,} images of "
+            f"{data_of(trained['name'])} "
+            f"for {weights['epochs']} epochs: {weights['accuracy']:.1%}"
         )
     names = {"random": "random weights", "imagenet": "ImageNet weights"}
     return f"{network}, {names.get(weights['name'], weights['name'])}"

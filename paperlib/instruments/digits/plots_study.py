@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from paperlib.core.provenance import provenance
-from paperlib.plots import PALETTE, draw_picture, network_of, paper_style, pixels, sign
+from paperlib.plots import PALETTE, draw_picture, network_of, paper_style, pixels, sign, written
 
 COLUMNS = 10  # pictures in a row
 CLASSES = 20  # ideal inputs that are drawn, where there are more
@@ -123,7 +123,7 @@ def describe(result: xr.Dataset) -> str:
     channels, height, width = data["image_shape"]
     size = f" ({'grey' if channels == 1 else 'colour'} {height}×{width})"
     optimiser = {"sgd": "SGD", "adam": "Adam"}[config["optimiser"]]
-    solver = "Adam" if config["solver"] == "adam" else f"ridge, λ = {config['resolution']:g}"
+    solver = "Adam" if config["solver"] == "adam" else f"ridge, λ = {written(config['resolution'])}"
     name, rest = network_of(result).split("  ·  ", 1)
     return (
         f"{name}{size}  ·  {rest}, {config['depth']} stages  ·  trained by {optimiser} for "

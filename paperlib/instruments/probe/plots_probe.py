@@ -12,7 +12,17 @@ from matplotlib.figure import Figure, SubFigure
 
 from paperlib.core.provenance import provenance
 from paperlib.measures import LOST, collapse_depth
-from paperlib.plots import BLUE, ORANGE, draw_picture, edges, paper_style, pixels, sign
+from paperlib.plots import (
+    BLUE,
+    ORANGE,
+    draw_picture,
+    edges,
+    hatch,
+    paper_style,
+    pixels,
+    sign,
+    written,
+)
 
 NAMED = 36  # stages whose names have room on the axis
 
@@ -79,7 +89,7 @@ def _over_steps(axis: Axes, result: xr.Dataset, name: str) -> None:
         norm = LogNorm(max(seen.min(), 1e-9 * seen.max()), seen.max())
     elif not logarithmic:
         norm = Normalize(0, 1)
-    axis.set_facecolor("0.8")  # where there is no number, or none that a logarithm has
+    hatch(axis)  # where there is no number, or none that a logarithm has
     drawn = axis.pcolormesh(
         edges(result.step.values.astype(float)), edges(result.stage.values.astype(float)),
         values, norm=norm, cmap="viridis",
@@ -127,7 +137,7 @@ def samples_of(result: xr.Dataset) -> str:
     shape = "×".join(map(str, data["shape"]))
     return (
         f"inputs of {shape}  ·  {data['train_images']:,} fitted, {data['test_images']:,} held out"
-        f"  ·  λ = {about['config']['resolution']:g}"
+        f"  ·  λ = {written(about['config']['resolution'])}"
     )
 
 

@@ -21,6 +21,7 @@ from paperlib.plots import (
     describe_training,
     draw_theory,
     edges,
+    hatch,
     heat_map,
     legend_below,
     mean_with_bars,
@@ -36,7 +37,7 @@ def trainability(trained: xr.Dataset, predicted: xr.Dataset) -> Figure:
 
     Args:
         trained: from `run_sweep` or `run_search` of trainings; networks that were not trained
-            stay grey.
+            are hatched.
         predicted: cascades of the same networks before training.
 
     Raises:
@@ -122,7 +123,7 @@ def _training_bars(axis: Axes, trained: xr.Dataset) -> None:
     )
     axis.set_yticks(np.arange(count) + 0.5, [f"{depth}" for depth in trained.depth.values])
     axis.tick_params(labelbottom=False, length=0)
-    axis.set_facecolor("0.85")
+    hatch(axis)
     axis.set_ylabel("trained,\ndepth", fontsize=6)
     axis.set_title("Accuracy of trained networks")
     axis.figure.colorbar(mesh, ax=axis, pad=0.02, ticks=[mesh.norm.vmin, mesh.norm.vmax])
@@ -130,7 +131,7 @@ def _training_bars(axis: Axes, trained: xr.Dataset) -> None:
 
 def _accuracy_map(axis: Axes, trained: xr.Dataset) -> None:
     accuracy = accuracy_of(trained).mean("seed")
-    axis.set_facecolor("0.85")  # where nothing was trained
+    hatch(axis)  # where nothing was trained
     mesh = axis.pcolormesh(
         edges(trained.sigma_w2.values),
         edges(trained.depth.values),

@@ -21,6 +21,7 @@ OF_OPTIMISERS = ("sgd_decades", "adam_decades", "adam_share")  # what a rescaled
 WITH_LABELS = {
     "chance", "label_features", "label_output", "cosine_within", "cosine_between",
     "tangent_alignment", "tangent_accuracy", "loss", "step_gain", "step_accuracy",
+    "trial_accuracy", "trial_loss",
 }  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from paperlib.instruments.probe.verdict import (
     FITTED,
     PARTS,
     WITHOUT_LABELS,
+    WITHOUT_TRIAL,
     Coefficients,
     Verdict,
     fingerprint,
@@ -39,6 +40,7 @@ def table(count: int = 4000, seed: int = 0) -> pd.DataFrame:
         "step_accuracy": draw.uniform(0.1, 0.9, count),
         "chance": 0.1,
         "loss": np.exp(draw.uniform(0, 3, count)),
+        "trial_accuracy": draw.uniform(0.1, 0.9, count),
         "step_gain": draw.uniform(-0.1, 0.1, count),
     })  # fmt: skip
 
@@ -111,12 +113,14 @@ def test_every_part_is_finite_for_the_worst_network_and_zero_for_the_best() -> N
         "chance": 1.0,
         "loss": math.inf,
         "step_gain": -1.0,
+        "trial_accuracy": 0.0,
     }
     assert all(math.isfinite(part(worst)) for part in PARTS.values())
     best = {"r_squared_smallest": 1.0, "gain_relative": 1.0, "step_r_squared": 1.0}
     best |= {"step_accuracy": 1.0, "chance": 0.1, "loss": 2.3, "adam_share": 1.0, "step_gain": 0.05}
-    for name in ("image", "lesson", "learnable_image", "learnable_class", "calm", "moves", "step"):
-        assert PARTS[name](best) == 0, name
+    best |= {"trial_accuracy": 1.0}
+    for name, part in PARTS.items():
+        assert part(best) == 0, name
 
 
 def test_a_gain_and_its_inverse_count_alike() -> None:
@@ -126,7 +130,8 @@ def test_a_gain_and_its_inverse_count_alike() -> None:
 @pytest.mark.parametrize("kind", FITTED)
 def test_shipped_coefficients_only_help_and_say_where_they_are_from(kind: str) -> None:
     fitted = FITTED[kind]
-    assert fitted.weights.keys() <= {*(WITHOUT_LABELS if "without" in kind else PARTS)}
+    known = {"labels": WITHOUT_LABELS, "trial": WITHOUT_TRIAL}.get(kind.split()[-1], PARTS)
+    assert fitted.weights.keys() <= {*known}
     assert fitted.weights
     assert all(weight >= 0 for weight in fitted.weights.values())
     assert fitted.source
@@ -198,6 +203,20 @@ def test_rescaling_a_relu_layer_and_its_successor_changes_no_verdict() -> None:
     found = probe(model, images, labels).verdict
     assert found.probability == pytest.approx(expected.probability, rel=1e-6)
     assert found.reasons == expected.reasons
+
+
+def test_a_model_that_is_too_dear_to_be_tried_is_judged_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images, labels = mixed()
+    model = relu_net(6, 8, 3)
+    tried = probe(model, images, labels).verdict
+    monkeypatch.setattr("paperlib.instruments.probe.trial.DEAREST", 1.0)
+    found = probe(model, images, labels).verdict
+    assert tried.signals.keys() - found.signals.keys() == {"trial_accuracy", "trial_loss"}
+    expected = FITTED["best without a trial"].probability(found.signals)
+    assert found.probability == pytest.approx(expected, rel=1e-6)
+    assert tried.probability == FITTED["best"].probability(tried.signals)
 
 
 def test_a_model_that_was_trained_meanwhile_is_not_judged() -> None:
