@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from paperlib.core.settings import PROFILES, Checked, option
 from paperlib.instruments.prediction.names import PREDICTORS
 
+GRIDS = ("mnist", "cifar10", "cnn", "resnet")  # that ship
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scoreboard(Checked):
@@ -12,8 +14,8 @@ class Scoreboard(Checked):
 
     profile: str = option("quick", choices=PROFILES)
     fallback: bool = False
-    trained: tuple[str, ...] = ("trainability_mnist.nc", "trainability_cifar10.nc")
-    predicted: tuple[str, ...] = ("predictors_mnist.nc", "predictors_cifar10.nc")
+    trained: tuple[str, ...] = tuple(f"trainability_{name}.nc" for name in GRIDS)
+    predicted: tuple[str, ...] = tuple(f"predictors_{name}.nc" for name in GRIDS)
     column: float = option(1.75, low=0.0)
     column_depth: int = option(10, low=1, high=10_000)
     column_predictors: tuple[str, ...] = option(

@@ -27,21 +27,29 @@ NAMED_LEFT = ("_ridge", "correlation_depth", "ntk_condition")  # on the right th
 
 
 def cost_against_auc(tables: Mapping[str, pd.DataFrame], *trained: xr.Dataset) -> Figure:
-    """Draw how well predictors do against what they cost, a panel for each data set.
+    """Draw how well predictors do against what they cost, a panel for each grid.
 
     Upwards, 1 - AUC falls on a logarithmic scale, so that the best can be told apart.
 
     Args:
-        tables: by data set, from `scoring.scoreboard`. Predictors on the Pareto front, which none
+        tables: by grid, from `scoring.scoreboard`. Predictors on the Pareto front, which none
             beats at less cost, are joined by a line.
-        trained: the trainings that the predictors are judged by; the title names their networks.
+        trained: the trainings that the predictors are judged by, in the same order; titles name
+            their networks.
     """
     with paper_style():
-        figure, axes = plt.subplots(1, len(tables), figsize=(5.2 * len(tables), 5), sharey=True)
-        for axis, (name, table) in zip(np.atleast_1d(axes), tables.items(), strict=True):
+        columns = min(2, len(tables))
+        rows = -(-len(tables) // columns)
+        size = (5.2 * columns, 4.6 * rows + 0.4)
+        figure, axes = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
+        for axis in axes.flat[len(tables) :]:
+            axis.set_visible(False)
+        names = [network_of(result).split("  ·  ", 1) for result in trained]
+        for axis, (data, network), table in zip(axes.flat, names, tables.values(), strict=False):
             _predictors(axis, table)
             axis.axhline(0.5, color="0.8", lw=0.8, ls=":")
-            axis.set(xscale="log", yscale="log", ylim=(1, 10**-DECADES), title=name)
+            axis.set(xscale="log", yscale="log", ylim=(1, 10**-DECADES))
+            axis.set_title(f"{data}  ·  {network}", fontsize=8)
             axis.set_xlabel("CPU seconds to judge one network at all depths")
             first, last = axis.get_xlim()
             axis.set_xlim(first, last * 30)  # room for the last names
@@ -49,12 +57,10 @@ def cost_against_auc(tables: Mapping[str, pd.DataFrame], *trained: xr.Dataset) -
                 [1, 0.5, 0.1, 0.05, 0.01, 0.005], ["0", "0.5", "0.9", "0.95", "0.99", "0.995"]
             )
             axis.minorticks_off()
-        first = np.atleast_1d(axes)[0]
-        first.set_ylabel("ROC-AUC of “this network trains” (scale: 1 − AUC, logarithmic)")
-        _solver_legend(first)
-        title = "Predictors of trainability: agreement against cost"
-        networks = dict.fromkeys(network_of(r).split("  ·  ", 1)[1] for r in trained)
-        figure.suptitle("  ·  ".join([title, *networks]), fontsize=9)
+        for first in axes[:, 0]:
+            first.set_ylabel("ROC-AUC of “this network trains” (scale: 1 − AUC)")
+        _solver_legend(axes[0, 0])
+        figure.suptitle("Predictors of trainability: agreement against cost", fontsize=9)
     return figure
 
 

@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import roc_auc_score
 
 from paperlib.cascade.fitting import SOLVERS
+from paperlib.core.provenance import provenance
 from paperlib.instruments.prediction.names import DEPTHS_REACHED
 from paperlib.training.outcome import accuracy_of, threshold_of, trainable_depth
 
@@ -141,6 +142,16 @@ def scoreboard(predictions: xr.Dataset, trained: xr.Dataset) -> pd.DataFrame:
     return table.sort_values("auc", ascending=False, kind="stable")
 
 
+def names_of(trainings: Sequence[xr.Dataset]) -> list[str]:
+    """Return a name for each grid: its data set, and the kind of network where that is no MLP."""
+    abouts = [provenance(trained) for trained in trainings]
+    kinds = [about["config"].get("architecture", "mlp") for about in abouts]
+    return [
+        about["data"]["name"] if kind == "mlp" else f"{about['data']['name']}_{kind}"
+        for about, kind in zip(abouts, kinds, strict=True)
+    ]
+
+
 def mistakes(predictions: xr.Dataset, trained: xr.Dataset) -> xr.DataArray:
     """Return the signed share of seeds in which a predictor errs, (predictor, sigma_w2, depth).
 
@@ -195,10 +206,12 @@ def _compared(predictions: xr.Dataset, trained: xr.Dataset) -> tuple[xr.DataArra
     """
     check_dims("predictions", predictions["scores"], (*_COLUMN, "predictor", "depth"))
     check_dims("predictions", predictions["seconds"], (*_COLUMN, "predictor"))
-    for name in ("accuracy", "seconds", "finished"):
-        check_dims("trained", trained[name], (*_COLUMN, "depth"))
+    accuracy = accuracy_of(trained)
+    for array in (accuracy, trained["seconds"].sum({"training"} & {*trained.dims}),
+                  trained["finished"]):  # fmt: skip
+        check_dims("trained", array, (*_COLUMN, "depth"))
     _check_grids(predictions, trained)
-    accuracy = accuracy_of(trained).transpose(*_COLUMN, "depth")
+    accuracy = accuracy.transpose(*_COLUMN, "depth")
     for axis in _COLUMN:
         accuracy = accuracy.dropna(axis, how="all")
     trains = (accuracy >= threshold_of(trained)).where(accuracy.notnull())
