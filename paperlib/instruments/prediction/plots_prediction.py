@@ -44,12 +44,12 @@ def cost_against_auc(tables: Mapping[str, pd.DataFrame], *trained: xr.Dataset) -
         figure, axes = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
         for axis in axes.flat[len(tables) :]:
             axis.set_visible(False)
-        names = [network_of(result).split("  ·  ", 1) for result in trained]
-        for axis, (data, network), table in zip(axes.flat, names, tables.values(), strict=False):
+        titles = [network_of(result) for result in trained] or [*tables]
+        for axis, title, table in zip(axes.flat, titles, tables.values(), strict=False):
             _predictors(axis, table)
             axis.axhline(0.5, color="0.8", lw=0.8, ls=":")
             axis.set(xscale="log", yscale="log", ylim=(1, 10**-DECADES))
-            axis.set_title(f"{data}  ·  {network}", fontsize=8)
+            axis.set_title(title, fontsize=8)
             axis.set_xlabel("CPU seconds to judge one network at all depths")
             first, last = axis.get_xlim()
             axis.set_xlim(first, last * 30)  # room for the last names
@@ -58,7 +58,7 @@ def cost_against_auc(tables: Mapping[str, pd.DataFrame], *trained: xr.Dataset) -
             )
             axis.minorticks_off()
         for first in axes[:, 0]:
-            first.set_ylabel("ROC-AUC of “this network trains” (scale: 1 − AUC)")
+            first.set_ylabel("ROC-AUC of “this network trains” (1 − AUC, logarithmic)")
         _solver_legend(axes[0, 0])
         figure.suptitle("Predictors of trainability: agreement against cost", fontsize=9)
     return figure

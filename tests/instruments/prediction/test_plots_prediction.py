@@ -54,9 +54,12 @@ def test_the_names_of_predictors_that_are_as_good_do_not_collide() -> None:
 
 def test_the_figure_of_costs_states_its_scale_its_colours_and_the_network() -> None:
     table = pd.DataFrame({"auc": 0.9, "auc_std": 0.1, "seconds": 1.0}, ["r_squared_adam"])
-    figure = plots_prediction.cost_against_auc({"mnist": table}, trained(), trained())
+    figure = plots_prediction.cost_against_auc(
+        {"mnist": table, "more": table}, trained(), trained()
+    )
     assert "1 − AUC, logarithmic" in figure.axes[0].get_ylabel()
-    assert figure.get_suptitle().count("MLP, width 64, tanh") == 1
+    titles = [axis.get_title(loc="left") for axis in figure.axes]
+    assert titles == ["made-up  ·  MLP, width 64, tanh, σ_b² = 0.05"] * 2
     legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert "reconstruction, closed form" in legend
 
