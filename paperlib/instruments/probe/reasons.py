@@ -29,6 +29,7 @@ def reasons_of(report: Report, found: Signals) -> tuple[str, ...]:
     reasons = [
         *_of_the_image(report, found),
         *_of_the_label(found),
+        *_of_the_trial(found),
         *_of_the_way_back(report, found),
         *_of_likeness(found),
         *_of_zeros(found),
@@ -63,6 +64,16 @@ def _of_the_label(found: Signals) -> Iterator[Reason]:
         yield (
             2.5,
             f"no label can be read before the head: {read:.0%} by a ridge, {chance:.0%} by chance",
+        )
+
+
+def _of_the_trial(found: Signals) -> Iterator[Reason]:
+    learnt, chance = found.numbers.get("trial_accuracy"), found.numbers.get("chance", 1.0)
+    if learnt is not None and learnt < chance + READ * (1 - chance):
+        yield (
+            2.2,
+            f"short trainings, of steps in units of the weights, learn nothing: {learnt:.0%} of "
+            f"unseen images right, {chance:.0%} by chance",
         )
 
 

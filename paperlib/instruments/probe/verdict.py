@@ -59,8 +59,7 @@ def learnable_image(numbers: Mapping[str, float]) -> float:
 
 def calm(numbers: Mapping[str, float]) -> float:
     """The outputs are not far off before the first step: −ln of the loss over that of guessing."""
-    guessing = max(FAINTEST, -math.log(max(FAINTEST, numbers["chance"])))
-    return -min(FARTHEST, math.log(max(1.0, numbers["loss"] / guessing)))
+    return -min(FARTHEST, math.log(max(1.0, numbers["loss"] / _guessing(numbers))))
 
 
 def moves(numbers: Mapping[str, float]) -> float:
@@ -74,18 +73,33 @@ def step(numbers: Mapping[str, float]) -> float:
     return math.log(min(LARGEST_STEP, max(SMALLEST_STEP, numbers["step_gain"])) / LARGEST_STEP)
 
 
+def fits(numbers: Mapping[str, float]) -> float:
+    """Short trainings bring the loss down on what they see: ln of the share of guessing's that
+    they take away."""
+    loss = numbers.get("trial_loss", math.inf)  # without it all have diverged
+    if math.isnan(loss):
+        return math.log(DIMMEST)
+    return math.log(min(1.0, max(DIMMEST, 1 - loss / _guessing(numbers))))
+
+
+def _guessing(numbers: Mapping[str, float]) -> float:
+    """The loss of guessing."""
+    return max(FAINTEST, -math.log(max(FAINTEST, numbers["chance"])))
+
+
 def _above_chance(accuracy: float, chance: float) -> float:
     above = (accuracy - chance) / max(FAINTEST, 1 - chance)
     return math.log(min(1.0, max(DIMMEST, above)))
 
 
 _OF_ALL = (image, lesson, learnable_image, moves)
-_OF_LABELS = (learnable_class, calm, step, trial)  # need labels
+_OF_TRIAL = (trial, fits)
+_OF_LABELS = (learnable_class, calm, step, *_OF_TRIAL)  # need labels
 PARTS: dict[str, Callable[[Mapping[str, float]], float]] = {
     part.__name__: part for part in (*_OF_ALL, *_OF_LABELS)
 }
 WITHOUT_LABELS = tuple(part.__name__ for part in _OF_ALL)
-WITHOUT_TRIAL = tuple(name for name in PARTS if name != trial.__name__)
+WITHOUT_TRIAL = tuple(name for name in PARTS if PARTS[name] not in _OF_TRIAL)
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,8 @@ def trainable(networks: int = 80) -> pd.DataFrame:
             "adam_share": 1.0,
             "loss": 2.3,
             "step_gain": 0.01,
+            "trial_accuracy": 0.5,
+            "trial_loss": 1.0,
             "coin": RANDOM.uniform(size=networks),
             "learns_at_all": kept + RANDOM.normal(0, 0.2, networks) > 0.5,
         }

@@ -41,6 +41,7 @@ def table(count: int = 4000, seed: int = 0) -> pd.DataFrame:
         "chance": 0.1,
         "loss": np.exp(draw.uniform(0, 3, count)),
         "trial_accuracy": draw.uniform(0.1, 0.9, count),
+        "trial_loss": draw.uniform(0, 3, count),
         "step_gain": draw.uniform(-0.1, 0.1, count),
     })  # fmt: skip
 
@@ -118,7 +119,7 @@ def test_every_part_is_finite_for_the_worst_network_and_zero_for_the_best() -> N
     assert all(math.isfinite(part(worst)) for part in PARTS.values())
     best = {"r_squared_smallest": 1.0, "gain_relative": 1.0, "step_r_squared": 1.0}
     best |= {"step_accuracy": 1.0, "chance": 0.1, "loss": 2.3, "adam_share": 1.0, "step_gain": 0.05}
-    best |= {"trial_accuracy": 1.0}
+    best |= {"trial_accuracy": 1.0, "trial_loss": 0.0}
     for name, part in PARTS.items():
         assert part(best) == 0, name
 
