@@ -17,9 +17,10 @@ from paperlib.instruments.trainability.trainings import labels
 from paperlib.measures import LOST
 from paperlib.networks.zoo import describe
 from paperlib.notebooks.explorer.digits import MAPS
-from paperlib.plots import collapse_depths
+from paperlib.plots import collapse_depths, data_of, describe_training, written
 from paperlib.plots.theory import draw_theory
 from paperlib.sweep.store import load_result
+from paperlib.training.outcome import accuracy_of
 
 NAMES = {"mlp": "MLP", "cnn": "CNN", "resnet": "ResNet"}
 TRAINED = {name: f"trainability_{'mnist' if name == 'mlp' else name}.nc" for name in NAMES}
@@ -45,8 +46,8 @@ def map_of(architecture: str) -> dict[str, Any]:
     seeds = result.sizes["seed"]
     return {
         "name": NAMES[architecture],
-        "about": f"{NAMES[architecture]}s of tanh on {data['name'].upper()}, {_size(config)}, "
-        f"σ_b² = {config['sigma_b2']:g}, closed form on {data['train_images']:,} images, "
+        "about": f"{NAMES[architecture]}s of tanh on {data_of(data['name'])}, {_size(config)}, "
+        f"σ_b² = {written(config['sigma_b2'])}, closed form on {data['train_images']:,} images, "
         f"means over {seeds} networks",
         "sigma_w2": result["sigma_w2"].values.tolist(),
         "deepest": result.sizes["depth"],
@@ -116,12 +117,11 @@ def wall(result: xr.Dataset) -> dict[str, list[Any]]:
 
 def trained(result: xr.Dataset) -> dict[str, Any]:
     """Return the accuracy of the networks that were trained, by variance and depth."""
-    means = result["accuracy"].where(result["finished"] == 1).mean("seed")
+    means = accuracy_of(result).mean("seed")
     flat = means.stack(point=("sigma_w2", "depth")).dropna("point")
-    config = provenance(result)["config"]
+    network, way = describe_training(result).split("  ·  ")[1:3]
     return {
-        "about": f"{config['optimiser'].upper() if config['optimiser'] == 'sgd' else 'Adam'}, "
-        f"{config['steps']} steps of {config['batch_size']} images, {_size(config)}",
+        "about": f"{way} images, {network}",
         "x": flat["sigma_w2"].values.tolist(),
         "y": flat["depth"].values.tolist(),
         "accuracy": rounded(flat),
@@ -134,7 +134,7 @@ def outputs() -> dict[str, Any]:
     config = provenance(result)["config"]
     return {
         "about": f"{config['shape']} MLP, {config['depth']} stages, trained on "
-        f"{provenance(result)['data']['name'].upper()} in {config['steps']:,} steps",
+        f"{data_of(provenance(result)['data']['name'])} in {config['steps']:,} steps",
         "off": config["off"],
         "classes": [str(name) for name in result["class"].values],
         "shape": [result.sizes["row"], result.sizes["column"]],
@@ -162,7 +162,7 @@ def zoo() -> dict[str, Any]:
     config = provenance(trainings)["config"]
     return {
         "about": f"{config['budget']:,} steps of {config['batch_size']} images of "
-        f"{provenance(trainings)['data']['name'].upper()} at most",
+        f"{data_of(provenance(trainings)['data']['name'])} at most",
         "trainings": [str(name) for name in trainings["training"].values],
         "moments": [str(name) for name in trainings["moment"].values],
         "predictors": [zoo_label(name) for name in names],
