@@ -9,6 +9,7 @@ that need none. What its coefficients rest on is said in `FITTED`, and in `Verdi
 """
 
 import math
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -270,10 +271,11 @@ def _checked_labels(learns: Sequence[bool], count: int, names: list[str]) -> np.
 
 def fingerprint(model: nn.Module) -> bytes:
     """Return bytes by which one sees that a model's parameters or buffers have changed."""
-    with torch.no_grad():
-        sums = [
-            float(part)
-            for tensor in (*model.parameters(), *model.buffers())
-            for part in (tensor.double().sum(), tensor.double().abs().sum())
-        ]
-    return np.array(sums).tobytes()
+    parts = (*model.parameters(), *model.buffers())
+    return np.array([zlib.crc32(_bytes_of(part.detach())) for part in parts]).tobytes()
+
+
+def _bytes_of(values: Tensor) -> Any:
+    dense = values if values.layout == torch.strided else values.to_dense()
+    plain = dense.resolve_conj().resolve_neg().cpu().contiguous()
+    return plain.flatten().view(torch.uint8).numpy()

@@ -247,6 +247,17 @@ def test_a_fingerprint_sees_every_change_and_not_a_look() -> None:
     assert fingerprint(model) != before
 
 
+def test_numbers_of_every_kind_have_a_fingerprint() -> None:
+    model, complex_ones = nn.Module(), rows(2, 2).to(torch.complex64)
+    kinds = [rows(3, 3).bfloat16(), torch.tensor(3), torch.zeros(0), torch.eye(3).t() > 0]
+    for number, values in enumerate([*kinds, torch.eye(4).to_sparse(), complex_ones.conj()]):
+        model.register_buffer(f"b{number}", values)
+    before = fingerprint(model)
+    assert fingerprint(model) == before
+    model.b3[0, 1] = True
+    assert fingerprint(model) != before
+
+
 def test_a_report_without_its_model_says_so() -> None:
     columns: dict[str, Any] = {"layer": ["a"], "r_squared": [0.5], "numbers": [3]}
     alone = Report(report_of(columns, None, {}), lambda _: alone, nn.Identity())
