@@ -22,7 +22,7 @@ from paperlib.instruments.trainability.parameters import Trainability
 from paperlib.plots import PUBLISHED_DEPTHS
 from paperlib.sweep.plan import _points_of, make_plan
 from paperlib.sweep.store import load_result
-from paperlib.training.outcome import threshold_of, trainable_depth
+from paperlib.training.outcome import accuracy_of, threshold_of, trainable_depth
 
 
 def test_every_shipped_result_has_its_digest_and_every_digest_its_result() -> None:
@@ -232,7 +232,7 @@ def test_residual_networks_reach_deeper_and_lose_the_image_slowly(
 def test_convolutional_networks_were_trained_too(name: str) -> None:
     result = shipped(name)
     assert result["finished"].all()
-    accuracy = result["accuracy"].mean("seed")
+    accuracy = accuracy_of(result).mean("seed")
     assert float(accuracy.max()) > 0.5
     assert float(accuracy.min()) < 0.2
 

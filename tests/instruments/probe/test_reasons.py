@@ -60,6 +60,16 @@ def test_of_a_chaotic_network_it_says_that_images_pull_different_ways() -> None:
     assert "gradients grow 10" in said
 
 
+def test_where_a_trial_learns_nothing_it_says_so() -> None:
+    dead = network(2.0, depth=3, activation="relu")
+    with torch.no_grad():
+        dead.stages[0][-2].weight.zero_()  # type: ignore[index, union-attr]
+        dead.stages[0][-2].bias.fill_(-1.0)  # type: ignore[index, union-attr]
+    said = "\n".join(reasons(dead))
+    assert "short trainings, of steps in units of the weights, learn nothing: " in said
+    assert "learn nothing" not in "\n".join(reasons(network(2.0, depth=3, activation="relu")))
+
+
 def test_a_head_of_zeros_is_fine_and_comes_last() -> None:
     model = network(1.5, depth=5)
     with torch.no_grad():
