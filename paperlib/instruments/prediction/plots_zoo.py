@@ -13,11 +13,12 @@ from paperlib.instruments.prediction.scoring import predictor_label, roc_auc
 from paperlib.instruments.prediction.zoo_scores import reliability
 from paperlib.plots import BLUE, GREEN, ORANGE, paper_style
 
-OURS = ("verdict", "r_squared_smallest", "collapse_depth_ridge")
+OURS = ("verdict", "verdict_untried", "r_squared_smallest", "collapse_depth_ridge")
 TRAINED = ("accuracy_20", "accuracy_30", "accuracy_100", "loss_at_equal_cost")
 COLOURS = {"ours": BLUE, "training itself": ORANGE, "rivals": "0.45", "instruments": GREEN}
 NAMES = {
     "verdict": "verdict (family left out)",
+    "verdict_untried": "verdict without a trial",
     "r_squared_smallest": "R², smallest",
     "accuracy_20": "accuracy after 20 steps",
     "accuracy_30": "accuracy after 30 steps",

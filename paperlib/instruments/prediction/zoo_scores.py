@@ -19,7 +19,7 @@ from paperlib.core.seeds import random_numbers
 from paperlib.instruments.prediction.scoring import roc_auc
 from paperlib.instruments.probe.verdict import (
     FITTED,
-    PARTS,
+    WITH_TRIAL,
     WITHOUT_LABELS,
     WITHOUT_TRIAL,
     Coefficients,
@@ -105,6 +105,7 @@ def predictor_seconds(table: pd.DataFrame, forecasts: xr.Dataset) -> dict[str, f
     means = table[["verdict_seconds", "probe_seconds", "step_seconds"]].mean()
     return {
         "verdict": float(means["verdict_seconds"]),
+        "verdict_untried": float(means["verdict_seconds"]),  # its trial was not timed alone
         "r_squared_smallest": float(means["probe_seconds"]),
         **{str(name): float(taken.sel(rival=name)) for name in forecasts["rival"].values},
         **{f"accuracy_{steps}": steps * float(means["step_seconds"]) for steps in LOOKS},
@@ -161,7 +162,7 @@ def verdicts_of(table: pd.DataFrame, *, source: str) -> dict[str, Coefficients]:
         source: what the networks are, in words.
     """
     labels = {"best": "learns_at_all", "default": "default_learns_at_all"}
-    parts = {"": tuple(PARTS), " without a trial": WITHOUT_TRIAL, " without labels": WITHOUT_LABELS}
+    parts = {"": WITH_TRIAL, " without a trial": WITHOUT_TRIAL, " without labels": WITHOUT_LABELS}
     return {
         f"{kind}{suffix}": fit_verdict(table, table[label].tolist(), source=source, parts=some)
         for suffix, some in parts.items()

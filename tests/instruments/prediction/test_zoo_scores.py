@@ -267,7 +267,7 @@ def test_the_probes_verdict_is_the_fit_to_the_shipped_zoo(shipped: pd.DataFrame)
 @pytest.mark.slow
 def test_on_families_left_out_the_verdict_beats_what_does_not_train(shipped: pd.DataFrame) -> None:
     rivals = [name for name in RIVALS if name in shipped]
-    for label, wanted in (("learns_at_all", 0.92), ("learns_fast", 0.88)):
+    for label, wanted in (("learns_at_all", 0.95), ("learns_fast", 0.95)):
         probability = left_out(shipped, label)
         names = ["verdict", "r_squared_smallest", *rivals]
         board = zoo_scoreboard(shipped.assign(verdict=probability), label, names)

@@ -18,6 +18,7 @@ from paperlib.instruments.probe.report import Report, report_of
 from paperlib.instruments.probe.verdict import (
     FITTED,
     PARTS,
+    WITH_TRIAL,
     WITHOUT_LABELS,
     WITHOUT_TRIAL,
     Coefficients,
@@ -131,7 +132,7 @@ def test_a_gain_and_its_inverse_count_alike() -> None:
 @pytest.mark.parametrize("kind", FITTED)
 def test_shipped_coefficients_only_help_and_say_where_they_are_from(kind: str) -> None:
     fitted = FITTED[kind]
-    known = {"labels": WITHOUT_LABELS, "trial": WITHOUT_TRIAL}.get(kind.split()[-1], PARTS)
+    known = {"labels": WITHOUT_LABELS, "trial": WITHOUT_TRIAL}.get(kind.split()[-1], WITH_TRIAL)
     assert fitted.weights.keys() <= {*known}
     assert fitted.weights
     assert all(weight >= 0 for weight in fitted.weights.values())
