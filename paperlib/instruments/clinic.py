@@ -32,7 +32,7 @@ from paperlib.networks.zoo_blocks import Rows
 from paperlib.plots import BLUE, ORANGE, paper_style
 from paperlib.training import at, train
 
-CODE_VERSION = 1
+CODE_VERSION = 2  # 2: the verdict makes a trial
 STATES = ("as reported", "treated")
 COLOURS = dict(zip(STATES, (ORANGE, BLUE), strict=True))
 LOOKS = 10  # at the test images, after the first one
