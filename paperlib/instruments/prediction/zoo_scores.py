@@ -52,6 +52,7 @@ def zoo_table(forecasts: xr.Dataset, zoo: xr.Dataset, learns: xr.Dataset) -> pd.
         the trainings after as many steps of each as the verdict's time pays for, 100 at most, which
         are `steps_paid`; `probe_seconds`, `verdict_seconds`, `step_seconds` of one step of each
         training, and `budget_seconds` that all take to the end of their budget; and the labels.
+        What counts steps is left out of trainings that were not looked at early (`TrainingSweep`).
 
     Raises:
         ValueError: no network is finished in both, or they are of different grids.
@@ -68,30 +69,40 @@ def zoo_table(forecasts: xr.Dataset, zoo: xr.Dataset, learns: xr.Dataset) -> pd.
     table = pd.DataFrame(described).set_index("number")
     for values, dim in ((done["signals"], "signal"), (done["rivals"], "rival")):
         table[list(values[dim].values)] = values.transpose("number", dim).values
-    for steps in LOOKS:
-        table[f"accuracy_{steps}"] = (
-            zoo["accuracy"].sel(moment=f"{steps} steps").max("training").values
-        )
     table["probe_seconds"] = done["probe_seconds"].values
     table["verdict_seconds"] = (done["probe_seconds"] + done["signal_seconds"]).values
-    budget = provenance(zoo)["config"]["budget"]
-    step = (zoo["seconds"] / zoo["steps"]).sum("training").values  # one of each training
-    table["step_seconds"], table["budget_seconds"] = step, budget * step
-    paid = np.clip(table["verdict_seconds"].values / step, 1, zoo.sizes["step"]).astype(int)
-    table["steps_paid"] = paid
-    losses = zoo["curve"].rolling(step=10, min_periods=1).mean().fillna(np.inf)
-    at_paid = losses.min("training").sel(step=xr.DataArray(paid, dims="number"))
-    table[EQUAL_COST] = -at_paid.values.astype(float)
+    if "training" in zoo.dims:
+        table = table.assign(**_of_training(table["verdict_seconds"], zoo))
     return table.assign(**{str(name): values.values for name, values in learns.data_vars.items()})
 
 
-def predictors_of(forecasts: xr.Dataset) -> list[str]:
-    """Return the columns of a `zoo_table` or a `judged_grid` that foretell, the verdict first."""
+def _of_training(verdict_seconds: pd.Series, zoo: xr.Dataset) -> dict[str, Any]:
+    """What training itself says early, and what it costs, by column of a `zoo_table`."""
+    early = {
+        f"accuracy_{steps}": zoo["accuracy"].sel(moment=f"{steps} steps").max("training").values
+        for steps in LOOKS
+    }
+    step = (zoo["seconds"] / zoo["steps"]).sum("training").values  # one of each training
+    paid = np.clip(verdict_seconds.values / step, 1, zoo.sizes["step"]).astype(int)
+    losses = zoo["curve"].rolling(step=10, min_periods=1).mean().fillna(np.inf)
+    at_paid = losses.min("training").sel(step=xr.DataArray(paid, dims="number"))
+    return early | {
+        "step_seconds": step,
+        "budget_seconds": provenance(zoo)["config"]["budget"] * step,
+        "steps_paid": paid,
+        EQUAL_COST: -at_paid.values.astype(float),
+    }
+
+
+def predictors_of(forecasts: xr.Dataset, table: pd.DataFrame | None = None) -> list[str]:
+    """Return the columns of a `zoo_table` or a `judged_grid` that foretell, the verdict first; of
+    a table that is given, those that it has."""
     rivals = [str(name) for name in forecasts["rival"].values]
     if provenance(forecasts)["config"].get("architecture") in MEAN_FIELD:
         rivals.append("mean_field")
     looks = [f"accuracy_{steps}" for steps in LOOKS]
-    return ["verdict", "r_squared_smallest", *rivals, *looks, EQUAL_COST]
+    names = ["verdict", "r_squared_smallest", *rivals, *looks, EQUAL_COST]
+    return names if table is None else [name for name in names if name in table]
 
 
 def predictor_seconds(table: pd.DataFrame, forecasts: xr.Dataset) -> dict[str, float]:

@@ -228,7 +228,8 @@ def labels(result: xr.Dataset, *, at_all: float = AT_ALL, fast: float = FAST) ->
     within the budget, and *learns fast* if it is about `fast` of them within a quarter of it.
 
     Args:
-        result: of a `ZooSweep` or `GridTrainings`; networks that are not finished are left out.
+        result: of a `ZooSweep`, `GridTrainings` or `TrainingSweep`, of which only the first label
+            is known; networks that are not finished are left out.
         at_all: accuracy; of data sets on which no network is good, take less.
         fast: accuracy.
 
@@ -239,6 +240,10 @@ def labels(result: xr.Dataset, *, at_all: float = AT_ALL, fast: float = FAST) ->
     """
     numbers = numbered(result)
     done = numbers.isel(number=np.flatnonzero(numbers["finished"].values == 1))
+    if "training" not in done.dims:
+        return xr.Dataset(
+            {"best_accuracy": done["accuracy"], "learns_at_all": done["accuracy"] >= at_all}
+        )
     budget = provenance(done)["config"]["budget"]
     steps = np.array(moments_of(budget))
     within = done["accuracy"].max("moment")

@@ -7,7 +7,7 @@ import pandas as pd
 import xarray as xr
 
 from paperlib.instruments.prediction.plots_zoo import words_of, zoo_label
-from paperlib.instruments.prediction.zoo_scores import calibration_error
+from paperlib.instruments.prediction.zoo_scores import EQUAL_COST, calibration_error
 from paperlib.notebooks.findings.wording import counted, number, paragraphs, percent, table
 
 WANTED = {"learns_at_all": 0.95, "learns_fast": 0.9}  # AUC that a verdict to rely on should have
@@ -149,7 +149,7 @@ def _of_label(
         f"**“{words_of(label).capitalize()}”.** Each family is judged by a verdict that was fitted "
         f"to the others: AUC {_auc(verdict)}.{reached} Its probabilities have a calibration error "
         f"of {number(error, 3)}, {calibrated} the {CALIBRATED} aimed at. "
-        f"{_behind(others)} {_ahead(others)}".rstrip(),
+        f"{_behind(others)} {_ahead(others)} {_paid(networks, others)}".rstrip(),
         table(
             ["predictor", "AUC", "verdict ahead by"],
             [
@@ -179,6 +179,17 @@ def _ahead(others: pd.DataFrame) -> str:
     """The rivals that are not behind it."""
     better = [zoo_label(str(name)) for name in others.index[others["ahead"] <= 0]]
     return f"Not behind it: {'; '.join(better)}." if better else "None has a higher AUC."
+
+
+def _paid(networks: pd.DataFrame, others: pd.DataFrame) -> str:
+    """Why training itself may be as good at the same cost."""
+    if others["ahead"].to_dict()[EQUAL_COST] > 0:
+        return ""
+    steps = float(networks["steps_paid"].mean())
+    return (
+        f"For the time of a verdict each of the trainings takes {number(steps, 0)} steps, on "
+        "images that are new in every step; the verdict is made of the same few hundred."
+    )
 
 
 def _anew(networks: pd.DataFrame, anew: xr.Dataset) -> str:
