@@ -58,10 +58,7 @@ def solver_comparison(ridge: xr.Dataset, adam: xr.Dataset) -> Figure:
         _scatter_r_squared(axes[0], closed, trained)
         _information(axes[1], closed, trained)
         _depths_compared(axes[2], {"ridge": closed, "Adam": trained}, depths)
-        per_stage = [_seconds_per_stage(r) for r in (ridge, adam)]
-        bars = axes[3].bar(["ridge", "Adam"], per_stage, color=[*SOLVER_COLOURS.values()], log=True)
-        axes[3].bar_label(bars, fmt="%.2g s", fontsize=7)
-        axes[3].set(title="Seconds per stage", ylabel="CPU seconds, one core")
+        _costs(axes[3], {"ridge": _seconds_per_stage(ridge), "Adam": _seconds_per_stage(adam)})
         sign(figure, f"{describe(ridge)}  ·  against  ·  {solver_of(adam)}", adam)
     return figure
 
@@ -152,6 +149,18 @@ def _scatter_r_squared(axis: Axes, closed: xr.Dataset, trained: xr.Dataset) -> N
         title="R² at every depth", xlabel="Adam", ylabel="ridge", xlim=(-0.3, 1), ylim=(-0.3, 1)
     )
     axis.figure.colorbar(dots, ax=axis, label="depth", pad=0.02)
+
+
+def _costs(axis: Axes, seconds: Mapping[str, float]) -> None:
+    """Draw a dot for the seconds of each solver."""
+    for place, (name, value) in enumerate(seconds.items()):
+        axis.plot(place, value, "o", ms=7, color=SOLVER_COLOURS[name.lower()])
+        axis.annotate(f"{value:.2g} s", (place, value), xytext=(8, 0), textcoords="offset points",
+                      va="center", fontsize=7)  # fmt: skip
+    axis.set_xticks(range(len(seconds)), [*seconds])
+    axis.set(title="Seconds per stage", ylabel="CPU seconds, one core", yscale="log")
+    axis.set(xlim=(-0.5, len(seconds) - 0.2))
+    axis.margins(y=0.2)
 
 
 def _seconds_per_stage(result: xr.Dataset) -> float:

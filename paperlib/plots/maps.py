@@ -45,6 +45,7 @@ _PANELS = {
 }  # fmt: skip
 # As published: the MLP's scale begins where all images are alike, the others' higher up. A scale of
 # the data's own would make walls of differences that mean nothing.
+FEW, APART = 3, 0.25  # variances that are drawn apart, and half their width in the smallest gap
 _LEAST_ENTROPY = {"mlp": -19.3, "cnn": -10.0, "resnet": -10.0}
 
 
@@ -122,10 +123,11 @@ def heat_map(axis: Axes, result: xr.Dataset, measure: str) -> None:
     title, unit, colours = _PANELS[measure][:3]
     values = result[measure].mean("seed").values.T
     lowest, highest = _limits(result, measure, values)
+    borders, drawn = _columns(axis, result.sigma_w2.values, values)
     mesh = axis.pcolormesh(
-        edges(result.sigma_w2.values),
+        borders,
         np.arange(result.sizes["depth"] + 1) + 0.5,
-        values,
+        drawn,
         cmap=colours,
         vmin=lowest,
         vmax=highest,
@@ -134,7 +136,6 @@ def heat_map(axis: Axes, result: xr.Dataset, measure: str) -> None:
     draw_theory(axis, result, colour="white")
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(title=title, xlabel=VARIANCE, ylim=(0.5, result.sizes["depth"] + 0.5))
-    hatch(axis)
     label = f"{unit}\nhatched: no value" if np.isnan(values).any() else unit
     extend = _beyond(values, *mesh.get_clim())
     axis.figure.colorbar(mesh, ax=axis, label=label, pad=0.02, extend=extend)
@@ -151,6 +152,21 @@ def _limits(
     if lost and (values < 0).any():
         return float(np.nanmin(values)), 0.0
     return lowest, highest
+
+
+def _columns(axis: Axes, variances: np.ndarray, values: np.ndarray) -> tuple[Any, np.ndarray]:
+    """The borders of a map's columns and their values; a few variances stand apart from each other,
+    for nothing is known between them. What has no value is hatched."""
+    if not 1 < len(variances) <= FEW:
+        hatch(axis)
+        return edges(variances), values
+    half = APART * np.diff(variances).min()
+    apart = np.full((len(values), 2 * len(variances) - 1), np.nan)
+    apart[:, ::2] = values
+    for variance in variances:
+        axis.axvspan(variance - half, variance + half, fc="white", ec="0.7", hatch="////", lw=0,
+                     zorder=0)  # fmt: skip
+    return np.stack([variances - half, variances + half], 1).ravel(), apart
 
 
 def _beyond(values: np.ndarray, lowest: float, highest: float) -> str:

@@ -170,8 +170,20 @@ def test_solvers_are_compared_where_their_grids_meet() -> None:
 
 def test_the_stem_counts_among_the_stages_that_take_seconds() -> None:
     pair = [result(s, d, architecture="cnn") for s, d in (("ridge", 12), ("adam", 7))]
-    bars = plots.solver_comparison(*pair).axes[3].patches
-    np.testing.assert_allclose([bar.get_height() for bar in bars], [1 / 15, 1 / 10])
+    dots = plots.solver_comparison(*pair).axes[3].lines
+    np.testing.assert_allclose([dot.get_ydata()[0] for dot in dots], [1 / 15, 1 / 10])
+
+
+def test_a_few_variances_stand_apart() -> None:
+    few = result().isel(sigma_w2=slice(0, 3))
+    axis, mesh = panel(plots.heat_maps(few), "R²")
+    kept = few["r_squared"].mean("seed").values.T
+    columns = np.ma.filled(mesh.get_array().astype(float), np.nan).reshape(len(kept), -1)
+    np.testing.assert_allclose(columns[:, ::2], kept)
+    assert np.isnan(columns[:, 1::2]).all()
+    middles = mesh.get_coordinates()[0, :, 0].reshape(-1, 2).mean(1)
+    np.testing.assert_allclose(middles, few.sigma_w2)
+    assert not axis.patch.get_hatch()
 
 
 def test_a_calibration_draws_a_line_per_variance() -> None:
