@@ -68,6 +68,8 @@ def _of_the_label(found: Signals) -> Iterator[Reason]:
 
 
 def _of_the_trial(found: Signals) -> Iterator[Reason]:
+    if found.stopped:
+        yield 6.0, f"in training mode the model stops: {found.stopped}"
     learnt, chance = found.numbers.get("trial_accuracy"), found.numbers.get("chance", 1.0)
     if learnt is not None and learnt < chance + READ * (1 - chance):
         yield (

@@ -47,7 +47,7 @@ from paperlib.instruments.probe.lessons import (
     weights_by_name,
 )
 from paperlib.instruments.probe.report import Report
-from paperlib.instruments.probe.trial import trial
+from paperlib.instruments.probe.trial import StopsLearning, trial
 from paperlib.instruments.probe.vitals import checked_labels
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class Signals:
         drawn: layers that end the model in nothing but zeros; the gradients are those of a copy in
             which they are drawn, as the first step of training would.
         way: from where to where the gains were measured, in words.
+        stopped: why the model stops in training mode; empty where it does not, or was not tried.
     """
 
     numbers: Mapping[str, float]
@@ -85,6 +86,7 @@ class Signals:
     layers: "pd.DataFrame"
     drawn: tuple[str, ...] = ()
     way: tuple[str, str] = ("the last stage", "the first")
+    stopped: str = ""
 
 
 def signals(
@@ -197,6 +199,7 @@ class _Work:
     stages: dict[str, Any] = field(default_factory=dict)
     table: dict[str, dict[str, float]] = field(default_factory=dict)
     way: tuple[str, str] = ("", "")
+    stopped: str = ""
 
     def some(self, count: float) -> _Some:
         """The same samples, or the first of them, at every call."""
@@ -296,7 +299,10 @@ class _Work:
         some = self.some(READ)
         if some.labels is not None:
             inputs = Inputs.in_order(some.values, self.model)
-            self.numbers |= trial(self.model, inputs, some.labels, seed=self.seed)
+            try:
+                self.numbers |= trial(self.model, inputs, some.labels, seed=self.seed)
+            except StopsLearning as stopped:
+                self.stopped = str(stopped)
 
     def found(self, drawn: tuple[str, ...]) -> Signals:
         """All of it."""
@@ -307,7 +313,8 @@ class _Work:
         numbers = {name: value for name, value in self.numbers.items() if math.isfinite(value)}
         index = pd.Index(result["layer"].values, name="stage")
         layers = pd.DataFrame.from_dict(self.table, orient="index").rename_axis("layer")
-        return Signals(numbers, pd.DataFrame(stages, index=index), layers, drawn, self.way)
+        along = pd.DataFrame(stages, index=index)
+        return Signals(numbers, along, layers, drawn, self.way, self.stopped)
 
     def _at(self, stage: Stage, some: _Some) -> tuple[Tensor, Tensor]:
         """Activations (n, numbers) at a stage, and outputs, on the CPU."""

@@ -42,10 +42,14 @@ def trial(model: nn.Module, inputs: Inputs, labels: Tensor, *, seed: int) -> dic
     Returns:
         `trial_accuracy`, the best share of the judging samples that a training is right about at
         its end; `trial_loss`, the least mean loss of the last ten steps, left out where all
-        diverge; nothing where the trainings would take more than `DEAREST`.
+        diverge; nothing where the trainings would take more than `DEAREST`, or where the model
+        cannot be copied.
+
+    Raises:
+        StopsLearning: the model stops in training mode, with the reason.
     """
     inputs = inputs.without_vectors()
-    if operations(model, inputs) > DEAREST:
+    if operations(model, inputs) > DEAREST or not _can_be_copied(model):
         return {}
     labels = labels.to(inputs.device)
     learn = len(labels) - max(1, round(JUDGED * len(labels)))
@@ -54,16 +58,31 @@ def trial(model: nn.Module, inputs: Inputs, labels: Tensor, *, seed: int) -> dic
         network = copy.deepcopy(model).train()
         named = {name: p for name, p in network.named_parameters() if p.requires_grad}
         optimiser = Lars(named, rate, lengths={name: units[name] ** 0.5 for name in named})
-        with torch.enable_grad():
-            curve = train(
-                _OnSamples(network, inputs),
-                (torch.arange(learn, device=labels.device), labels[:learn]),
-                optimiser=optimiser, steps=STEPS, batch_size=BATCH, seed=seed,
-            )  # fmt: skip
+        try:
+            with torch.enable_grad():
+                curve = train(
+                    _OnSamples(network, inputs),
+                    (torch.arange(learn, device=labels.device), labels[:learn]),
+                    optimiser=optimiser, steps=STEPS, batch_size=BATCH, seed=seed,
+                )  # fmt: skip
+        except Exception as error:  # whatever somebody's module does in training mode
+            raise StopsLearning(f"{type(error).__name__}: {' '.join(str(error).split())}") from None
         if len(curve) == STEPS and all(map(math.isfinite, curve)):
             losses.append(sum(curve[-LAST:]) / LAST)
             accuracies.append(_accuracy(network.eval(), inputs, labels, learn))
     return {"trial_accuracy": max(accuracies), "trial_loss": min(losses)}
+
+
+class StopsLearning(Exception):
+    """A model works in evaluation mode and stops in training mode."""
+
+
+def _can_be_copied(model: nn.Module) -> bool:
+    try:
+        copy.deepcopy(model)
+    except Exception:  # whatever somebody's module holds
+        return False
+    return True
 
 
 def operations(model: nn.Module, inputs: Inputs) -> float:

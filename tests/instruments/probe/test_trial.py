@@ -7,9 +7,17 @@ import torch
 from test_signals import mixed, relu_net, rows
 from torch import Tensor, nn
 
+from paperlib import probe
 from paperlib.activations.inputs import Inputs
 from paperlib.instruments.probe import trial as module
-from paperlib.instruments.probe.trial import BATCH, RATES, STEPS, operations, trial
+from paperlib.instruments.probe.trial import (
+    BATCH,
+    RATES,
+    STEPS,
+    StopsLearning,
+    operations,
+    trial,
+)
 
 
 def separable(count: int = 150) -> tuple[Tensor, Tensor]:
@@ -73,6 +81,37 @@ def test_a_network_that_diverges_is_right_about_nothing() -> None:
 
     found = tried(Explodes(), *separable())
     assert found == {"trial_accuracy": 0.0, "trial_loss": math.inf}
+
+
+class OnlyInEvaluation(nn.Module):
+    """As a batch norm before which one number is left for each sample of a batch of one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = linear()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            raise ValueError("Expected more than 1 value\n  per channel when training")
+        return self.layer(x)
+
+
+def test_a_model_that_stops_in_training_mode_says_so_among_the_reasons() -> None:
+    images, labels = separable()
+    with pytest.raises(StopsLearning, match="ValueError: Expected more than 1 value per channel"):
+        tried(OnlyInEvaluation(), images, labels)
+    verdict = probe(OnlyInEvaluation(), images, labels).verdict
+    assert "trial_accuracy" not in verdict.signals
+    assert verdict.reasons[0] == (
+        "in training mode the model stops: ValueError: Expected more than 1 value per channel when "
+        "training"
+    )
+
+
+def test_a_model_that_cannot_be_copied_is_not_tried() -> None:
+    model = linear()
+    model.forward_only = (number for number in range(3))  # type: ignore[assignment]
+    assert tried(model, *separable()) == {}
 
 
 def test_operations_are_three_forward_passes_for_each_sample_of_each_step() -> None:
