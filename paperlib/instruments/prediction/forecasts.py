@@ -52,7 +52,7 @@ class _ForecastExperiment(ImageExperiment):
 class _Forecast(_ForecastExperiment, Measured):
     """What signals and rivals say of one network."""
 
-    code_version: ClassVar[int] = 2  # 2: a trial is among the signals
+    code_version: ClassVar[int] = 3  # 3: a trial is among the signals
     fields: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "signals": ("signal",),
         "rivals": ("rival",),

@@ -3,11 +3,13 @@
     found = trial(model, inputs, labels)
     found["trial_accuracy"]  # on samples that it has not learnt from, at the best of a few rates
 
-Each training begins with the same weights and takes the same batches. No scaling of a ReLU layer
-against its successor changes anything, nor does any unit of the gradients: see `Lars`.
+Each training begins with the same weights and takes the same batches; after some steps the best go
+on alone (successive halving, arXiv:1502.07943). No scaling of a ReLU layer against its successor
+changes anything, nor does any unit of the gradients: see `Lars`.
 """
 
 import copy
+import itertools
 import math
 
 import torch
@@ -17,12 +19,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from paperlib.activations.goals import outputs_in
 from paperlib.activations.inputs import Inputs, runner
 from paperlib.instruments.probe.lessons import units_of
-from paperlib.training import train
+from paperlib.training import batches, train
 from paperlib.training.lars import Lars
 
-RATES = (3e-3, 1e-2, 3e-2)  # of each parameter's length, in a step
-STEPS = 60  # of each training
-LAST = 10  # of them, over which its loss is the mean
+RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # of each parameter's length, in a step
+FIRST, KEPT, THEN = 16, 2, 50  # steps of each training; how many go on, and for how many more
+STEPS = FIRST * len(RATES) + THEN * KEPT  # of all trainings
+LAST = 10  # steps of a training over which its loss is the mean
 BATCH = 32  # samples in a step
 JUDGED = 1 / 3  # of the samples, that it does not learn from
 DEAREST = 1e12  # floating-point operations of all trainings; a dearer trial is not made
@@ -31,7 +34,7 @@ DEAREST = 1e12  # floating-point operations of all trainings; a dearer trial is 
 def trial(model: nn.Module, inputs: Inputs, labels: Tensor, *, seed: int) -> dict[str, float]:
     """Return what a model has learnt after a few short trainings.
 
-    Cost: 180 steps of 32 samples, and a forward pass of a third of the samples for each rate.
+    Cost: 180 steps of 32 samples, and two forward passes of a third of the samples.
 
     Args:
         model: any module in evaluation mode; copies of it learn.
@@ -41,7 +44,7 @@ def trial(model: nn.Module, inputs: Inputs, labels: Tensor, *, seed: int) -> dic
 
     Returns:
         `trial_accuracy`, the best share of the judging samples that a training is right about at
-        its end; `trial_loss`, the least mean loss of the last ten steps, left out where all
+        its end; `trial_loss`, the least mean loss of the last ten steps, infinite where all
         diverge; nothing where the trainings would take more than `DEAREST`, or where the model
         cannot be copied.
 
@@ -53,24 +56,54 @@ def trial(model: nn.Module, inputs: Inputs, labels: Tensor, *, seed: int) -> dic
         return {}
     labels = labels.to(inputs.device)
     learn = len(labels) - max(1, round(JUDGED * len(labels)))
-    units, accuracies, losses = units_of(model), [0.0], [math.inf]
-    for rate in RATES:
-        network = copy.deepcopy(model).train()
-        named = {name: p for name, p in network.named_parameters() if p.requires_grad}
-        optimiser = Lars(named, rate, lengths={name: units[name] ** 0.5 for name in named})
-        try:
-            with torch.enable_grad():
-                curve = train(
-                    _OnSamples(network, inputs),
-                    (torch.arange(learn, device=labels.device), labels[:learn]),
-                    optimiser=optimiser, steps=STEPS, batch_size=BATCH, seed=seed,
-                )  # fmt: skip
-        except Exception as error:  # whatever somebody's module does in training mode
-            raise StopsLearning(f"{type(error).__name__}: {' '.join(str(error).split())}") from None
-        if len(curve) == STEPS and all(map(math.isfinite, curve)):
-            losses.append(sum(curve[-LAST:]) / LAST)
-            accuracies.append(_accuracy(network.eval(), inputs, labels, learn))
-    return {"trial_accuracy": max(accuracies), "trial_loss": min(losses)}
+    trainings = [_Training(model, inputs, labels[:learn], rate, seed) for rate in RATES]
+    try:
+        for training in trainings:
+            training.go(FIRST)
+        trainings = sorted(trainings, key=lambda training: training.loss)[:KEPT]
+        for training in trainings:
+            training.go(THEN)
+    except Exception as error:  # whatever somebody's module does in training mode
+        raise StopsLearning(f"{type(error).__name__}: {' '.join(str(error).split())}") from None
+    found = [training for training in trainings if math.isfinite(training.loss)]
+    accuracies = [_accuracy(each.network.eval(), inputs, labels, learn) for each in found]
+    losses = [training.loss for training in found]
+    return {
+        "trial_accuracy": max(accuracies, default=0.0),
+        "trial_loss": min(losses, default=math.inf),
+    }
+
+
+class _Training:
+    """One of a trial's trainings, of a copy of the model.
+
+    Attributes:
+        network: the copy.
+        loss: the mean of the last steps; infinite once one was not finite.
+    """
+
+    def __init__(
+        self, model: nn.Module, inputs: Inputs, labels: Tensor, rate: float, seed: int
+    ) -> None:
+        self.network, self.inputs = copy.deepcopy(model).train(), inputs
+        units = units_of(model)
+        named = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+        lengths = {name: math.sqrt(units[name]) for name in named}
+        self.optimiser = Lars(named, rate, lengths=lengths)
+        orders = (each.to(labels.device) for each in batches(len(labels), BATCH, seed))
+        self.feed = ((numbers, labels[numbers]) for numbers in orders)
+        self.loss = math.inf
+
+    def go(self, steps: int) -> None:
+        """Take some more steps."""
+        with torch.enable_grad():
+            curve = train(
+                _OnSamples(self.network, self.inputs),
+                itertools.islice(self.feed, steps),
+                optimiser=self.optimiser,
+            )
+        finite = len(curve) == steps and all(map(math.isfinite, curve))
+        self.loss = sum(curve[-LAST:]) / len(curve[-LAST:]) if finite else math.inf
 
 
 class StopsLearning(Exception):
@@ -93,7 +126,7 @@ def operations(model: nn.Module, inputs: Inputs) -> float:
         runner(model)(inputs.few(2))
     forward = counter.get_total_flops() / 2
     least = 2 * sum(p.numel() for p in model.parameters())
-    return 3.0 * max(forward, least) * BATCH * STEPS * len(RATES)
+    return 3.0 * max(forward, least) * BATCH * STEPS
 
 
 class _OnSamples(nn.Module):

@@ -350,7 +350,9 @@ def test_single_precision_agrees_with_double() -> None:
     double = signals(model, images, labels)
     single = signals(copy.deepcopy(model).float(), images.float(), labels)
     for name, value in double.numbers.items():
-        if name != "tangent_condition":  # of eigenvalues that rounding reaches
+        if name.startswith("trial_"):  # at large rates trainings part ways
+            assert single.numbers[name] == pytest.approx(value, abs=1.0), name
+        elif name != "tangent_condition":  # of eigenvalues that rounding reaches
             assert single.numbers[name] == pytest.approx(value, rel=0.02, abs=2e-3), name
 
 

@@ -12,7 +12,6 @@ from paperlib.activations.inputs import Inputs
 from paperlib.instruments.probe import trial as module
 from paperlib.instruments.probe.trial import (
     BATCH,
-    RATES,
     STEPS,
     StopsLearning,
     operations,
@@ -118,7 +117,7 @@ def test_operations_are_three_forward_passes_for_each_sample_of_each_step() -> N
     model = nn.Sequential(nn.Linear(8, 5, bias=False), nn.Linear(5, 3, bias=False)).double()
     inputs = Inputs.in_order(separable()[0], model)
     multiplications = 8 * 5 + 5 * 3
-    samples = BATCH * STEPS * len(RATES)
+    samples = BATCH * STEPS
     assert operations(model, inputs) == 2 * multiplications * 3 * samples
 
 
