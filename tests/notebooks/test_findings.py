@@ -12,6 +12,7 @@ from typing import Any
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from checkout import ROOT
@@ -23,6 +24,7 @@ from test_report import report
 
 from paperlib.instruments.channels.channels import run_channels
 from paperlib.instruments.prediction import scoring
+from paperlib.instruments.prediction.zoo_scores import zoo_scoreboard
 from paperlib.instruments.reconstruction.points import CascadePoint
 from paperlib.notebooks.findings import (
     channels as findings_channels,
@@ -39,6 +41,7 @@ from paperlib.notebooks.findings import (
 from paperlib.notebooks.findings import (
     reconstruction,
     wording,
+    zoo,
 )
 from paperlib.notebooks.findings import (
     trainability as findings_trainability,
@@ -349,6 +352,25 @@ def test_the_variances_that_train_stand_beside_what_arrives_there() -> None:
     said = reconstruction.cnn(made, trained=trained(**networks))
     # trains from halfway between 0.5 and 1.0 at depth 2
     assert "| 2 | 0.75 | 0.30 | none | – | 90.0% |" in said
+    assert "tells apart the" in said
+    assert "with an AUC of 0." in said
+    nearly = trained(**networks)
+    nearly["accuracy"][:] = 0.9
+    assert "within this run's grid all train." in reconstruction.cnn(made, trained=nearly)
+
+
+def test_of_grids_it_says_how_the_zoos_verdict_does_and_what_is_not_behind_it() -> None:
+    learns = np.arange(40) < 20
+    table = pd.DataFrame(
+        {"learns_at_all": learns, "verdict": np.linspace(1, 0, 40), "snip": np.arange(40) % 7}
+    )
+    board = zoo_scoreboard(table, "learns_at_all", ["verdict", "snip"])
+    said = zoo.grids_said({"grid of CNNs": table}, {"grid of CNNs": board})
+    assert "Of 40 networks of the grid of CNNs, 20 learn at all." in said
+    assert "has an AUC of 1.000 (1.000 to 1.000), so the aim of 0.95 is reached" in said
+    assert "None has a higher AUC." in said
+    assert "| SNIP | " in said
+    assert zoo.grids_said({}, {}) == ""
 
 
 def test_trainability_compares_nothing_unless_it_is_the_published_search() -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from paperlib.core.settings import PROFILES, Checked, option
 from paperlib.instruments.prediction.names import PREDICTORS
 
-GRIDS = ("mnist", "cifar10", "cnn", "resnet")  # that ship
+GRIDS = ("mnist", "cifar10", "cnn")  # that ship
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +45,9 @@ class WillItTrain(Checked):
     mlp_instruments: str = "mnist_instruments.nc"
     mlp_trainings: str = "trainability_mnist.nc"
     mlp_predictions: str = "predictors_mnist.nc"
-    grids: tuple[str, ...] = ("trainability_cnn.nc", "trainability_resnet.nc")
-    grid_forecasts: tuple[str, ...] = ("forecasts_cnn.nc", "forecasts_resnet.nc")
-    grid_instruments: tuple[str, ...] = ("instruments_cnn.nc", "instruments_resnet.nc")
+    grids: tuple[str, ...] = ("trainability_cnn.nc",)
+    grid_forecasts: tuple[str, ...] = ("forecasts_cnn.nc",)
+    grid_instruments: tuple[str, ...] = ("instruments_cnn.nc",)
     opened: int = option(4, low=0, high=100)
     anew: int = option(2, low=0, high=100)
     jobs: int = option(0, low=0)
