@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from paperlib.datasets import load_dataset
 from paperlib.instruments import clinic
 from paperlib.instruments.clinic import PATIENTS, STATES, Patient, Settings
-from paperlib.instruments.probe import trial
 
 SHAPE, CLASSES = (1, 28, 28), 10
 NAMED = {patient.name: patient for patient in PATIENTS}
@@ -153,7 +152,6 @@ def measured() -> Iterator[xr.Dataset]:
     with pytest.MonkeyPatch.context() as patch:
         others = tuple(patient for patient in PATIENTS if not patient.name.startswith("post-norm"))
         patch.setattr(clinic, "PATIENTS", others)
-        patch.setattr(trial, "DEAREST", 0.0)  # no probability is looked at
         yield clinic.measure(SMALL, load_dataset("digits"))
 
 

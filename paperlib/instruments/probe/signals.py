@@ -47,7 +47,7 @@ from paperlib.instruments.probe.lessons import (
     weights_by_name,
 )
 from paperlib.instruments.probe.report import Report
-from paperlib.instruments.probe.trial import StopsLearning, trial
+from paperlib.instruments.probe.trial import StopsLearning, trial_of
 from paperlib.instruments.probe.vitals import checked_labels
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ def signals(
     samples: int = SAMPLES,
     batch_norm: str = "auto",
     memory: float = 2**30,
+    trial: bool = True,
 ) -> Signals:
     """Measure what an untrained model makes of images, and what comes back of a lesson.
 
@@ -147,6 +148,7 @@ def signals(
         samples: whose gradients are compared, at most.
         batch_norm: as for `probe`.
         memory: bytes that activations and gradients may take, about.
+        trial: make a trial where labels are given and it does not take too long.
 
     Raises:
         ValueError: as `probe`; labels that do not fit; a batch norm that averages over samples.
@@ -170,7 +172,8 @@ def signals(
         work.follow_back(samples)
         work.compare(samples)
         work.move()
-        work.try_out()
+        if trial:
+            work.try_out()
     return work.found(drawn)
 
 
@@ -300,7 +303,7 @@ class _Work:
         if some.labels is not None:
             inputs = Inputs.in_order(some.values, self.model)
             try:
-                self.numbers |= trial(self.model, inputs, some.labels, seed=self.seed)
+                self.numbers |= trial_of(self.model, inputs, some.labels, seed=self.seed)
             except StopsLearning as stopped:
                 self.stopped = str(stopped)
 

@@ -1,6 +1,6 @@
 """A trial: short trainings on a probe's samples, in units of the parameters' own lengths.
 
-    found = trial(model, inputs, labels)
+    found = trial_of(model, inputs, labels, seed=0)
     found["trial_accuracy"]  # on samples that it has not learnt from, at the best of a few rates
 
 Each training begins with the same weights and takes the same batches; after some steps the best go
@@ -31,7 +31,7 @@ JUDGED = 1 / 3  # of the samples, that it does not learn from
 DEAREST = 1e12  # floating-point operations of all trainings; a dearer trial is not made
 
 
-def trial(model: nn.Module, inputs: Inputs, labels: Tensor, *, seed: int) -> dict[str, float]:
+def trial_of(model: nn.Module, inputs: Inputs, labels: Tensor, *, seed: int) -> dict[str, float]:
     """Return what a model has learnt after a few short trainings.
 
     Cost: 180 steps of 32 samples, and two forward passes of a third of the samples.

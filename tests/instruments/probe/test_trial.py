@@ -15,7 +15,7 @@ from paperlib.instruments.probe.trial import (
     STEPS,
     StopsLearning,
     operations,
-    trial,
+    trial_of,
 )
 
 
@@ -26,7 +26,7 @@ def separable(count: int = 150) -> tuple[Tensor, Tensor]:
 
 
 def tried(model: nn.Module, images: Tensor, labels: Tensor, seed: int = 0) -> dict[str, float]:
-    return trial(model.eval(), Inputs.in_order(images, model), labels, seed=seed)
+    return trial_of(model.eval(), Inputs.in_order(images, model), labels, seed=seed)
 
 
 def linear(classes: int = 3, width: int = 8) -> nn.Module:
