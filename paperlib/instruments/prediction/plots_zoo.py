@@ -17,7 +17,7 @@ OURS = ("verdict", "verdict_untried", "r_squared_smallest", "collapse_depth_ridg
 TRAINED = ("accuracy_20", "accuracy_30", "accuracy_100", "loss_at_equal_cost")
 COLOURS = {"ours": BLUE, "training itself": ORANGE, "rivals": "0.45", "instruments": GREEN}
 NAMES = {
-    "verdict": "verdict (family left out)",
+    "verdict": "verdict",
     "verdict_untried": "verdict without a trial",
     "r_squared_smallest": "R², smallest",
     "accuracy_20": "accuracy after 20 steps",
