@@ -82,7 +82,10 @@ WRONG = [
     ("06 -p ranked_images 11", "ranked_images must be <= test_images (10), got 11"),
     ("06 -p layers 12", "layers must be one of 11, 13, 16, 19; got 12"),
     ("06 -p side 16", "side must be >= 32, got 16"),
-    ("07 -p trained [nowhere.nc,trainability_cifar10.nc]", "trained = 'nowhere.nc': no result at"),
+    (
+        "07 -p trained [nowhere.nc,trainability_cifar10.nc]",
+        "trained = 'nowhere.nc': no result at",
+    ),
     ("07 -p predicted [predictors_mnist.nc]", "must name as many results each"),
     ("07 -p column_predictors [r_squard]", "did you mean 'r_squared"),
     ("08 -p picture_size 33", "picture_size must be a multiple of 16"),

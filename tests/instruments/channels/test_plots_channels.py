@@ -117,7 +117,7 @@ def test_weights_that_were_trained_here_are_named_with_their_accuracy(result: xr
     }
     named = result.assign_attrs(provenance=json.dumps(about))
     title = plots_channels.describe(named)
-    assert "trained on 20,000 images of cifar10 for 15 epochs: 81.2%" in title
+    assert "trained on 20,000 images of grey CIFAR10 for 15 epochs: 81.2%" in title
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from paperlib import Cascade, correlation_depth, initialise, load_dataset, meanf
 from paperlib.instruments.prediction import baselines, predictors
 from paperlib.instruments.prediction.points import PredictorPoint
 from paperlib.instruments.prediction.predictors import PREDICTORS, Prediction
-from paperlib.networks import Network
+from paperlib.networks import Network, cnn
 
 SHAPE = (1, 3, 2)
 CLASSES = 3
@@ -624,9 +624,21 @@ def test_a_seed_out_of_an_array_is_a_seed() -> None:
 def test_a_stage_that_is_not_linear_is_refused_by_the_formulas_that_need_one() -> None:
     stages = nn.Sequential(nn.Conv2d(1, 1, 2), nn.Flatten())
     net = Network(stages, nn.Linear(2, CLASSES), image_shape=SHAPE)
-    for name in ("synflow", "ntk_condition", "correlation_depth"):
+    for name in ("synflow", "ntk_condition"):
         with pytest.raises(ValueError, match="one Linear layer per stage; stage 1 holds Conv2d"):
             predict(name, net)
+    with pytest.raises(ValueError, match="one Linear or Conv2d layer per stage; stage 2 holds no"):
+        predict("correlation_depth", net)
+
+
+def test_of_convolutions_the_correlation_depth_is_that_of_their_variances() -> None:
+    net = cnn((1, 8, 8), depth=4, channels=64, classes=CLASSES)
+    initialise(net, sigma_w2=1.5, sigma_b2=0.0, seed=0)
+    images = torch.rand(4, 1, 8, 8)
+    found = PREDICTORS["correlation_depth"](net, images, torch.arange(4) % CLASSES, seed=0)
+    length = meanfield.correlation_depth(1.5, 0.0)
+    expected = [1 - depth / (6 * length) for depth in range(1, 5)]
+    np.testing.assert_allclose(np.diff(found.scores), np.diff(expected), rtol=0.1)
 
 
 def test_an_activation_without_mean_field_is_refused() -> None:
