@@ -195,8 +195,7 @@ def _weights(result: xr.Dataset) -> str:
         trained = weights["trained_on"]
         return (
             f"{network}, trained on {trained['train_images']:,} images of "
-            f"{data_of(trained['name'])} "
-            f"for {weights['epochs']} epochs: {weights['accuracy']:.1%}"
+            f"{data_of(trained['name'])} for {weights['epochs']} epochs: {weights['accuracy']:.1%}"
         )
     names = {"random": "random weights", "imagenet": "ImageNet weights"}
     return f"{network}, {names.get(weights['name'], weights['name'])}"

@@ -132,11 +132,11 @@ def signals(
     direction: `step_r_squared`, what such steps can learn of the image itself, and with labels
     `step_accuracy`, of the class; each image is left out in its turn.
 
-    With labels: `trial_accuracy` and `trial_loss` of a few short trainings, see `trial`; they are
-    left out where they would take too long. `loss`, and `step_gain`, the share of it that one step
-    takes away on images that the step has not seen. All parameters move by the same share of their
-    own length, such that a linear loss would fall by a tenth on the images that it has seen, and by
-    0.1 at most.
+    With labels: `trial_accuracy` and `trial_loss` of a few short trainings, see `trial_of`; they
+    are left out where they would take too long. `loss`, and `step_gain`, the share of it that one
+    step takes away on images that the step has not seen. All parameters move by the same share of
+    their own length, such that a linear loss would fall by a tenth on the images that it has seen,
+    and by 0.1 at most.
 
     Args:
         model: any module whose samples do not see each other.

@@ -52,11 +52,21 @@ def trial_of(model: nn.Module, inputs: Inputs, labels: Tensor, *, seed: int) -> 
         StopsLearning: the model stops in training mode, with the reason.
     """
     inputs = inputs.without_vectors()
-    if operations(model, inputs) > DEAREST or not _can_be_copied(model):
+    if operations(model, inputs) > DEAREST:
+        return {}
+    try:
+        networks = [copy.deepcopy(model) for _ in RATES]
+    except Exception:  # whatever somebody's module holds
         return {}
     labels = labels.to(inputs.device)
     learn = len(labels) - max(1, round(JUDGED * len(labels)))
-    trainings = [_Training(model, inputs, labels[:learn], rate, seed) for rate in RATES]
+    lengths = {name: math.sqrt(unit) for name, unit in units_of(model).items()}
+    trainings = [
+        _Training(
+            network, inputs, labels[:learn], Lars(_learning(network), rate, lengths=lengths), seed
+        )
+        for network, rate in zip(networks, RATES, strict=True)
+    ]
     try:
         for training in trainings:
             training.go(FIRST)
@@ -75,21 +85,17 @@ def trial_of(model: nn.Module, inputs: Inputs, labels: Tensor, *, seed: int) -> 
 
 
 class _Training:
-    """One of a trial's trainings, of a copy of the model.
+    """One of a trial's trainings.
 
     Attributes:
-        network: the copy.
+        network: a copy of the model.
         loss: the mean of the last steps; infinite once one was not finite.
     """
 
     def __init__(
-        self, model: nn.Module, inputs: Inputs, labels: Tensor, rate: float, seed: int
+        self, network: nn.Module, inputs: Inputs, labels: Tensor, optimiser: Lars, seed: int
     ) -> None:
-        self.network, self.inputs = copy.deepcopy(model).train(), inputs
-        units = units_of(model)
-        named = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
-        lengths = {name: math.sqrt(units[name]) for name in named}
-        self.optimiser = Lars(named, rate, lengths=lengths)
+        self.network, self.inputs, self.optimiser = network.train(), inputs, optimiser
         orders = (each.to(labels.device) for each in batches(len(labels), BATCH, seed))
         self.feed = ((numbers, labels[numbers]) for numbers in orders)
         self.loss = math.inf
@@ -110,12 +116,8 @@ class StopsLearning(Exception):
     """A model works in evaluation mode and stops in training mode."""
 
 
-def _can_be_copied(model: nn.Module) -> bool:
-    try:
-        copy.deepcopy(model)
-    except Exception:  # whatever somebody's module holds
-        return False
-    return True
+def _learning(network: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in network.named_parameters() if p.requires_grad}
 
 
 def operations(model: nn.Module, inputs: Inputs) -> float:

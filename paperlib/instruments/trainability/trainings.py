@@ -213,7 +213,7 @@ def moments_of(budget: int) -> list[int]:
     """Return the steps after which a training is looked at, in the order of `MOMENTS`.
 
     Example:
-        >>> from paperlib.instruments.trainability.zoo import moments_of
+        >>> from paperlib.instruments.trainability.trainings import moments_of
         >>> moments_of(2400), moments_of(40)  # none is later than the budget's end
         ([20, 30, 100, 600, 2400], [20, 30, 40, 10, 40])
     """
