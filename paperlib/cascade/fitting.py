@@ -22,6 +22,7 @@ from paperlib.cascade.inverses import has_unit
 from paperlib.cascade.regression import CHUNK, Moments, Samples
 from paperlib.cascade.windows import CONVOLUTIONS, TRANSPOSED
 from paperlib.core.checks import checked
+from paperlib.core.replay import Replayed
 from paperlib.networks.kinds import PRECISIONS as PRECISIONS
 from paperlib.networks.kinds import RESOLUTION
 from paperlib.networks.kinds import SOLVERS as SOLVERS
@@ -158,7 +159,7 @@ def fit_adam(
     batches = list(where.to(images.device).split([len(batch) for batch in batches]))
     stack = STACK_ON_GPU if images.is_cuda and precision == "float32" else STACK_ON_CPU
     images = images[used.to(images.device)]
-    images = channels_last(images)
+    images = images if images.is_cuda else channels_last(images)
     losses: list[float] = []
     for group in _stacks(_walk(stages, inverses, images), stack, fitted):
         if group[0].level > fitted:
@@ -315,22 +316,23 @@ def _stacks(problems: Iterable[_Problem], size: int, fitted: int) -> Iterator[li
 def _train_stack(group: list[_Problem], batches: list[Tensor]) -> None:
     """Train every inverse of the group on all batches, together."""
     inverses = [problem.inverse for problem in group]
-    targets = torch.stack([problem.base for problem in group])
-    codes = torch.stack([problem.outputs for problem in group if problem.outputs is not None])
+    outputs = [problem.outputs for problem in group if problem.outputs is not None]
+    activations = [group[0].base, *outputs]  # each stage's outputs are the next one's inputs
     parameters, buffers = stack_module_state(inverses)
+    optimiser = torch.optim.Adam(parameters.values(), fused=True, capturable=outputs[0].is_cuda)
 
     def invert(parameters: dict[str, Tensor], buffers: dict[str, Tensor], codes: Tensor) -> Tensor:
         return functional_call(inverses[0], (parameters, buffers), (codes,))
 
-    with torch.enable_grad():
-        optimiser = torch.optim.Adam(parameters.values(), fused=True)
-        for batch in batches:
-            optimiser.zero_grad()
-            outputs = torch.vmap(invert)(parameters, buffers, codes[:, batch])
-            errors = (outputs - targets[:, batch]).square()
-            # each inverse's own mean, summed: the gradients are those of separate losses
-            errors.flatten(1).mean(1).sum().backward()
-            optimiser.step()
+    def step(batch: Tensor) -> None:
+        levels = torch.stack([values[batch] for values in activations])
+        optimiser.zero_grad()
+        errors = (torch.vmap(invert)(parameters, buffers, levels[1:]) - levels[:-1]).square()
+        # each inverse's own mean, summed: the gradients are those of separate losses
+        errors.flatten(1).mean(1).sum().backward()
+        optimiser.step()
+
+    _take(step, batches)
     for index, inverse in enumerate(inverses):
         inverse.load_state_dict({name: value[index].detach() for name, value in parameters.items()})
 
@@ -338,16 +340,26 @@ def _train_stack(group: list[_Problem], batches: list[Tensor]) -> None:
 def _train_alone(problem: _Problem, batches: list[Tensor], precision: str) -> None:
     """Take one inverse through all batches: a stack of one costs a CPU a third more."""
     dtype = torch.bfloat16 if precision == "bfloat16" else problem.base.dtype
-    inverse = problem.inverse
-    if problem.base.ndim == 4:
+    inverse, on_gpu = problem.inverse, problem.base.is_cuda
+    if problem.base.ndim == 4 and not on_gpu:
         inverse.to(memory_format=CHANNELS_LAST)
         if problem.outputs is not None:  # circular padding undoes it
             problem.outputs = channels_last(problem.outputs)
-    with torch.enable_grad():
-        optimiser = torch.optim.Adam(inverse.parameters(), fused=True)
-        for batch in batches:
-            outputs, inputs = problem.batch(batch)
-            inverse.differentiate(outputs.to(dtype), inputs)
-            optimiser.step()
+    optimiser = torch.optim.Adam(inverse.parameters(), fused=True, capturable=on_gpu)
+
+    def step(batch: Tensor) -> None:
+        outputs, inputs = problem.batch(batch)
+        inverse.differentiate(outputs.to(dtype), inputs)
+        optimiser.step()
+
+    _take(step, batches)
     inverse.to(memory_format=torch.contiguous_format)
     inverse.zero_grad()  # a gradient is as large as the inverse, and there are many inverses
+
+
+def _take(step: Callable[[Tensor], None], batches: list[Tensor]) -> None:
+    """Take a step with every batch."""
+    replayed = Replayed(step)
+    with torch.enable_grad():
+        for batch in batches:
+            replayed(batch)

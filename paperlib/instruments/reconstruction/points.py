@@ -13,6 +13,7 @@ from paperlib import measures
 from paperlib.cascade import Cascade
 from paperlib.cascade.cascade import is_collapsed
 from paperlib.cascade.fitting import ENDS, PRECISIONS, SOLVERS, arithmetic_of
+from paperlib.core.replay import exact_products
 from paperlib.core.settings import option
 from paperlib.datasets import PICTURE, Dataset
 from paperlib.networks import Network, untrained
@@ -106,6 +107,10 @@ class CascadePoint(_CascadeExperiment, Point):
             collapsed batch; or, where until="r_squared" ended before the images had collapsed to
             one, R² and `example` stay the last ones, entropies are NaN and cutoffs -1.
         """
+        with exact_products():
+            return self._measured(data, device)
+
+    def _measured(self, data: Dataset, device: str) -> dict[str, np.ndarray]:
         train = data.floats("train", limit=self.train_images, device=device)
         test = data.floats("test", limit=self.test_images, device=device)
         network = untrained(self, data.image_shape, len(data.classes)).to(device)

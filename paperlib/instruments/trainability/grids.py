@@ -1,13 +1,15 @@
 """Networks of a grid of variances and depths, trained several ways: which of them learn."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
+import numpy as np
 from torch import nn
 
 from paperlib.core.settings import option
 from paperlib.datasets import Dataset
+from paperlib.instruments.trainability.together import trained_together
 from paperlib.instruments.trainability.trainings import (
     DEFAULT,
     TRAININGS,
@@ -62,6 +64,36 @@ class GridTraining(_GridExperiment, TrainedPoint, Point):
 
     def order(self) -> int:
         return self.seed
+
+    def alike(self, device: str) -> Any:
+        """On a GPU networks of one depth: all else but variance and seed is the same in a sweep."""
+        return self.depth if device == "cuda" else self
+
+    @classmethod
+    def measure_together(
+        cls, points: Sequence[Self], data: Dataset, *, device: str = "cpu"
+    ) -> list[dict[str, np.ndarray]]:
+        if len(points) == 1:
+            return [points[0].measure(data, device=device)]
+        first = points[0]
+        lessons = data.examples("train", first.train_images, device=device)
+        test = data.examples("test", first.test_images, device=device)
+        networks = [point.network(data).to(device) for point in points]
+        found: list[list[dict[str, np.ndarray]]] = [[] for _ in points]
+        for training in first.trainings():
+            each = trained_together(
+                networks,
+                training,
+                lessons,
+                test,
+                budget=first.budget,
+                batch_size=first.batch_size,
+                seeds=[point.order() for point in points],
+                ends=[p.ends(training, before) for p, before in zip(points, found, strict=True)],
+            )
+            for before, fields in zip(found, each, strict=True):
+                before.append(fields)
+        return [first.stacked(n, before) for n, before in zip(networks, found, strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ centred. A training goes on only while it could still change a label (`until`).
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -127,15 +127,23 @@ class TrainedPoint(TrainedExperiment, Measured):
                 budget=self.budget,
                 batch_size=self.batch_size,
                 seed=self.order(),
-                ends=self._ends(training, found) if self.until == "decided" else {},
+                ends=self.ends(training, found),
             )
             found.append(each)
+        return self.stacked(network, found)
+
+    @staticmethod
+    def stacked(network: nn.Module, found: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Return what `measure` does, from the fields of each training."""
         together = {name: np.stack([each[name] for each in found]) for name in found[0]}
         parameters = sum(p.numel() for p in network.parameters())
         return {**together, "parameters": np.array(parameters, np.int32)}
 
-    def _ends(self, training: Training, before: list[dict[str, np.ndarray]]) -> dict[int, float]:
-        """By step, the accuracy with which a training can change no label any more."""
+    def ends(self, training: Training, before: list[dict[str, np.ndarray]]) -> dict[int, float]:
+        """Return by step the accuracy with which a training can change no label any more, given
+        what those before it came to."""
+        if self.until == "end":
+            return {}
         moments = moments_of(self.budget)
         quarter = moments[MOMENTS.index("quarter")]
         early = min(EARLY[-1], quarter)
@@ -175,25 +183,46 @@ def trained(
         ends: by step, a share of the test images; the training ends there if it has ever been right
             about as many by then.
     """
-    looks = _Looks(test)
+    looks = Looks()
     moments = moments_of(budget)
     ends = ends or {}
 
+    @torch.no_grad()
+    def look(step: int, network: nn.Module) -> None:
+        since = time.process_time()
+        looks.note(step, network.eval()(test[0]), test[1])
+        network.train()
+        looks.seconds += time.process_time() - since
+
     def stop(step: int, _: nn.Module) -> None:
-        if max(looks.found.values()) >= ends[step]:
+        if looks.reaches(ends[step]):
             raise StopTraining
 
     begin = time.process_time()
     losses = train(
         network.train(),
         lessons,
-        optimiser=_optimiser(network, training),
+        optimiser=optimiser_of(network.parameters(), training),
         steps=budget,
         batch_size=batch_size,
-        observers=[at(set(moments), looks), at(set(ends), stop)],
+        observers=[at(set(moments), look), at(set(ends), stop)],
         seed=seed,
     )
     seconds = time.process_time() - begin - looks.seconds
+    return as_fields(losses, looks, moments, seconds)
+
+
+def as_fields(
+    losses: list[float], looks: "Looks", moments: list[int], seconds: float
+) -> dict[str, np.ndarray]:
+    """Return the fields of `TrainedPoint` for one training that has ended.
+
+    Args:
+        losses: of every step that was taken.
+        looks: at the network meanwhile.
+        moments: at which it was to be looked at.
+        seconds: that it took, without looking.
+    """
     curve = np.full(CURVE, np.nan, np.float32)
     curve[: len(losses)] = losses[:CURVE]
     diverged = not np.isfinite(losses).all() or not all(looks.finite.values())
@@ -263,32 +292,38 @@ def labels(result: xr.Dataset, *, at_all: float = AT_ALL, fast: float = FAST) ->
     )
 
 
-class _Looks:
-    """Watches a training: its accuracy at each look, 0 where an output is no finite number."""
+class Looks:
+    """What was seen of one training: its accuracy at each look, 0 where an output is no finite
+    number."""
 
-    def __init__(self, test: tuple[Tensor, Tensor]) -> None:
-        self.test = test
+    def __init__(self) -> None:
         self.found: dict[int, float] = {}
         self.finite: dict[int, bool] = {}
         self.seconds = 0.0
 
-    @torch.no_grad()
-    def __call__(self, step: int, network: nn.Module) -> None:
-        begin = time.process_time()
-        images, labels = self.test
-        logits = network.eval()(images)
-        network.train()
+    def note(self, step: int, logits: Tensor, labels: Tensor) -> None:
+        """Keep the accuracy of logits (n, classes) after this step."""
         right = float((logits.argmax(1) == labels).float().mean())
         self.finite[step] = bool(logits.isfinite().all())
         self.found[step] = right if self.finite[step] else 0.0
-        self.seconds += time.process_time() - begin
+
+    def reaches(self, accuracy: float | None) -> bool:
+        """Whether it has ever been as accurate; never, where there is nothing to reach."""
+        return accuracy is not None and max(self.found.values()) >= accuracy
+
+    def forget(self, *, after: int) -> None:
+        """Leave out what was seen after this step."""
+        self.found = {step: right for step, right in self.found.items() if step <= after}
+        self.finite = {step: good for step, good in self.finite.items() if step <= after}
 
 
-def _optimiser(network: nn.Module, training: Training) -> torch.optim.Optimizer:
-    parameters, rate = network.parameters(), training.rate
+def optimiser_of(parameters: Iterable[Tensor], training: Training) -> torch.optim.Optimizer:
+    """Return a training's optimiser of parameters, which may be those of several networks."""
+    parameters = list(parameters)
     if training.optimiser == "sgd":
-        return torch.optim.SGD(parameters, lr=rate, momentum=MOMENTUM, fused=True)
-    return torch.optim.Adam(parameters, lr=rate, fused=True)
+        return torch.optim.SGD(parameters, lr=training.rate, momentum=MOMENTUM, fused=True)
+    on_gpu = parameters[0].is_cuda
+    return torch.optim.Adam(parameters, lr=training.rate, fused=True, capturable=on_gpu)
 
 
 def _loss(losses: list[float], step: int, diverged: bool) -> float:
