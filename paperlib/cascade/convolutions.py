@@ -5,7 +5,7 @@ activation to the mean activation, and a cascade without signal returns the mean
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -212,6 +212,27 @@ class ConvolutionInverse(WindowInverse):
         pixels: Tensor = transpose(codes, weight, bias, stride, padding, more, dilation=dilation)
         return pixels
 
+    def together(self, parameters: Mapping[str, Tensor], codes: Tensor) -> Tensor:
+        """As `Inverse.together`; one product of matrices where a GPU's libraries would convolve
+        group by group."""
+        _, stride, dilation, _ = self.window
+        plain = {*stride, *dilation} == {1} and self.axes == 2 and self.bias is None
+        padding, more = self.cut or ((), (1,))
+        if not plain or any(more) or not all(p < k for p, k in self._sides(padding)):
+            return super().together(parameters, codes)
+        weight, bias = parameters["transposed.weight"], parameters["transposed.bias"]
+        sides = [k - 1 - p for p, k in reversed(self._sides(padding)) for _ in range(2)]
+        fields = nn.functional.pad(codes.movedim(2, 1), sides)  # (k, channels, batch, h, w)
+        for axis, size in zip((3, 4), weight.shape[3:], strict=True):
+            fields = fields.unfold(axis, size, 1)
+        near = fields.movedim((5, 6), (2, 3))  # (k, channels, *kernel, batch, *input positions)
+        kernel = weight.flip(3, 4).transpose(1, 2).flatten(2)
+        values = torch.baddbmm(bias[..., None], kernel, near.flatten(4).flatten(1, 3))
+        return self.activated(values.unflatten(2, near.shape[4:]).movedim(1, 2))
+
+    def _sides(self, padding: Sequence[int]) -> list[tuple[int, int]]:
+        return list(zip(padding, self.window.kernel, strict=True))
+
     @property
     def by_hand(self) -> bool:
         known = isinstance(self.activation, nn.Tanh | None)
@@ -387,6 +408,14 @@ class Chain(Inverse):
     def links(self) -> list[Inverse]:
         parts: list[Any] = list(self.inverses)
         return [link for part in parts for link in part.links]
+
+    def together(self, parameters: Mapping[str, Tensor], codes: Tensor) -> Tensor:
+        parts: list[Any] = list(self.inverses)
+        for number, inverse in enumerate(parts):
+            start = f"inverses.{number}."
+            own = {n.removeprefix(start): p for n, p in parameters.items() if n.startswith(start)}
+            codes = inverse.together(own, codes)
+        return codes
 
     @property
     def affine(self) -> bool:

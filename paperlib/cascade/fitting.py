@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state
+from torch.func import stack_module_state
 
 from paperlib.activations.stages import output_of, walk
 from paperlib.cascade.inverses import has_unit
@@ -318,16 +318,13 @@ def _train_stack(group: list[_Problem], batches: list[Tensor]) -> None:
     inverses = [problem.inverse for problem in group]
     outputs = [problem.outputs for problem in group if problem.outputs is not None]
     activations = [group[0].base, *outputs]  # each stage's outputs are the next one's inputs
-    parameters, buffers = stack_module_state(inverses)
+    parameters, _ = stack_module_state(inverses)
     optimiser = torch.optim.Adam(parameters.values(), fused=True, capturable=outputs[0].is_cuda)
-
-    def invert(parameters: dict[str, Tensor], buffers: dict[str, Tensor], codes: Tensor) -> Tensor:
-        return functional_call(inverses[0], (parameters, buffers), (codes,))
 
     def step(batch: Tensor) -> None:
         levels = torch.stack([values[batch] for values in activations])
         optimiser.zero_grad()
-        errors = (torch.vmap(invert)(parameters, buffers, levels[1:]) - levels[:-1]).square()
+        errors = (inverses[0].together(parameters, levels[1:]) - levels[:-1]).square()
         # each inverse's own mean, summed: the gradients are those of separate losses
         errors.flatten(1).mean(1).sum().backward()
         optimiser.step()

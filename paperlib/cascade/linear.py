@@ -1,11 +1,12 @@
 """The inverses of stages without convolutions, and what all inverses have in common."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from paperlib.cascade.regression import CHUNK, Moments, Samples
 from paperlib.networks import Erf
@@ -99,6 +100,19 @@ class Inverse(nn.Module):
         """Set the gradients of the weights for slopes with respect to `before(codes)`; return
         those with respect to the codes if they are needed `further` on."""
         raise NotImplementedError
+
+    def together(self, parameters: Mapping[str, Tensor], codes: Tensor) -> Tensor:
+        """What k inverses like this one make of a batch each, (k, batch, *input_shape).
+
+        Args:
+            parameters: of all of them, each stacked along a first axis.
+            codes: (k, batch, *output_shape).
+        """
+
+        def one(parameters: dict[str, Tensor], codes: Tensor) -> Tensor:
+            return functional_call(self, parameters, (codes,))
+
+        return torch.vmap(one)(dict(parameters), codes)
 
     def activated(self, values: Tensor) -> Tensor:
         """What the activation makes of values; these themselves where there is none."""
@@ -195,6 +209,12 @@ class LinearInverse(Inverse):
     def forward(self, codes: Tensor) -> Tensor:
         """The stage's inputs (batch, *input_shape) for its outputs (batch, *output_shape)."""
         return self.activated(self.linear(codes.flatten(1)).unflatten(1, self.input_shape))
+
+    def together(self, parameters: Mapping[str, Tensor], codes: Tensor) -> Tensor:
+        """As `Inverse.together`; in this order the products' gradients lie as the weights do."""
+        weight, bias = parameters["linear.weight"], parameters["linear.bias"]
+        values = torch.baddbmm(bias[..., None], weight, codes.flatten(2).mT).mT
+        return self.activated(values.unflatten(2, self.input_shape))
 
     def regression(self, outputs: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """The least-squares problem behind the fit: features (n, p) and targets (n, q)."""

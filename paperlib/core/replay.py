@@ -30,15 +30,15 @@ class Replayed:
             read a number of the GPU's, which ends the recording with an error.
     """
 
-    def __init__(self, step: Callable[..., Tensor | None]) -> None:
+    def __init__(self, step: Callable[..., Any]) -> None:
         self.step = step
         self._taken = 0
         self._inputs: tuple[Tensor, ...] = ()
-        self._result: Tensor | None = None
+        self._result: Any = None
         self._graph: Any = None
         self._stream: Any = None
 
-    def __call__(self, *tensors: Tensor) -> Tensor | None:
+    def __call__(self, *tensors: Tensor) -> Any:
         if not tensors[0].is_cuda:
             return self.step(*tensors)
         if self._stream is None:
@@ -51,7 +51,7 @@ class Replayed:
         here.wait_stream(self._stream)
         return result
 
-    def _take(self, tensors: tuple[Tensor, ...]) -> Tensor | None:
+    def _take(self, tensors: tuple[Tensor, ...]) -> Any:
         pairs = list(zip(self._inputs, tensors, strict=True))
         if self._taken < WARM_UP or any(own.shape != given.shape for own, given in pairs):
             self._taken += 1

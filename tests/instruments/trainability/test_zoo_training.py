@@ -267,7 +267,7 @@ def test_others_go_on_until_the_network_learns_fast_and_the_default_for_its_own_
     def ends(training: Training, *seen: float) -> dict[int, float]:
         """After one training that was right about these shares at 100, 300 and 1,200 steps."""
         before = [{"accuracy": np.array([0.1, 0.1, *seen])}]
-        return point._ends(training, before)
+        return point.ends(training, before)
 
     assert ends(TRAININGS[1], 0.4, 0.6, 0.9) == {300: 0.0, 100: 0.8}  # it is slow
     assert ends(TRAININGS[1], 0.4, 0.8, np.nan) == {300: 0.0, 100: 0.0}
