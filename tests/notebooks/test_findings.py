@@ -183,7 +183,7 @@ def test_the_ordered_wall_is_judged_at_every_published_variance() -> None:
 
 def test_the_other_entropy_is_said_to_be_another_measure() -> None:
     said = reconstruction.phase_diagram(of_the_paper([16, 38, 87, 120, 151], published=False))
-    assert "**Against the paper, by another measure: the ordered wall agrees" in said
+    assert "**Against the paper, closed form, by another measure: the ordered wall agrees" in said
     assert "published numbers are of another measure" in said
 
 
@@ -223,7 +223,7 @@ def test_the_chaotic_side_is_compared_at_the_published_depth_alone() -> None:
     made = result(depth=200, name="mnist").assign_coords(sigma_w2=PUBLISHED_GRID)
     made["differential_entropy"][:] = -10.0
     said = reconstruction.phase_diagram(made)
-    assert "The chaotic side, by another measure, agrees.** At depth 200" in said
+    assert "The chaotic side, closed form, by another measure: it agrees.** At depth 200" in said
     made["differential_entropy"][-1] = -16.0
     assert "does not agree.** At depth 200" in reconstruction.phase_diagram(made)
     assert "chaotic side" not in reconstruction.phase_diagram(of_the_paper([16] * 5))
@@ -245,7 +245,12 @@ def test_the_form_of_a_network_is_named_and_decides_what_is_compared() -> None:
     assert NOTHING not in said
     assert "does not agree at depth 30" in said
     narrow = result(name="mnist", channels=64, padding="published", **settings)
-    assert "channels 128 (here 64)" in reconstruction.cnn(narrow)
+    said = reconstruction.cnn(narrow)
+    assert NOTHING not in said
+    assert "Of the network, channels 128 (here 64)." in said
+    narrower = reconstruction.cnn(result(channels=32, padding="published", **settings))
+    assert NOTHING in narrower
+    assert "channels 128 (here 32)" in narrower
 
 
 def test_a_result_from_before_there_were_forms_is_of_the_older_one() -> None:

@@ -58,14 +58,14 @@ def best_variances(result: xr.Dataset) -> pd.DataFrame:
 def walls(result: xr.Dataset) -> pd.DataFrame:
     """Return a table: by depth, the published σ_w² below which nothing returns, and this result's.
 
-    Of the mean over seeds, where R² rises to 0.02 and the differential entropy to -13, the
-    published one where the result has it; by mean field, where the signal rises to the resolution
+    Of the mean over seeds, where R² rises to 0.02 and the differential entropy to -13 and to -10,
+    the published one where the result has it; by mean field, where the signal rises to the resolution
     (see the lines of the figures). `none` where they are above that at the smallest σ_w² of the
     grid. The published walls were read by eye off the figures of arXiv:2406.12916 (of the ResNet,
     where its ragged wall ends).
 
     Args:
-        result: of convolutional networks, by ridge.
+        result: of convolutional networks; mean field's λ is that of the closed form.
     """
     config, grid = provenance(result)["config"], result.sigma_w2.values
     entropy = published_entropy(result)
@@ -78,10 +78,12 @@ def walls(result: xr.Dataset) -> pd.DataFrame:
                 published,
                 wall(at["r_squared"].values, grid, LOST),
                 wall(at[entropy].values, grid, -13),
+                wall(at[entropy].values, grid, -10),
                 wall(np.log(signals[:, depth]), grid, np.log(config["resolution"])),
             ]
     at_wall = _at_published_wall(entropy)
-    columns = ["published", f"here: R² = {LOST:g}", at_wall, "mean field: signal = λ"]
+    middle = at_wall.replace("13", "10")
+    columns = ["published", f"here: R² = {LOST:g}", at_wall, middle, "mean field: signal = λ"]
     return _by_depth(rows, columns)
 
 

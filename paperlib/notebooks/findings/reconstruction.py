@@ -5,7 +5,7 @@ numbers of these results only, and compares with the paper only where the settin
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -25,9 +25,10 @@ from paperlib.notebooks.findings.cascades import (
     solvers,
 )
 from paperlib.notebooks.findings.published import (
-    by_another,
     departures,
     depths_against_paper,
+    measured_as,
+    narrower,
     walls_against_paper,
     which_entropy,
 )
@@ -157,8 +158,7 @@ def phase_diagram(
         setting(result),
         kept(result),
         lost(result),
-        depths_against_paper(result),
-        _chaotic_side(result),
+        *_of_both(result, comparison, depths_against_paper, _chaotic_side),
         solvers(result, comparison) if comparison is not None else "",
         resolutions(by_resolution) if by_resolution is not None else "",
         trained_depths(trained, predicted, result)
@@ -166,6 +166,16 @@ def phase_diagram(
         else "",
         _another_rate(rates) if rates is not None else "",
     )
+
+
+def _of_both(
+    result: xr.Dataset, comparison: xr.Dataset | None, *sayings: Callable[[xr.Dataset], str]
+) -> list[str]:
+    """What is said of a result and, where it is as deep, of that by the other solver."""
+    both = [result]
+    if comparison is not None and comparison.sizes["depth"] >= result.sizes["depth"]:
+        both.append(comparison)
+    return [say(each) for each in both for say in sayings]
 
 
 def _another_rate(rates: xr.Dataset) -> str:
@@ -195,7 +205,7 @@ def _chaotic_side(result: xr.Dataset) -> str:
         f"{number(v, 1)} at σ_w² = {short(s)}" for s, v in zip(places, values, strict=True)
     )
     return (
-        f"**The chaotic side{by_another(result)}, {verdict}.** At depth {CHAOTIC_DEPTH} the "
+        f"**The chaotic side, {measured_as(result)}: it {verdict}.** At depth {CHAOTIC_DEPTH} the "
         f"entropy is {said}; "
         f"published are {number(low, 0)} to {number(high, 0)}. {which_entropy(result)}"
     )
@@ -216,9 +226,8 @@ def cnn(
     return paragraphs(
         setting(result),
         _walls(result),
-        walls_against_paper(result),
         kept(result),
-        _right_of_the_wall(result),
+        *_of_both(result, comparison, walls_against_paper, _right_of_the_wall),
         trained_at_depths(trained, result) if trained is not None else "",
         solvers(result, comparison) if comparison is not None else "",
     )
@@ -244,9 +253,8 @@ def resnet(
     return paragraphs(
         setting(result),
         kept(result),
-        _slow_loss(result),
         lost(result),
-        walls_against_paper(result),
+        *_of_both(result, comparison, walls_against_paper, _slow_loss),
         resolutions(by_resolution) if by_resolution is not None else "",
         trained_at_depths(trained, result) if trained is not None else "",
         solvers(result, comparison) if comparison is not None else "",
@@ -290,12 +298,12 @@ def _right_of_the_wall(result: xr.Dataset) -> str:
         f"At σ_w² = {sigma_w2} and depth {depth} the differential entropy is "
         f"{number(entropy, 1)} nats and R² is {number(left)}. {which_entropy(result)}"
     )
-    if departures(result):
+    if len(departures(result)) > narrower(result):
         return f"**The chaotic side.** {said}"
     low, high = ABOVE_WALL
     verdict = "agrees" if low <= entropy <= high else "does not agree"
     published = f"published are {number(low, 0)} to {number(high, 0)} above the wall"
-    return f"**The chaotic side{by_another(result)}, {verdict}.** {said} By eye, {published}."
+    return f"**The chaotic side, {measured_as(result)}: it {verdict}.** {said} By eye, {published}."
 
 
 def _slow_loss(result: xr.Dataset) -> str:
@@ -308,7 +316,7 @@ def _slow_loss(result: xr.Dataset) -> str:
         for i in places
     ]
     return paragraphs(
-        f"**The loss with the variance.** After {counted(result.sizes['depth'], 'block')}, mean "
+        f"**The loss with the variance, {measured_as(result)}.** After {counted(result.sizes['depth'], 'block')}, mean "
         f"over {seeds_of(result)}; the entropy is the differential one, in nats. "
         + which_entropy(result),
         table(["σ_w²", "R²", "entropy"], rows),
