@@ -4,6 +4,7 @@ import pytest
 import torch
 from test_windows import SHAPE, STAGES, normal, stage_of
 from torch import nn
+from torch.func import stack_module_state
 
 from paperlib import r_squared
 from paperlib.cascade import convolutions
@@ -19,6 +20,18 @@ def inverse_for(name: str, *, published: bool = False) -> tuple[nn.Sequential, C
     window = window_of(list(stage), output_shape=after, input_shape=SHAPE)
     assert window is not None
     return stage, ConvolutionInverse(window, after, SHAPE, published=published).double()
+
+
+@pytest.mark.parametrize("published", [True, False])
+@pytest.mark.parametrize("name", STAGES)
+def test_inverses_together_make_what_each_makes_alone(name: str, published: bool) -> None:
+    stage, first = inverse_for(name, published=published)
+    inverses = [first, inverse_for(name, published=published)[1]]
+    codes = stage(normal(6, *SHAPE)).unflatten(0, (2, 3))
+    parameters, _ = stack_module_state(inverses)  # type: ignore[arg-type]
+    made = first.together(parameters, codes.double())
+    alone = torch.stack([one(own) for one, own in zip(inverses, codes.double(), strict=True)])
+    torch.testing.assert_close(made, alone, rtol=0, atol=1e-12)
 
 
 def solved(inverse: Inverse, outputs: torch.Tensor, inputs: torch.Tensor, resolution: float):
