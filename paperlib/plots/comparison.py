@@ -58,7 +58,7 @@ def solver_comparison(ridge: xr.Dataset, adam: xr.Dataset) -> Figure:
         _scatter_r_squared(axes[0], closed, trained)
         _information(axes[1], closed, trained)
         _depths_compared(axes[2], {"ridge": closed, "Adam": trained}, depths)
-        _costs(axes[3], {"ridge": _seconds_per_stage(ridge), "Adam": _seconds_per_stage(adam)})
+        _costs(axes[3], {"ridge": ridge, "Adam": adam})
         sign(figure, f"{describe(ridge)}  ·  against  ·  {solver_of(adam)}", adam)
     return figure
 
@@ -151,20 +151,30 @@ def _scatter_r_squared(axis: Axes, closed: xr.Dataset, trained: xr.Dataset) -> N
     axis.figure.colorbar(dots, ax=axis, label="depth", pad=0.02)
 
 
-def _costs(axis: Axes, seconds: Mapping[str, float]) -> None:
-    """Draw a dot for the seconds of each solver."""
+def _costs(axis: Axes, compared: Mapping[str, xr.Dataset]) -> None:
+    """Draw a dot for the seconds of each solver, and name what it ran on."""
+    seconds = {name: _seconds_per_stage(result) for name, result in compared.items()}
     for place, (name, value) in enumerate(seconds.items()):
         axis.plot(place, value, "o", ms=7, color=SOLVER_COLOURS[name.lower()])
         axis.annotate(f"{value:.2g} s", (place, value), xytext=(8, 0), textcoords="offset points",
                       va="center", fontsize=7)  # fmt: skip
-    axis.set_xticks(range(len(seconds)), [*seconds])
-    axis.set(title="Seconds per stage", ylabel="CPU seconds, one core", yscale="log")
+    machines = [_machine(result) for result in compared.values()]
+    axis.set_xticks(
+        range(len(seconds)), ["\n".join(x) for x in zip(seconds, machines, strict=True)]
+    )
+    axis.set(title="Seconds per stage", ylabel="seconds", yscale="log")
     axis.set(xlim=(-0.5, len(seconds) - 0.2))
     axis.margins(y=0.2)
 
 
+def _machine(result: xr.Dataset) -> str:
+    """What a result was computed on: the seconds of a CPU are those of one of its cores."""
+    devices = {way.get("device", "cpu") for way in provenance(result)["computed"]}
+    return {("cpu",): "one core", ("cuda",): "a GPU"}.get((*devices,), "cores and a GPU")
+
+
 def _seconds_per_stage(result: xr.Dataset) -> float:
-    """CPU seconds that one stage of a network took, on average over all that have an inverse."""
+    """Seconds that one stage of a network took, on average over all that have an inverse."""
     about = provenance(result)
     stages = stages_of(about["config"]["architecture"], result.sizes["depth"])
     return float(about["seconds_per_point"]) / stages

@@ -59,10 +59,10 @@ def walls(result: xr.Dataset) -> pd.DataFrame:
     """Return a table: by depth, the published σ_w² below which nothing returns, and this result's.
 
     Of the mean over seeds, where R² rises to 0.02 and the differential entropy to -13 and to -10,
-    the published one where the result has it; by mean field, where the signal rises to the resolution
-    (see the lines of the figures). `none` where they are above that at the smallest σ_w² of the
-    grid. The published walls were read by eye off the figures of arXiv:2406.12916 (of the ResNet,
-    where its ragged wall ends).
+    the published one where the result has it; by mean field, where the signal rises to the
+    resolution (see the lines of the figures). `none` where they are above that at the smallest
+    σ_w² of the grid. The published walls were read by eye off the figures of arXiv:2406.12916 (of
+    the ResNet, where its ragged wall ends).
 
     Args:
         result: of convolutional networks; mean field's λ is that of the closed form.

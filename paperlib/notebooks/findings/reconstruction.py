@@ -316,8 +316,8 @@ def _slow_loss(result: xr.Dataset) -> str:
         for i in places
     ]
     return paragraphs(
-        f"**The loss with the variance, {measured_as(result)}.** After {counted(result.sizes['depth'], 'block')}, mean "
-        f"over {seeds_of(result)}; the entropy is the differential one, in nats. "
-        + which_entropy(result),
+        f"**The loss with the variance, {measured_as(result)}.** After "
+        f"{counted(result.sizes['depth'], 'block')}, mean over {seeds_of(result)}; the entropy is "
+        "the differential one, in nats. " + which_entropy(result),
         table(["σ_w²", "R²", "entropy"], rows),
     )
