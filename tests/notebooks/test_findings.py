@@ -375,7 +375,12 @@ def test_of_grids_it_says_how_the_zoos_verdict_does_and_what_is_not_behind_it() 
     assert "has an AUC of 1.000 (1.000 to 1.000), so the aim of 0.95 is reached" in said
     assert "None has a higher AUC." in said
     assert "| SNIP | " in said
+    assert "trained in one way only" in said
     assert zoo.grids_said({}, {}) == ""
+    several = {"A": table.assign(steps_paid=9.0), "B": table}
+    said = zoo.grids_said(several, {"A": board.drop("snip"), "B": board})
+    assert said.count("trained in one way only") == 1
+    assert "| SNIP | – | " in said
 
 
 def test_trainability_compares_nothing_unless_it_is_the_published_search() -> None:

@@ -16,6 +16,7 @@ from paperlib.plots import BLUE, GREEN, ORANGE, paper_style
 OURS = ("verdict", "verdict_untried", "r_squared_smallest", "collapse_depth_ridge")
 TRAINED = ("accuracy_20", "accuracy_30", "accuracy_100", "loss_at_equal_cost")
 COLOURS = {"ours": BLUE, "training itself": ORANGE, "rivals": "0.45", "instruments": GREEN}
+MARKERS = "osD^"  # of boards in one panel
 NAMES = {
     "verdict": "verdict",
     "verdict_untried": "verdict without a trial",
@@ -103,7 +104,9 @@ def grids_figure(boards: Mapping[str, pd.DataFrame], said: Collection[str] = ())
     """
     rows = len(next(iter(boards.values())))
     with paper_style():
-        figure, axis = plt.subplots(figsize=(7, 1.2 + 0.26 * rows), layout="constrained")
+        figure, axis = plt.subplots(
+            figsize=(7, 1.2 + (0.2 + 0.06 * len(boards)) * rows), layout="constrained"
+        )
         _aucs(axis, boards, said)
     return figure
 
@@ -124,11 +127,11 @@ def _kind(name: str, said: Collection[str] = ()) -> str:
 
 
 def _aucs(axis: Axes, scores: Mapping[str, pd.DataFrame], said: Collection[str] = ()) -> None:
-    order = next(iter(scores.values())).index[::-1]
+    order = list(dict.fromkeys(name for board in scores.values() for name in board.index))[::-1]
     places = pd.Series(np.arange(len(order)), order)
     for number, (label, board) in enumerate(scores.items()):
-        at = places[board.index] + 0.18 * (1 - 2 * number)
-        filled, marker = number == 0, "os"[number]
+        at = places[board.index] + 0.18 * (len(scores) - 1 - 2 * number)
+        filled, marker = number == 0, MARKERS[number % len(MARKERS)]
         for name, row, height in zip(board.index, board.to_dict("records"), at, strict=True):
             colour = COLOURS[_kind(str(name), said)]
             axis.plot([row["low"], row["high"]], [height] * 2, color=colour, lw=0.9)

@@ -93,14 +93,19 @@ def grids_said(tables: Mapping[str, pd.DataFrame], boards: Mapping[str, pd.DataF
     """
     if not boards:
         return ""
-    first = next(iter(boards.values()))
-    names = [name for name in first.index if all(name in board.index for board in boards.values())]
+    names = list(dict.fromkeys(name for board in boards.values() for name in board.index))
     return paragraphs(
         "**The published networks.** The verdict was fitted to the zoo alone.",
         *(_of_grid(name, tables[name], board) for name, board in boards.items()),
         table(
             ["predictor", *boards],
-            [[zoo_label(str(n)), *(_auc(dict(b.loc[n])) for b in boards.values())] for n in names],
+            [
+                [
+                    zoo_label(str(n)),
+                    *(_auc(dict(b.loc[n])) if n in b.index else "–" for b in boards.values()),
+                ]
+                for n in names
+            ],
         ),
     )
 
@@ -113,7 +118,17 @@ def _of_grid(name: str, networks: pd.DataFrame, board: pd.DataFrame) -> str:
     return (
         f"Of {counted(len(networks), 'network')} of the {name}, {learn} learn at all. The verdict "
         f"has an AUC of {_auc(verdict)}, so the aim of {number(wanted)} is {reached}; calibration "
-        f"error {number(error, 3)}. {_ahead(board.drop(index='verdict'))}"
+        f"error {number(error, 3)}. {_ahead(board.drop(index='verdict'))}{_one_way(networks)}"
+    )
+
+
+def _one_way(networks: pd.DataFrame) -> str:
+    """A warning of labels that are those of a single training."""
+    if "steps_paid" in networks:
+        return ""
+    return (
+        " These were trained in one way only: what another optimiser or rate would have taught "
+        "counts as failed, while the verdict foretells the best of several."
     )
 
 
