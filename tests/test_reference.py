@@ -129,6 +129,32 @@ def test_a_shipped_result_gives_all_its_points_though_measures_were_added_since(
     assert CascadePoint.fields_in(taken[last]) == CascadePoint.fields_in(result)
 
 
+# --- the published procedure ---
+
+
+def test_adam_to_full_depth_gives_the_published_walls_cone_and_chaotic_sides() -> None:
+    mlp = shipped("mnist_mlp_adam_200.nc")["differential_entropy_published"].isel(seed=0)
+    for depth in (10, 100):
+        assert float(mlp.sel(sigma_w2=1.7, depth=depth)) == pytest.approx(-6.6, abs=0.1)
+    for sigma_w2 in (3.5, 4.0, 5.0, 6.0):
+        assert -12 <= float(mlp.sel(sigma_w2=sigma_w2, depth=200)) <= -9
+    cnn = shipped("cnn_published_adam.nc")
+    table = walls(cnn)
+    here = table["here: −10 nats, as published"].astype(float)
+    assert (here - table["published"].astype(float)).abs().max() <= 0.05
+    deepest = cnn["differential_entropy_published"].isel(seed=0, depth=-1)
+    assert ((deepest >= -8) & (deepest <= -6)).sel(sigma_w2=slice(1.0, 6.0)).all()
+
+
+def test_what_adam_returns_deep_down_is_wrong_where_its_entropy_says_all_is_well() -> None:
+    """The entropy counts differences between pictures; R² asks whether they are right."""
+    for name in ("mnist_mlp_adam_200.nc", "cnn_published_adam.nc"):
+        deepest = shipped(name).isel(seed=0, depth=-1)
+        alive = deepest["differential_entropy_published"] > -12
+        assert int(alive.sum()) >= 8
+        assert float(deepest["r_squared"].where(alive).max()) < 0
+
+
 # --- trainability ---
 
 
