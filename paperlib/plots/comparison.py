@@ -107,7 +107,8 @@ def resolution_calibration(calibration: xr.Dataset, adam: xr.Dataset) -> Figure:
         )
         default = RESOLUTION[provenance(calibration)["config"]["architecture"]]
         axis.axvline(default, color="0.8", lw=4, zorder=0)
-        axis.legend(title=VARIANCE + "\n" + "\n".join(lines), title_fontsize=7)
+        heading = VARIANCE + "\n" + "\n".join(lines)
+        axis.legend(title=heading, title_fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1))
         sign(figure, f"{network_of(calibration)}  ·  {seeds_of(calibration)}", calibration)
     return figure
 
