@@ -26,12 +26,12 @@ class Replayed:
         [0.0, 1.0, 3.0, 6.0]
 
     Args:
-        step: from tensors to a tensor or None. It may change other tensors, in place, and must not
+        work: the step, from tensors to whatever. It may change other tensors, in place, and must not
             read a number of the GPU's, which ends the recording with an error.
     """
 
-    def __init__(self, step: Callable[..., Any]) -> None:
-        self.step = step
+    def __init__(self, work: Callable[..., Any]) -> None:
+        self.work = work
         self._taken = 0
         self._inputs: tuple[Tensor, ...] = ()
         self._result: Any = None
@@ -40,7 +40,7 @@ class Replayed:
 
     def __call__(self, *tensors: Tensor) -> Any:
         if not tensors[0].is_cuda:
-            return self.step(*tensors)
+            return self.work(*tensors)
         if self._stream is None:
             self._stream = torch.cuda.Stream(tensors[0].device)
             self._inputs = tuple(tensor.clone() for tensor in tensors)
@@ -55,13 +55,13 @@ class Replayed:
         pairs = list(zip(self._inputs, tensors, strict=True))
         if self._taken < WARM_UP or any(own.shape != given.shape for own, given in pairs):
             self._taken += 1
-            return self.step(*tensors)
+            return self.work(*tensors)
         for own, given in pairs:
             own.copy_(given)
         if self._graph is None:
             self._graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self._graph, stream=self._stream):
-                self._result = self.step(*self._inputs)
+                self._result = self.work(*self._inputs)
         self._graph.replay()
         return self._result
 

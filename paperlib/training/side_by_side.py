@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from paperlib.core.replay import Replayed
 from paperlib.training.loop import Rule, batches
 
 State = Mapping[str, Tensor]
@@ -101,13 +102,42 @@ class SideBySide(nn.Module):
                 tensor.grad = None
             losses = self.losses(self(images), labels, loss)
             losses.sum().backward()
-            stacked = [t for t in self.learning.values() if t.requires_grad]
             for number, part in enumerate(self.parts):
-                for parameter, tensor in zip(part, stacked, strict=True):
+                for parameter, tensor in zip(part, self.stacked, strict=True):
                     parameter.grad = None if tensor.grad is None else tensor.grad[number]
             return losses.detach()
 
         return learn
+
+    @property
+    def stacked(self) -> list[Tensor]:
+        """The parameters that learn, each of all networks as one, for an optimiser of one rate."""
+        return [tensor for tensor in self.learning.values() if tensor.requires_grad]
+
+    def stacked_rule(self, loss: Loss = nn.functional.cross_entropy) -> Rule:
+        """Return the rule that leaves gradients in `stacked`; a GPU records it, see `Replayed`.
+
+        Args:
+            loss: from one network's outputs and the labels to a scalar.
+        """
+        stacked = self.stacked
+
+        def learn(images: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+            for tensor in stacked:
+                tensor.grad = None
+            losses = self.losses(self(images), labels, loss)
+            losses.sum().backward()
+            return losses.detach(), [tensor.grad for tensor in stacked]
+
+        replayed = Replayed(learn)
+
+        def rule(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+            losses, gradients = replayed(images, labels)
+            for tensor, gradient in zip(stacked, gradients, strict=True):
+                tensor.grad = gradient
+            return losses
+
+        return rule
 
     def losses(self, outputs: Tensor, labels: Tensor, loss: Loss) -> Tensor:
         """Return the loss of each network, (k,)."""

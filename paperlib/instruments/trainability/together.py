@@ -1,13 +1,13 @@
 """Networks of one shape that are trained side by side: what a GPU does faster than one by one."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from paperlib.core.replay import Replayed
 from paperlib.instruments.trainability.trainings import (
     Looks,
     Training,
@@ -15,6 +15,7 @@ from paperlib.instruments.trainability.trainings import (
     moments_of,
     optimiser_of,
 )
+from paperlib.training import train
 from paperlib.training.side_by_side import SideBySide, own_batches, state_of
 
 
@@ -42,40 +43,37 @@ def trained_together(
     """
     moments = moments_of(budget)
     looks = [Looks() for _ in networks]
-    losses = torch.full((budget, len(networks)), torch.nan, device=lessons[0].device)
-    going = list(range(len(networks)))
+    losses = np.full((budget, len(networks)), np.nan)
+    going, steps = list(range(len(networks))), [budget] * len(networks)
     group = _Group([state_of(network) for network in networks], networks[0], training)
-    begin, looking, steps = time.perf_counter(), 0.0, [budget] * len(networks)
     feed = own_batches(*lessons, size=batch_size, seeds=seeds)
-    for step in range(1, budget + 1):
-        images, labels = next(feed)
-        losses[step - 1, going] = group.learn(images[going], labels[going])
-        if step not in moments and not any(step in each for each in ends):
-            continue
+    seconds = looking = 0.0
+    for done, mark in pairwise([0, *sorted({*moments, *(step for each in ends for step in each)})]):
+        begin = time.perf_counter()
+        taken = group.train(((x[going], y[going]) for x, y in feed), mark - done)
+        losses[done : done + len(taken), going] = taken
         since = time.perf_counter()
-        if step in moments:
+        if mark in moments:
             for number, logits in zip(going, group.outputs(test[0]), strict=True):
-                looks[number].note(step, logits, test[1])
-        looking += time.perf_counter() - since
-        finite = losses[:step].isfinite().cpu().numpy()
+                looks[number].note(mark, logits, test[1])
+        seconds, looking = seconds + since - begin, looking + time.perf_counter() - since
+        finite = np.isfinite(losses[:mark])
         for number in list(going):
             if not finite[:, number].all():  # it stopped at the first loss that is not
                 steps[number] = int(finite[:, number].argmin()) + 1
                 looks[number].forget(after=steps[number])
-            elif not looks[number].reaches(ends[number].get(step)):
+            elif not looks[number].reaches(ends[number].get(mark)):
                 continue
             else:
-                steps[number] = step
+                steps[number] = mark
             going.remove(number)
         if not going:
             break
         group.keep(going)
-    seconds = (time.perf_counter() - begin - looking) / len(networks)
-    taken = losses.cpu().numpy().astype(float)
     for look in looks:
         look.seconds = looking / len(networks)
     return [
-        as_fields(taken[: steps[i], i].tolist(), looks[i], moments, seconds)
+        as_fields(losses[: steps[i], i].tolist(), looks[i], moments, seconds / len(networks))
         for i in range(len(networks))
     ]
 
@@ -90,19 +88,12 @@ class _Group:
 
     def _build(self, states: Sequence[Mapping[str, Tensor]], like: nn.Module) -> None:
         self.side = SideBySide(like, states, own=True).train()
-        learning = [t for t in self.side.learning.values() if t.requires_grad]
-        self.optimiser = optimiser_of(learning, self.training)
-        self.learn = Replayed(self._step)
+        self.optimiser = optimiser_of(self.side.stacked, self.training)
+        self.rule = self.side.stacked_rule()
 
-    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
-        self.optimiser.zero_grad()
-        losses = nn.functional.cross_entropy(
-            self.side(images).flatten(0, 1), labels.flatten(), reduction="none"
-        )
-        losses = losses.view(len(labels), -1).mean(1)
-        losses.sum().backward()
-        self.optimiser.step()
-        return losses.detach()
+    def train(self, feed: Iterable[tuple[Tensor, Tensor]], steps: int) -> list[list[float]]:
+        """Return the losses of each network in every step that was taken."""
+        return train(self.side, feed, optimiser=self.optimiser, steps=steps, rule=self.rule)
 
     @torch.no_grad()
     def outputs(self, images: Tensor) -> Tensor:
@@ -118,9 +109,9 @@ class _Group:
         rows = [self.numbers.index(number) for number in numbers]
         old, moments, count = self.side, self.optimiser.state, self.side.count
         self._build([old.state(row) for row in rows], old.skeleton)
-        for name, tensor in old.learning.items():
-            self.optimiser.state[self.side.learning[name]] = {
+        for before, now in zip(old.stacked, self.side.stacked, strict=True):
+            self.optimiser.state[now] = {
                 key: value[rows].clone() if value.ndim and len(value) == count else value.clone()
-                for key, value in moments[tensor].items()
+                for key, value in moments[before].items()
             }
         self.numbers = list(numbers)

@@ -319,11 +319,9 @@ class Looks:
 
 def optimiser_of(parameters: Iterable[Tensor], training: Training) -> torch.optim.Optimizer:
     """Return a training's optimiser of parameters, which may be those of several networks."""
-    parameters = list(parameters)
     if training.optimiser == "sgd":
         return torch.optim.SGD(parameters, lr=training.rate, momentum=MOMENTUM, fused=True)
-    on_gpu = parameters[0].is_cuda
-    return torch.optim.Adam(parameters, lr=training.rate, fused=True, capturable=on_gpu)
+    return torch.optim.Adam(parameters, lr=training.rate, fused=True)
 
 
 def _loss(losses: list[float], step: int, diverged: bool) -> float:
