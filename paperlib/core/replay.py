@@ -26,8 +26,8 @@ class Replayed:
         [0.0, 1.0, 3.0, 6.0]
 
     Args:
-        work: the step, from tensors to whatever. It may change other tensors, in place, and must not
-            read a number of the GPU's, which ends the recording with an error.
+        work: the step, from tensors to whatever. It may change other tensors, in place, and must
+            not read a number of the GPU's, which ends the recording with an error.
     """
 
     def __init__(self, work: Callable[..., Any]) -> None:
