@@ -103,6 +103,7 @@ def test_only_training_and_the_fit_of_inverses_learn() -> None:
     assert files_with(is_step) == set(STEPS)
 
 
+@pytest.mark.slow
 def test_gradients_of_activations_are_taken_in_one_place_but_for_losses_by_depth() -> None:
     assert outside(files_with(is_differentiation), "activations") == set(DIFFERENTIATES)
 

@@ -155,6 +155,7 @@ def test_an_import_of_torchvision_would_be_seen(tmp_path: Path) -> None:
         assert imported_names(file) == {"torchvision"}
 
 
+@pytest.mark.slow
 def test_no_other_module_imports_torchvision_itself() -> None:
     files = [path for path in paths.package_files() if path.suffix == ".py"]
     assert paths.package_folder() / "cli.py" in files

@@ -90,6 +90,7 @@ def test_removing_nothing_is_the_training_on_all_images_bit_for_bit() -> None:
     assert forgetting._accuracy(SMALL, plain, test) == watched
 
 
+@pytest.mark.slow
 def test_a_network_that_never_learns_has_no_events_and_is_not_called_unforgettable() -> None:
     # float32's smallest steps: nothing changes
     still = Settings.from_dict({**SMALL.as_dict(), "learning_rate": 1e-30})

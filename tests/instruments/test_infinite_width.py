@@ -32,6 +32,7 @@ def test_reading_from_a_kernel_is_ridge_regression_on_its_features() -> None:
     assert found == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("PAPERLIB_DATA" not in os.environ, reason="needs MNIST")
 def test_the_ordered_wall_stands_where_theory_puts_it() -> None:
     """0.65, 0.18 and 0.004 at levels 10, 14 and 20, of 300 images."""

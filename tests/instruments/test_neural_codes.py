@@ -115,6 +115,7 @@ def test_a_random_layer_without_biases_splits_two_images_as_often_as_their_angle
         assert expected_difference(gram) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 @pytest.mark.parametrize("sigma_b2", [0.0, 0.1])
 def test_the_angle_in_the_layer_below_says_the_bits_at_every_depth(
@@ -140,6 +141,7 @@ def test_theory_is_mean_fields_correlation_where_images_are_of_one_size() -> Non
                                rtol=1e-6)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_bits_of_wide_layers_differ_as_theory_says() -> None:
     data = load_dataset("digits", limit=60)
     images = data.floats("train")

@@ -104,6 +104,7 @@ def wall_at(result: xr.Dataset, depth: int) -> float:
     return wall(height.values, result.sigma_w2.values, 0.02)
 
 
+@pytest.mark.slow
 def test_a_wall_is_found_by_bisection_and_nothing_else_is_measured(swept) -> None:
     result, measured = swept(step, adaptive=True)
     coarse = len(VARIANCES[::FIRST])
