@@ -215,23 +215,22 @@ class ConvolutionInverse(WindowInverse):
     def together(self, parameters: Mapping[str, Tensor], codes: Tensor) -> Tensor:
         """As `Inverse.together`; one product of matrices where a GPU's libraries would convolve
         group by group."""
-        _, stride, dilation, _ = self.window
+        kernel, stride, dilation, _ = self.window
         plain = {*stride, *dilation} == {1} and self.axes == 2 and self.bias is None
-        padding, more = self.cut or ((), (1,))
-        if not plain or any(more) or not all(p < k for p, k in self._sides(padding)):
+        if not plain or self.cut is None:
+            return super().together(parameters, codes)
+        sides = [size - 1 - cut for size, cut in zip(kernel, self.cut[0], strict=True)]
+        if min(sides) < 0:
             return super().together(parameters, codes)
         weight, bias = parameters["transposed.weight"], parameters["transposed.bias"]
-        sides = [k - 1 - p for p, k in reversed(self._sides(padding)) for _ in range(2)]
-        fields = nn.functional.pad(codes.movedim(2, 1), sides)  # (k, channels, batch, h, w)
-        for axis, size in zip((3, 4), weight.shape[3:], strict=True):
+        around = [side for side in reversed(sides) for _ in range(2)]
+        fields = nn.functional.pad(codes.movedim(2, 1), around)  # (k, channels, batch, h, w)
+        for axis, size in zip((3, 4), kernel, strict=True):
             fields = fields.unfold(axis, size, 1)
         near = fields.movedim((5, 6), (2, 3))  # (k, channels, *kernel, batch, *input positions)
-        kernel = weight.flip(3, 4).transpose(1, 2).flatten(2)
-        values = torch.baddbmm(bias[..., None], kernel, near.flatten(4).flatten(1, 3))
+        rows = weight.flip(3, 4).transpose(1, 2).flatten(2)
+        values = torch.baddbmm(bias[..., None], rows, near.flatten(4).flatten(1, 3))
         return self.activated(values.unflatten(2, near.shape[4:]).movedim(1, 2))
-
-    def _sides(self, padding: Sequence[int]) -> list[tuple[int, int]]:
-        return list(zip(padding, self.window.kernel, strict=True))
 
     @property
     def by_hand(self) -> bool:

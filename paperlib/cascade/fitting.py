@@ -159,7 +159,7 @@ def fit_adam(
     batches = list(where.to(images.device).split([len(batch) for batch in batches]))
     stack = STACK_ON_GPU if images.is_cuda and precision == "float32" else STACK_ON_CPU
     images = images[used.to(images.device)]
-    images = images if images.is_cuda else channels_last(images)
+    images = channels_last(images)
     losses: list[float] = []
     for group in _stacks(_walk(stages, inverses, images), stack, fitted):
         if group[0].level > fitted:
@@ -185,7 +185,9 @@ def _loss(problem: "_Problem") -> float:
 
 def channels_last(values: Tensor) -> Tensor:
     """Return the same values, images as a CPU convolves them fastest."""
-    return values.contiguous(memory_format=CHANNELS_LAST) if values.ndim == 4 else values
+    if values.ndim != 4 or values.is_cuda:
+        return values
+    return values.contiguous(memory_format=CHANNELS_LAST)
 
 
 def _batches(samples: int, size: int, steps: int | None, seed: int) -> list[Tensor]:

@@ -98,14 +98,11 @@ class SideBySide(nn.Module):
         """
 
         def learn(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-            for tensor in self.learning.values():
-                tensor.grad = None
-            losses = self.losses(self(images), labels, loss)
-            losses.sum().backward()
+            losses, gradients = self._backpropagate(images, labels, loss)
             for number, part in enumerate(self.parts):
-                for parameter, tensor in zip(part, self.stacked, strict=True):
-                    parameter.grad = None if tensor.grad is None else tensor.grad[number]
-            return losses.detach()
+                for parameter, gradient in zip(part, gradients, strict=True):
+                    parameter.grad = None if gradient is None else gradient[number]
+            return losses
 
         return learn
 
@@ -121,15 +118,7 @@ class SideBySide(nn.Module):
             loss: from one network's outputs and the labels to a scalar.
         """
         stacked = self.stacked
-
-        def learn(images: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor | None]]:
-            for tensor in stacked:
-                tensor.grad = None
-            losses = self.losses(self(images), labels, loss)
-            losses.sum().backward()
-            return losses.detach(), [tensor.grad for tensor in stacked]
-
-        replayed = Replayed(learn)
+        replayed = Replayed(lambda images, labels: self._backpropagate(images, labels, loss))
 
         def rule(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
             losses, gradients = replayed(images, labels)
@@ -138,6 +127,17 @@ class SideBySide(nn.Module):
             return losses
 
         return rule
+
+    def _backpropagate(
+        self, images: Tensor, labels: Tensor, loss: Loss
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """The loss of each network, and the gradients that `stacked` has now."""
+        stacked = self.stacked
+        for tensor in stacked:
+            tensor.grad = None
+        losses = self.losses(self(images), labels, loss)
+        losses.sum().backward()
+        return losses.detach(), [tensor.grad for tensor in stacked]
 
     def losses(self, outputs: Tensor, labels: Tensor, loss: Loss) -> Tensor:
         """Return the loss of each network, (k,)."""

@@ -37,7 +37,7 @@ def against_published(result: xr.Dataset) -> pd.DataFrame:
             ]
             last = result.sizes["depth"]
             rows[sigma_w2] = (depth, *(d if d <= last else f"> {last}" for d in measured))
-    columns = ["published (−13 nats)", f"here: R² < {LOST:g}", _at_published_wall(entropy)]
+    columns = ["published (−13 nats)", f"here: R² < {LOST:g}", _at_level(13, entropy)]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("σ_w²")
 
 
@@ -81,15 +81,16 @@ def walls(result: xr.Dataset) -> pd.DataFrame:
                 wall(at[entropy].values, grid, -10),
                 wall(np.log(signals[:, depth]), grid, np.log(config["resolution"])),
             ]
-    at_wall = _at_published_wall(entropy)
-    middle = at_wall.replace("13", "10")
-    columns = ["published", f"here: R² = {LOST:g}", at_wall, middle, "mean field: signal = λ"]
+    by_entropy = [_at_level(level, entropy) for level in (13, 10)]
+    columns = ["published", f"here: R² = {LOST:g}", *by_entropy, "mean field: signal = λ"]
     return _by_depth(rows, columns)
 
 
-def _at_published_wall(entropy: str) -> str:
-    """The name of the column of what the published walls were read off, by which of the two."""
-    return f"here: −13 nats, {'as published' if entropy == ENTROPY_PUBLISHED else 'not shifted'}"
+def _at_level(level: int, entropy: str) -> str:
+    """The name of the column of where the entropy is at minus this level, and which of the two."""
+    return (
+        f"here: −{level} nats, {'as published' if entropy == ENTROPY_PUBLISHED else 'not shifted'}"
+    )
 
 
 def trained_walls(trained: xr.Dataset) -> pd.DataFrame:

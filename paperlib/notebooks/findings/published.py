@@ -88,7 +88,7 @@ def nothing_to_compare(result: xr.Dataset) -> str:
     """Return a sentence on why the paper is not compared with; empty where it can be, as also for
     a network that is only `narrower`."""
     different = departures(result)
-    if len(different) <= narrower(result):
+    if not different or (narrower(result) and len(different) == 1):
         return ""
     return (
         "**Against the paper: nothing is compared.** The publication has no such run. "

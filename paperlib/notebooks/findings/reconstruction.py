@@ -28,7 +28,7 @@ from paperlib.notebooks.findings.published import (
     departures,
     depths_against_paper,
     measured_as,
-    narrower,
+    nothing_to_compare,
     walls_against_paper,
     which_entropy,
 )
@@ -298,7 +298,7 @@ def _right_of_the_wall(result: xr.Dataset) -> str:
         f"At σ_w² = {sigma_w2} and depth {depth} the differential entropy is "
         f"{number(entropy, 1)} nats and R² is {number(left)}. {which_entropy(result)}"
     )
-    if len(departures(result)) > narrower(result):
+    if nothing_to_compare(result):
         return f"**The chaotic side.** {said}"
     low, high = ABOVE_WALL
     verdict = "agrees" if low <= entropy <= high else "does not agree"
