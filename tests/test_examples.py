@@ -13,7 +13,8 @@ import pytest
 from checkout import ROOT
 
 import paperlib
-from paperlib.instruments.probe.report import Report, Suggestion
+from paperlib.instruments.probe.report import Report
+from paperlib.instruments.probe.suggestion import Suggestion
 
 ROOMS = (
     "sweep",

@@ -27,6 +27,7 @@ from paperlib.core.provenance import stamp
 from paperlib.core.threads import free_threads
 from paperlib.instruments.probe.examination import examine
 from paperlib.instruments.probe.reading import Work
+from paperlib.instruments.probe.remedies import patient_of
 from paperlib.instruments.probe.report import Report, report_of, with_vital_signs
 from paperlib.instruments.probe.verdict import Verdict, fingerprint, judge
 from paperlib.instruments.probe.vitals import checked_labels
@@ -128,7 +129,12 @@ def probe(
     }
     found = with_vital_signs(report_of(table, pictures, about), examined, work.stages)
     judged = _judge_later(model, now, in_order.values, labels, layers, seed, batch_norm, memory)
-    return Report(found, lambda other: probe(other, images, labels, **options), model, judged)
+    patient = None
+    if labels is not None:
+        patient = patient_of(examined, in_order.values, labels, seed=seed)
+    return Report(
+        found, lambda other: probe(other, images, labels, **options), model, judged, patient
+    )
 
 
 def _judge_later(

@@ -14,6 +14,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
 from paperlib.activations.goals import outputs_in
@@ -62,7 +63,7 @@ def trial_of(model: nn.Module, inputs: Inputs, labels: Tensor, *, seed: int) -> 
     learn = len(labels) - max(1, round(JUDGED * len(labels)))
     lengths = {name: math.sqrt(unit) for name, unit in units_of(model).items()}
     trainings = [
-        _Training(
+        ShortTraining(
             network, inputs, labels[:learn], Lars(_learning(network), rate, lengths=lengths), seed
         )
         for network, rate in zip(networks, RATES, strict=True)
@@ -84,8 +85,8 @@ def trial_of(model: nn.Module, inputs: Inputs, labels: Tensor, *, seed: int) -> 
     }
 
 
-class _Training:
-    """One of a trial's trainings.
+class ShortTraining:
+    """A training that goes on in parts.
 
     Attributes:
         network: a copy of the model.
@@ -93,7 +94,7 @@ class _Training:
     """
 
     def __init__(
-        self, network: nn.Module, inputs: Inputs, labels: Tensor, optimiser: Lars, seed: int
+        self, network: nn.Module, inputs: Inputs, labels: Tensor, optimiser: Optimizer, seed: int
     ) -> None:
         self.network, self.inputs, self.optimiser = network.train(), inputs, optimiser
         orders = (each.to(labels.device) for each in batches(len(labels), BATCH, seed))
@@ -120,15 +121,15 @@ def _learning(network: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in network.named_parameters() if p.requires_grad}
 
 
-def operations(model: nn.Module, inputs: Inputs) -> float:
-    """Return about how many floating-point operations a trial takes: three of a forward pass for
+def operations(model: nn.Module, inputs: Inputs, steps: int = STEPS) -> float:
+    """Return about how many floating-point operations trainings take: three of a forward pass for
     each sample of each step, and of every parameter one where nothing is counted."""
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         runner(model)(inputs.few(2))
     forward = counter.get_total_flops() / 2
     least = 2 * sum(p.numel() for p in model.parameters())
-    return 3.0 * max(forward, least) * BATCH * STEPS
+    return 3.0 * max(forward, least) * BATCH * steps
 
 
 class _OnSamples(nn.Module):

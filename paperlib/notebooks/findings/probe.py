@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping
 
 from paperlib.core.provenance import provenance
-from paperlib.instruments.probe.report import Report, Suggestion
+from paperlib.instruments.probe.report import Report
+from paperlib.instruments.probe.suggestion import Suggestion
 from paperlib.measures import LOST
 from paperlib.notebooks.findings.wording import counted, number, paragraphs, percent, short, table
 

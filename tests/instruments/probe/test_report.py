@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from paperlib import critical_sigma_w2, initialise, load_dataset, probe
-from paperlib.instruments.probe.report import Report, report_of, weights_of
+from paperlib.activations.tuning import weights_of
+from paperlib.instruments.probe.report import Report, report_of
 
 ABOUT: dict[str, Any] = {
     "config": {

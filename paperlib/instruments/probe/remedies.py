@@ -1,0 +1,161 @@
+"""Initialisations that would help: what is known of activations, and gains taken from the images.
+
+    changes = changes_of(model, patient)
+    losses = {change.rule: loss_after(model, change, patient) for change in changes}
+
+Only weights that look drawn at random are changed. Which initialisation is best is decided by what
+each one learns in a short training by Adam at 1e-3, the optimiser that one takes without a thought.
+"""
+
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from paperlib.activations.inputs import Inputs
+from paperlib.activations.tuning import looks_drawn, unit_variance, weights_of
+from paperlib.core.seeds import random_numbers
+from paperlib.instruments.probe.examination import SAMPLES, Examination
+from paperlib.instruments.probe.sizes import activation_after, fitting_for
+from paperlib.instruments.probe.trial import DEAREST, ShortTraining, operations
+
+AS_IS, KNOWN, LAYERS, LSUV = "as it is", "known gains", "layer by layer", "LSUV"
+RULES = (AS_IS, KNOWN, LAYERS, LSUV)
+RATE, STEPS = 1e-3, 100  # of Adam
+AHEAD = 0.1  # of what a model has itself learnt by then, that another rule must be ahead
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is done to a model's parameters.
+
+    Attributes:
+        rule: one of RULES, or "one factor".
+        drawn: names of weights that are drawn anew, orthonormal.
+        factors: of weights, by name, after that.
+        zeroed: names of biases that become 0.
+    """
+
+    rule: str = AS_IS
+    drawn: tuple[str, ...] = ()
+    factors: Mapping[str, float] = field(default_factory=dict)
+    zeroed: tuple[str, ...] = ()
+
+    @torch.no_grad()
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Change the model in place, and return it."""
+        named = dict(model.named_parameters())
+        for name in self.drawn:
+            numbers = torch.empty(named[name].shape)
+            named[name].copy_(
+                nn.init.orthogonal_(numbers, generator=random_numbers(f"draw {name}", 0))
+            )
+        for name, factor in self.factors.items():
+            named[name].mul_(factor)
+        for name in self.zeroed:
+            named[name].zero_()
+        return model
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What a probe hands on of a model and its samples.
+
+    Attributes:
+        values: the model's arguments, see `Inputs`.
+        labels: of the samples.
+        fits: σ_w² of weights as they are and as the activation behind them needs it, by name.
+        stuck: σ_w² for weights that are all one number, or zeros that never move, by name.
+        seed: of the model's random numbers, and of the batches.
+    """
+
+    values: object
+    labels: Tensor
+    fits: Mapping[str, tuple[float, float]]
+    stuck: Mapping[str, float]
+    seed: int
+
+
+def patient_of(found: Examination, values: object, labels: Tensor, *, seed: int) -> Patient:
+    """Return what changes need of an examination."""
+    fits: dict[str, tuple[float, float]] = {}
+    stuck: dict[str, float] = {}
+    for weight in found.weights:
+        after = activation_after(found, weight.node)
+        fit = None if after is None else fitting_for(after)
+        if weight.same_rows or (weight.rms == 0 and not weight.gradient > 0):
+            stuck[weight.parameter] = 1.0 if fit is None else fit.sigma_w2
+        elif fit is not None and weight.rms > 0:
+            fits[weight.parameter] = weight.sigma_w2, fit.sigma_w2
+    return Patient(values, labels, fits, stuck, seed)
+
+
+def changes_of(model: nn.Module, patient: Patient) -> Iterator[Change]:
+    """Yield the initialisations to try: none, known gains, and outputs of variance 1 layer by
+    layer, from the weights as they are and from orthonormal ones.
+
+    Sources: see `sizes.fitting_for`; Mishkin and Matas 2016, arXiv:1511.06422 (LSUV).
+    """
+    yield Change()
+    free = [n for n, w in weights_of(model).items() if w.requires_grad and looks_drawn(w)]
+    stuck = {name: patient.stuck[name] for name in free if name in patient.stuck}
+    known = {
+        name: math.sqrt(wanted / now)
+        for name, (now, wanted) in patient.fits.items()
+        if name in free
+    }
+    sizes = {name: weights_of(model)[name] for name in stuck}
+    drawn = {  # an orthonormal matrix has the variance 1 / its longer side
+        name: math.sqrt(stuck[name] * max(len(w), w[0].numel()) / w[0].numel())
+        for name, w in sizes.items()
+    }
+    if known or drawn:
+        factors = known | drawn
+        yield Change(KNOWN, tuple(drawn), factors, _biases(model, list(factors)))
+    for rule, anew in ((LAYERS, ()), (LSUV, tuple(free))):
+        begin = Change(rule, anew).apply(copy.deepcopy(model))
+        inputs = Inputs.in_order(patient.values, begin)
+        some = inputs.part(0, min(SAMPLES, inputs.train))
+        found = unit_variance(begin, some, free, seed=patient.seed)
+        if found:
+            yield Change(rule, anew, found, _biases(model, list(found)))
+
+
+def _biases(model: nn.Module, weights: Sequence[str]) -> tuple[str, ...]:
+    """Names of the biases beside these weights that learn."""
+    learning = {name for name, p in model.named_parameters() if p.requires_grad}
+    names = [name.removesuffix("weight") + "bias" for name in weights]
+    return tuple(name for name in names if name in learning)
+
+
+def is_affordable(model: nn.Module, patient: Patient) -> bool:
+    """Return whether a short training of each change takes no longer than a trial may."""
+    inputs = Inputs.in_order(patient.values, model).without_vectors()
+    return operations(model, inputs, len(RULES) * STEPS) <= DEAREST
+
+
+def loss_after(model: nn.Module, change: Change, patient: Patient) -> float:
+    """Return the loss that a changed copy comes to in a short training; infinite if it diverges."""
+    network = change.apply(copy.deepcopy(model))
+    inputs = Inputs.in_order(patient.values, network).without_vectors()
+    learning = [p for p in network.parameters() if p.requires_grad]
+    optimiser = torch.optim.Adam(learning, RATE)
+    labels = patient.labels.to(inputs.device)
+    training = ShortTraining(network, inputs, labels, optimiser, patient.seed)
+    training.go(STEPS)
+    return training.loss
+
+
+def best_of(losses: Mapping[str, float], guessing: float) -> str:
+    """Return the rule whose loss is least; that of no change where none is clearly ahead of it.
+
+    Args:
+        losses: after a short training, by rule; AS_IS is among them.
+        guessing: the loss of guessing. A model that has not learnt by then keeps no advantage.
+    """
+    learnt = max(0.0, guessing - losses[AS_IS])
+    best = min(losses, key=lambda rule: losses[rule])
+    return best if losses[best] < losses[AS_IS] - AHEAD * learnt else AS_IS

@@ -1,0 +1,214 @@
+"""Which initialisation is better than a model's own: by what it learns, or by what arrives.
+
+suggestion = probe(model, images, labels).suggest()
+suggestion.apply(model)
+"""
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import nn
+
+from paperlib.activations.guard import untouched
+from paperlib.activations.tuning import weights_of
+from paperlib.core.progress import Progress
+from paperlib.core.threads import one_thread
+from paperlib.instruments.probe.remedies import (
+    AS_IS,
+    KNOWN,
+    LAYERS,
+    LSUV,
+    STEPS,
+    Change,
+    Patient,
+    best_of,
+    changes_of,
+    is_affordable,
+    loss_after,
+)
+from paperlib.instruments.probe.report import OVERFLOWS, WORDS, Report, short
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GAINS = tuple(2 ** (power / 2) for power in range(-4, 7))  # factors of the weights' variance
+BETTER = 0.02  # of R² at the end, that another variance must gain
+ONE_FACTOR = "one factor"
+HEADS = {
+    KNOWN: "take the gains that are known to fit the activations, biases 0",
+    LAYERS: "scale layer by layer until outputs have variance 1, biases 0",
+    LSUV: "draw orthonormal weights, then scale layer by layer until outputs have variance 1, "
+    "biases 0 (LSUV)",
+}
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A better initialisation, and what it rests on.
+
+    Attributes:
+        gain: the factor of the weights' variance, the median over weights; 1 where nothing else is
+            better.
+        sigma_w2: the variance times fan-in that it gives, the median over weights.
+        table: with labels, by rule: σ_w², and the loss after a short training, infinite where it
+            diverges. Else by the factor of the weights, the gain's root: σ_w², R² at the end or
+            before a narrower head, the stage from which the input is lost, the phase.
+        report: the probe of the changed copy.
+        change: of the parameters; its `rule` says how it was found.
+    """
+
+    gain: float
+    sigma_w2: float
+    table: "pd.DataFrame"
+    report: Report
+    change: Change
+
+    @property
+    def factor(self) -> float:
+        """What the weights are multiplied by: the root of the gain."""
+        return math.sqrt(self.gain)
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Change the model's weights, and biases where the rule says so, in place; return it."""
+        return self.change.apply(model)
+
+    def __str__(self) -> str:
+        by_rule = self.table.index.name == "rule"
+        if self.change.rule == AS_IS:
+            tried = "initialisation" if by_rule else "variance of the weights"
+            head = f"no other {tried} is better than the one there is"
+        else:
+            head = HEADS.get(self.change.rule, f"multiply the weights by {self.factor:.3g}")
+        table = self.table if by_rule else self.table.rename(index="{:.3g}".format)
+        said = table.to_string(float_format=short, formatters={"σ_w²": "{:.3g}".format})
+        words = "" if by_rule else f"\n\n{WORDS}"
+        return f"{head} (σ_w² = {self.sigma_w2:.3g}, variance times fan-in)\n\n{said}{words}"
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def suggestion_by_learning(
+    report: Report,
+    model: nn.Module,
+    probed: Callable[[nn.Module], Report],
+    patient: Patient,
+) -> Suggestion | None:
+    """Return the initialisation that learns fastest; None where that takes too long, or where
+    copies of the model cannot learn."""
+    import pandas as pd
+
+    try:
+        with untouched(model, patient.seed):
+            if not is_affordable(model, patient):
+                return None
+            tried = list(changes_of(model, patient))
+            losses = {}
+            with one_thread(), Progress(len(tried), "rules") as progress:
+                for change in tried:
+                    losses[change.rule] = loss_after(model, change, patient)
+                    progress.advance()
+    except Exception:  # whatever somebody's module does in training mode, or when it is copied
+        return None
+    classes = int(patient.labels.max()) + 1
+    changes = {change.rule: change for change in tried}
+    best = changes[best_of(losses, math.log(max(2, classes)))]
+    sizes = {rule: _sizes(change.apply(copy.deepcopy(model))) for rule, change in changes.items()}
+    rows = [[float(np.median(list(sizes[rule].values()))), losses[rule]] for rule in losses]
+    table = pd.DataFrame(rows, list(losses), ["σ_w²", f"loss after {STEPS} steps"])
+    before, after = sizes[AS_IS], sizes[best.rule]
+    gains = [after[n] / before[n] for n in (*best.drawn, *best.factors) if before[n] > 0]
+    chosen = report
+    if best.rule != AS_IS:
+        chosen = probed(best.apply(copy.deepcopy(model)))
+    return Suggestion(
+        float(np.median(gains)) if gains else 1.0,
+        float(np.median(list(after.values()))),
+        table.rename_axis("rule"),
+        chosen,
+        best,
+    )
+
+
+def _sizes(model: nn.Module) -> dict[str, float]:
+    """The variance of each weight, times its fan-in."""
+    return {
+        name: float(weight.detach().double().square().mean()) * weight[0].numel()
+        for name, weight in weights_of(model).items()
+    }
+
+
+def suggestion_by_factor(
+    report: Report,
+    model: nn.Module,
+    probed: Callable[[nn.Module], Report],
+    gains: Sequence[float],
+) -> Suggestion:
+    """Return the factor of all weights with which most of the image arrives at the end."""
+    import pandas as pd
+
+    if not gains or any(not math.isfinite(gain) or gain <= 0 for gain in gains):
+        raise ValueError(f"gains must be finite factors > 0 of the variance, got {list(gains)}")
+    weights = weights_of(model)
+    if not weights:
+        raise ValueError(
+            f"{type(model).__name__} has no weight with two axes or more to rescale; rescale its "
+            "own parameters and probe it again"
+        )
+    variance = float(np.median(list(_sizes(model).values())))
+    reports: dict[float, Report | None] = {1.0: report}
+
+    def scaled(gain: float) -> Change:
+        return Change(ONE_FACTOR, factors=dict.fromkeys(weights, math.sqrt(gain)))
+
+    def look(gain: float) -> None:
+        if gain not in reports:
+            try:
+                reports[gain] = probed(scaled(gain).apply(copy.deepcopy(model)))
+            except ValueError:  # it overflows
+                reports[gain] = None
+
+    with one_thread():  # beside other programs, threads that wait for each other take minutes
+        for gain in gains:
+            look(gain)
+        for other in _halfway(sorted(reports), _best(reports)):
+            look(other)
+    best = _best(reports)
+    rows = {math.sqrt(g): _row(g * variance, found) for g, found in sorted(reports.items())}
+    kept = "R² before the head" if report.has_head else "R² at the end"
+    columns = ["σ_w²", kept, "lost from stage", "phase"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("weights ×")
+    chosen = reports[best]
+    assert chosen is not None
+    return Suggestion(best, best * variance, table, chosen, Change() if best == 1 else scaled(best))
+
+
+def _best(reports: Mapping[float, Report | None]) -> float:
+    """The factor with which most is left at the end; 1 where that is hardly more."""
+    left = {gain: _left(report) for gain, report in reports.items()}
+    best = max(left, key=lambda gain: left[gain])
+    return best if left[best] > left[1.0] + BETTER else 1.0
+
+
+def _left(report: Report | None) -> float:
+    finite = report is not None and report.overflow is None
+    kept = report.phase_numbers["r_squared"] if report is not None and finite else -math.inf
+    return -math.inf if math.isnan(kept) else kept
+
+
+def _halfway(tried: Sequence[float], best: float) -> list[float]:
+    """The geometric means of a factor and its neighbours."""
+    place = tried.index(best)
+    beside = [tried[i] for i in (place - 1, place + 1) if 0 <= i < len(tried)]
+    return [math.sqrt(best * other) for other in beside]
+
+
+def _row(sigma_w2: float, report: Report | None) -> list[Any]:
+    if report is None or report.overflow is not None:
+        return [sigma_w2, math.nan, OVERFLOWS, "none"]
+    kept = report.phase_numbers["r_squared"]
+    return [sigma_w2, kept, report.cutoff_stage or "never", report.phase]
