@@ -19,6 +19,7 @@ from paperlib.instruments.reconstruction.parameters import CnnPhaseDiagram, Resn
 from paperlib.instruments.reconstruction.points import CascadePoint, CascadeSweep
 from paperlib.instruments.reconstruction.tables import walls
 from paperlib.instruments.trainability.parameters import Trainability
+from paperlib.instruments.trainability.trainings import labels
 from paperlib.plots import PUBLISHED_DEPTHS
 from paperlib.sweep.plan import _points_of, make_plan
 from paperlib.sweep.store import load_result
@@ -261,6 +262,19 @@ def test_convolutional_networks_were_trained_too(name: str) -> None:
     accuracy = accuracy_of(result).mean("seed")
     assert float(accuracy.max()) > 0.5
     assert float(accuracy.min()) < 0.2
+
+
+def test_deep_published_resnets_learn_hardly_within_600_steps_at_these_rates() -> None:
+    """A part of a grid, so far; what fails at every rate may only need a smaller one."""
+    result = shipped("trainability_resnet_published.nc")
+    found = labels(result)
+    learns = found["learns_at_all"].values
+    assert len(learns) == int(result["finished"].sum()) == 46
+    assert learns.sum() == 13
+    best = found["best_accuracy"].groupby("depth").max()
+    assert (best.sel(depth=[10, 30]) > 0.7).all()
+    assert float(best.sel(depth=50)) < 0.3
+    assert float(result["accuracy"].sel(training="adam 0.003").max()) < 0.3
 
 
 @pytest.mark.parametrize("name", ["03_cnn_phase_diagram", "04_resnet_depth"])
