@@ -26,6 +26,7 @@ AS_IS, KNOWN, LAYERS, LSUV = "as it is", "known gains", "layer by layer", "LSUV"
 RULES = (AS_IS, KNOWN, LAYERS, LSUV)
 RATE, STEPS = 1e-3, 100  # of Adam
 AHEAD = 0.1  # of what a model has itself learnt by then, that another rule must be ahead
+LEARNT = 0.05  # of the loss of guessing; less is nothing learnt
 
 
 @dataclass(frozen=True)
@@ -149,13 +150,22 @@ def loss_after(model: nn.Module, change: Change, patient: Patient) -> float:
     return training.loss
 
 
-def best_of(losses: Mapping[str, float], guessing: float) -> str:
-    """Return the rule whose loss is least; that of no change where none is clearly ahead of it.
+def guessing(labels: Tensor) -> float:
+    """Return the loss of a model that knows how frequent labels are, and nothing else."""
+    shares = labels.bincount().double() / len(labels)
+    return float(torch.special.entr(shares).sum())
+
+
+def best_of(losses: Mapping[str, float], guess: float) -> str | None:
+    """Return the rule whose loss is least; that of no change where none is clearly ahead of it;
+    None where no rule has made the model learn.
 
     Args:
         losses: after a short training, by rule; AS_IS is among them.
-        guessing: the loss of guessing. A model that has not learnt by then keeps no advantage.
+        guess: the loss of guessing.
     """
-    learnt = max(0.0, guessing - losses[AS_IS])
     best = min(losses, key=lambda rule: losses[rule])
+    if losses[best] > (1 - LEARNT) * guess:
+        return None
+    learnt = max(0.0, guess - losses[AS_IS])
     return best if losses[best] < losses[AS_IS] - AHEAD * learnt else AS_IS

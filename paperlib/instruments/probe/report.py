@@ -202,9 +202,9 @@ class Report:
         variance 1; and the same from orthonormal weights (LSUV). Only weights that look drawn at
         random are changed, and their biases.
 
-        Without labels, with `gains`, or where these trainings would take too long, it is the
-        factor of all weights' variance, on a short grid, that leaves most of the image at the end;
-        each factor is probed, then two beside the best.
+        Without labels, with `gains`, where these trainings would take too long, or where none of
+        them learns anything, it is the factor of all weights' variance, on a short grid, that
+        leaves most of the image at the end; each is probed, then two beside the best.
 
         Weights have two axes or more, embeddings aside. The model itself is not changed: see
         `Suggestion.apply`.

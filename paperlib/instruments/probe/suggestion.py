@@ -27,6 +27,7 @@ from paperlib.instruments.probe.remedies import (
     Patient,
     best_of,
     changes_of,
+    guessing,
     is_affordable,
     loss_after,
 )
@@ -98,8 +99,8 @@ def suggestion_by_learning(
     probed: Callable[[nn.Module], Report],
     patient: Patient,
 ) -> Suggestion | None:
-    """Return the initialisation that learns fastest; None where that takes too long, or where
-    copies of the model cannot learn."""
+    """Return the initialisation that learns fastest; None where that takes too long, where copies
+    of the model cannot learn, and where none learns anything."""
     import pandas as pd
 
     try:
@@ -114,9 +115,11 @@ def suggestion_by_learning(
                     progress.advance()
     except Exception:  # whatever somebody's module does in training mode, or when it is copied
         return None
-    classes = int(patient.labels.max()) + 1
+    rule = best_of(losses, guessing(patient.labels))
+    if rule is None:
+        return None
     changes = {change.rule: change for change in tried}
-    best = changes[best_of(losses, math.log(max(2, classes)))]
+    best = changes[rule]
     sizes = {rule: _sizes(change.apply(copy.deepcopy(model))) for rule, change in changes.items()}
     rows = [[float(np.median(list(sizes[rule].values()))), losses[rule]] for rule in losses]
     table = pd.DataFrame(rows, list(losses), ["σ_w²", f"loss after {STEPS} steps"])

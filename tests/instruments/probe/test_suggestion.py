@@ -18,6 +18,7 @@ from paperlib.instruments.probe.remedies import (
     Change,
     best_of,
     changes_of,
+    guessing,
 )
 from paperlib.instruments.probe.suggestion import ONE_FACTOR
 from paperlib.training import train
@@ -101,30 +102,30 @@ def test_what_looks_trained_or_does_not_learn_is_left_alone() -> None:
 
 
 def test_the_best_rule_learns_most_and_a_model_that_learns_keeps_a_lead() -> None:
-    guessing = math.log(10)
-    assert best_of({AS_IS: 2.3, LAYERS: 2.2, LSUV: math.inf}, guessing) == LAYERS
-    assert best_of({AS_IS: 2.32, LSUV: 2.31}, guessing) == LSUV  # it has learnt nothing
-    assert best_of({AS_IS: 0.5, LSUV: 0.4}, guessing) == AS_IS  # less than a tenth ahead
-    assert best_of({AS_IS: 0.5, LSUV: 0.3}, guessing) == LSUV
-    assert best_of({AS_IS: math.inf, LSUV: 3.0}, guessing) == LSUV
-    assert best_of({AS_IS: math.inf, LSUV: math.inf}, guessing) == AS_IS
+    guess = guessing(torch.arange(10))
+    assert guess == pytest.approx(math.log(10))
+    assert best_of({AS_IS: 2.3, LAYERS: 2.1, LSUV: math.inf}, guess) == LAYERS
+    assert best_of({AS_IS: 2.15, LSUV: 2.14}, guess) == AS_IS
+    assert best_of({AS_IS: 0.5, LSUV: 0.4}, guess) == AS_IS  # less than a tenth ahead
+    assert best_of({AS_IS: 0.5, LSUV: 0.3}, guess) == LSUV
+    assert best_of({AS_IS: math.inf, LSUV: 2.0}, guess) == LSUV
+    assert best_of({AS_IS: 2.3, LSUV: 2.25}, guess) is None  # nothing is learnt
+    assert best_of({AS_IS: math.inf, LSUV: math.inf}, guess) is None
+
+
+def test_guessing_knows_how_frequent_labels_are() -> None:
+    assert guessing(torch.tensor([0, 0, 0, 2])) == pytest.approx(0.5623351)
+    assert guessing(torch.tensor([1, 1])) == 0
 
 
 @pytest.mark.slow
-def test_a_deep_relu_network_is_saved_and_the_suggestion_says_how() -> None:
-    model, x, y = dense(14, nn.ReLU), images(300), LABELS[:300]
-    before = copy.deepcopy(model.state_dict())
-    suggestion = probe(model, x, y).suggest()
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert suggestion.change.rule != AS_IS
-    losses = suggestion.table["loss after 100 steps"]
-    assert losses[suggestion.change.rule] == losses.min() < losses[AS_IS] - 0.5
+def test_a_network_that_no_rule_teaches_in_time_goes_by_what_arrives() -> None:
+    """100 steps are few for 40 layers of tanh; the variance that brings the image through is not
+    seen in losses."""
+    model = dense(40, nn.Tanh, width=100)
+    suggestion = probe(model, images(300), LABELS[:300]).suggest()
+    assert suggestion.change.rule == ONE_FACTOR
     assert suggestion.report.cutoff is None
-    assert suggestion.gain > 2
-    assert "variance times fan-in" in str(suggestion)
-    again = probe(suggestion.apply(copy.deepcopy(model)), x, y)
-    assert again.result["r_squared"].equals(suggestion.report.result["r_squared"])
-    assert accuracy(suggestion.apply(copy.deepcopy(model))) > accuracy(model) + 0.3
 
 
 def test_without_labels_with_factors_or_where_it_is_dear_it_is_one_factor(
