@@ -118,6 +118,7 @@ def test_guessing_knows_how_frequent_labels_are() -> None:
     assert guessing(torch.tensor([1, 1])) == 0
 
 
+@pytest.mark.slow
 def test_where_no_rule_teaches_the_model_anything_the_image_decides(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
