@@ -162,6 +162,8 @@ def fit_adam(
     images = channels_last(images)
     losses: list[float] = []
     for group in _stacks(_walk(stages, inverses, images), stack, fitted):
+        if group[0].outputs is not None:  # fitted before or not; circular padding undoes it
+            group[0].outputs = channels_last(group[0].outputs)
         if group[0].level > fitted:
             if len(group) > 1:
                 _train_stack(group, batches)
@@ -342,8 +344,6 @@ def _train_alone(problem: _Problem, batches: list[Tensor], precision: str) -> No
     inverse, on_gpu = problem.inverse, problem.base.is_cuda
     if problem.base.ndim == 4 and not on_gpu:
         inverse.to(memory_format=CHANNELS_LAST)
-        if problem.outputs is not None:  # circular padding undoes it
-            problem.outputs = channels_last(problem.outputs)
     optimiser = torch.optim.Adam(inverse.parameters(), fused=True, capturable=on_gpu)
 
     def step(batch: Tensor) -> None:

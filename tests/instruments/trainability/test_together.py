@@ -53,7 +53,7 @@ def test_each_leaves_when_its_own_training_is_decided() -> None:
 
 def test_one_that_diverges_stops_and_the_others_go_on() -> None:
     size = {"depth": 3, "width": 30, "budget": 30, "train_images": 200, "activation": "relu"}
-    trained_by = ("adam 0.001", "sgd 0.1")
+    trained_by = ("adam 0.001", "sgd 0.01")
     points = [
         GridTraining(sigma_w2=s, seed=0, trained_by=trained_by, **SETTINGS, **size)
         for s in (1e13, 1.7)
