@@ -388,6 +388,7 @@ def test_the_calls_that_are_spoilt_work(name: str) -> None:
     call.with_(first, call.arguments[first])
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_an_argument_of_a_point_or_a_sweep_is_valid_or_named(data: st.DataObject) -> None:

@@ -354,6 +354,7 @@ def mine(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["build", "ready"])
 def test_probe_prints_a_report_on_a_model_of_the_current_folder_and_writes_it(
     name: str, mine: Path, capsys: pytest.CaptureFixture[str]

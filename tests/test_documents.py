@@ -133,6 +133,7 @@ def test_the_ten_lines_of_the_readme_give_the_numbers_below_them() -> None:
         assert here == pytest.approx([float(value) for value in row.split(" | ")], abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_probe_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
     code = blocks(README.read_text(encoding="utf-8"), "python")[1]
     smaller = {'"mnist"': '"digits"', "[:1000]": "[:40]", "range(59)": "range(3)"}

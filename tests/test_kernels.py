@@ -128,6 +128,7 @@ def test_the_levels_are_those_of_mean_field(activation: str, residual: bool) -> 
         assert level.activations[0, 0] - level.activations[0, 1] == pytest.approx(signal, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_deep_images_reach_the_correlation_of_the_chaotic_phase() -> None:
     deep = last(mlp_kernels(some_images(), depth=120, sigma_w2=3.0, sigma_b2=0.05, ntk=False)).nngp
     correlations = deep[np.triu_indices(6, 1)] / deep[0, 0]

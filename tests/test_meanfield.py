@@ -353,6 +353,7 @@ def test_a_signal_in_the_ordered_phase_falls_by_the_susceptibility_at_every_laye
     assert signals[-1] / signals[-2] == pytest.approx(susceptibility(0.8, 2e-5), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_residual_network_never_loses_its_signal_and_grows_linearly():
     squares, signals = propagate(2.0, 0.1, depth=3000, mean_square=0.1, signal=0.01, residual=True)
     assert bool((np.diff(signals) > 0).all())

@@ -133,6 +133,7 @@ def test_a_shipped_result_gives_all_its_points_though_measures_were_added_since(
 # --- the published procedure ---
 
 
+@pytest.mark.slow
 def test_adam_to_full_depth_gives_the_published_walls_cone_and_chaotic_sides() -> None:
     mlp = shipped("mnist_mlp_adam_200.nc")["differential_entropy_published"].isel(seed=0)
     for depth in (10, 100):
@@ -222,6 +223,7 @@ def test_the_convolutional_results_have_the_size_that_is_promised(name, depth, c
     assert result["finished"].all()
 
 
+@pytest.mark.slow
 def test_the_walls_of_the_cnn_stand_where_they_were_published(cnn: xr.Dataset) -> None:
     table = walls(cnn)
     assert table.index.tolist() == [30, 50, 100]
@@ -277,6 +279,7 @@ def test_deep_published_resnets_learn_hardly_within_600_steps_at_these_rates() -
     assert float(result["accuracy"].sel(training="adam 0.003").max()) < 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["03_cnn_phase_diagram", "04_resnet_depth"])
 def test_the_convolutional_notebooks_compute_nothing_that_ships(name: str) -> None:
     settings = notebooks.validated(name, "reference", {})

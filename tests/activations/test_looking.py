@@ -190,6 +190,7 @@ def test_a_models_own_random_numbers_are_those_of_the_seed() -> None:
     assert not torch.equal(first, other)
 
 
+@pytest.mark.slow
 def test_a_compiled_model_is_seen_as_it_was_before(model: nn.Sequential) -> None:
     compiled = torch.compile(copy.deepcopy(model))
     assert list(by_name(compiled, IMAGES)) == ["2", "4", "5"]

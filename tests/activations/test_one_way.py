@@ -108,6 +108,7 @@ def test_gradients_of_activations_are_taken_in_one_place_but_for_losses_by_depth
     assert outside(files_with(is_differentiation), "activations") == set(DIFFERENTIATES)
 
 
+@pytest.mark.slow
 def test_only_activations_runs_a_network_stage_by_stage() -> None:
     assert outside(files_with(runs_stages), "activations") == set(RUNS_STAGES)
 

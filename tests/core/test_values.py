@@ -80,6 +80,7 @@ def test_a_text_without_brackets_or_quotes_is_taken_as_it_is(text: str) -> None:
     assert parsed(text) == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["[1,", "'", "[" * 5000])
 def test_brackets_and_quotes_that_do_not_close_are_told(text: str) -> None:
     with pytest.raises(ValueError, match="cannot read the value"):

@@ -68,6 +68,7 @@ def test_two_gaussian_classes_of_many_shots_are_told_apart_as_their_distance_say
     assert abs(float(found.mean()) - expected) < 4 * error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shots", [1, 3])
 def test_few_shots_of_gaussian_classes_are_a_noisier_line(shots: int) -> None:
     """Against a draw of means and queries by hand: noise σ² (1 + 1/k) along any direction."""

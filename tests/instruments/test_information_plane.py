@@ -236,6 +236,7 @@ def test_noise_of_every_stage_adds_up_as_in_linear_networks() -> None:
     assert found == added_information(network, images, 1e-3, seed=0)
 
 
+@pytest.mark.slow
 def test_a_result_from_before_noise_of_every_stage_was_measured_is_drawn_without_it(
     small: xr.Dataset,
 ) -> None:

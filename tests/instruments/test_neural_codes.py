@@ -100,6 +100,7 @@ def test_bits_that_differ_are_those_of_all_pairs() -> None:
     np.testing.assert_allclose(bit_differences(codes), np.mean(pairs, axis=0))
 
 
+@pytest.mark.slow
 def test_a_random_layer_without_biases_splits_two_images_as_often_as_their_angle_says() -> None:
     width = 40_000
     network = mlp((1, 1, 2), depth=1, width=width, activation="relu")
@@ -198,6 +199,7 @@ def test_shuffled_bits_hold_what_single_bits_hold() -> None:
     assert redundancy(random.permuted(copied, axis=0)) < 0.01 < 0.8 < redundancy(copied)
 
 
+@pytest.mark.slow
 def test_what_comes_after_diverging_is_not_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """A training that has diverged ends there, and calls no observer any more."""
     monkeypatch.setattr(neural_codes, "train", lambda network, data, *, observers, **_: (

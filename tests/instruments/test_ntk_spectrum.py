@@ -98,6 +98,7 @@ def test_the_kernel_of_one_linear_layer_is_that_of_its_inputs_for_ever() -> None
     assert alignment(found, targets.double().numpy()) == pytest.approx(before, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_two_linear_layers_from_small_weights_align_as_the_closed_form_says() -> None:
     """Of white inputs and y = Xβ: G becomes |β| X (vvᵀ + 1) Xᵀ with v = β/|β|."""
     count, inside = 40, 5
@@ -205,6 +206,7 @@ def test_the_rate_is_what_the_first_kernel_allows_and_drops_in_the_last_third(re
     np.testing.assert_allclose(after / before, grown.sel(step=12) / grown.sel(step=8) / 4)
 
 
+@pytest.mark.slow
 def test_after_the_drop_steps_are_as_much_shorter(digits: Dataset) -> None:
     """Two trainings that differ in the drop alone are one until then, and part there."""
     both = (ntk_spectrum.measure(changed(drop=by), digits)["error"] for by in (1.0, 100.0))
@@ -235,6 +237,7 @@ def test_pictures_are_eigenvectors_of_the_first_network_and_the_target_in_their_
     assert share == pytest.approx(float(own[0, 0]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_what_diverges_is_noted_and_stops_nothing(digits: Dataset) -> None:
     found = ntk_spectrum.measure(changed(relative_rate=500.0, steps=60), digits)
     last = found["error"].isel(step=-1, way=0)

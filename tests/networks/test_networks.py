@@ -356,6 +356,7 @@ def test_other_depths_with_batch_norm_are_torchvisions(
     assert network(images).shape == (2, 10)
 
 
+@pytest.mark.slow
 def test_random_vgg_weights_are_those_of_he_and_of_their_seed() -> None:
     before = torch.get_rng_state()
     first, same, other = (

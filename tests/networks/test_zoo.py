@@ -41,6 +41,7 @@ def numbers(network: nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in network.parameters()])
 
 
+@pytest.mark.slow
 def test_numbers_stand_for_the_same_networks_for_ever() -> None:
     """A change here means that every zoo result is of other networks: raise the code version."""
     described = "\n".join(repr(d) for d in many()[:300])

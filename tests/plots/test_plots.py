@@ -87,6 +87,7 @@ def test_collapse_depths_are_one_past_the_last_where_nothing_collapsed() -> None
     assert depths.values.tolist() == [[4, 4], [13, 13], [13, 13], [13, 13], [13, 13]]
 
 
+@pytest.mark.slow
 def test_a_phase_diagram_names_its_data_and_draws_all_measures_and_three_phases() -> None:
     words = texts(plots.phase_diagram(result()))
     measures = ("R²", "Gram entropy", "Differential entropy", "Relative entropy")
@@ -95,6 +96,7 @@ def test_a_phase_diagram_names_its_data_and_draws_all_measures_and_three_phases(
         assert expected in words
 
 
+@pytest.mark.slow
 def test_a_residual_network_has_no_phases_and_mean_field_has_no_fixed_point() -> None:
     words = texts(plots.phase_diagram(result(architecture="resnet", sigma_b2=2e-5)))
     assert "small" in words
@@ -110,6 +112,7 @@ def test_mean_field_of_residual_networks_merges_images_where_biases_outgrow_them
     assert np.isnan(depths[2])
 
 
+@pytest.mark.slow
 def test_mean_field_finds_the_published_walls_of_the_cnn() -> None:
     made = result(architecture="cnn", channels=128, sigma_b2=2e-5, depth=100)
     made["original"][:] = 255 * 0.1**0.5  # as bright as a digit
@@ -150,6 +153,7 @@ def test_an_unfinished_or_single_valued_result_can_be_drawn() -> None:
     plots.phase_diagram(result(seeds=1).isel(sigma_w2=[2]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["mlp", "cnn"])
 def test_a_sweep_beyond_the_reach_of_mean_field_is_drawn_without_it(architecture: str) -> None:
     words = texts(plots.phase_diagram(result(architecture=architecture, sigma_b2=25.0)))
@@ -215,6 +219,7 @@ def test_a_figure_without_a_layout_is_saved_without_one(tmp_path: Path) -> None:
     assert figure.get_layout_engine() is None
 
 
+@pytest.mark.slow
 def test_a_figure_is_laid_out_as_its_saved_picture_once_and_for_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,6 +312,7 @@ def panel(figure: plt.Figure, title: str) -> tuple[plt.Axes, QuadMesh]:
     return axis, axis.collections[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "least"), [("mlp", -19.3), ("cnn", -10), ("resnet", -10)])
 def test_small_differences_of_entropy_do_not_fill_the_colours(
     architecture: str, least: float

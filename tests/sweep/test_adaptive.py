@@ -114,6 +114,7 @@ def test_a_wall_is_found_by_bisection_and_nothing_else_is_measured(swept) -> Non
     np.testing.assert_array_equal(result["r_squared"], whole["r_squared"])
 
 
+@pytest.mark.slow
 def test_a_cone_stands_where_the_whole_sweep_has_it(swept) -> None:
     result, measured = swept(cone, adaptive=True)
     assert len(measured.asked) < 0.8 * 2 * len(VARIANCES)
@@ -172,6 +173,7 @@ def test_a_follower_lies_between_its_measured_neighbours(swept) -> None:
     np.testing.assert_allclose(result["r_squared"].isel(depth=0), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_whole_sweep_starts_from_what_an_adaptive_one_measured_and_not_from_followers(
     swept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -176,6 +176,7 @@ def test_points_of_before_a_measure_was_added_are_finished_and_lack_it(
     xr.testing.assert_identical(numbers(mixed).drop_vars(ADDED), numbers(whole).drop_vars(ADDED))
 
 
+@pytest.mark.slow
 def test_a_measure_that_no_point_has_is_left_out(own_home: Path, tmp_path: Path) -> None:
     whole = run_sweep(SMALL, jobs=1)
     save_result(whole, tmp_path / "whole.nc")
@@ -212,6 +213,7 @@ def test_a_sweep_goes_on_from_a_result_of_before_a_measure_was_added(
     xr.testing.assert_identical(numbers(again), numbers(grown))
 
 
+@pytest.mark.slow
 def test_a_complete_result_is_drawn_without_its_data(
     own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,6 +228,7 @@ def test_a_complete_result_is_drawn_without_its_data(
     }
 
 
+@pytest.mark.slow
 def test_a_part_of_an_earlier_result_counts_only_its_own_points(tmp_path: Path) -> None:
     save_result(run_sweep(SMALL, jobs=1), tmp_path / "whole.nc")
     part = run_sweep(replace(SMALL, seeds=(1,)), jobs=1, start_from=tmp_path / "whole.nc")
@@ -253,6 +256,7 @@ def test_of_points_made_in_several_ways_a_part_says_how_many_there_are_at_most(
     assert exact == {"old": 2, "new": 4}
 
 
+@pytest.mark.slow
 def test_an_earlier_result_whose_axes_fall_gives_each_point_its_own_numbers(
     tmp_path: Path,
 ) -> None:
@@ -351,6 +355,7 @@ def test_the_provenance_names_the_file_of_the_data_and_no_folder(tmp_path: Path)
     assert about_data(SMALL, data)["source"] == "own.npz"
 
 
+@pytest.mark.slow
 def test_a_complete_result_on_other_data_is_not_taken(tmp_path: Path) -> None:
     save_result(run_sweep(SMALL, jobs=1), tmp_path / "digits.nc")
     with pytest.warns(UserWarning, match="was computed from other data"):
@@ -361,6 +366,7 @@ def test_a_complete_result_on_other_data_is_not_taken(tmp_path: Path) -> None:
     assert not np.array_equal(noise["r_squared"], load_result(tmp_path / "digits.nc")["r_squared"])
 
 
+@pytest.mark.slow
 def test_a_start_that_shares_nothing_says_so(tmp_path: Path) -> None:
     save_result(run_sweep(SMALL, jobs=1), tmp_path / "other.nc")
     with pytest.warns(UserWarning, match="holds no point of this sweep"):
@@ -374,6 +380,7 @@ def test_every_sweep_leaves_its_result_and_the_digest(own_home: Path) -> None:
     assert file.name in (own_home / "data/results/SHA256SUMS").read_text()
 
 
+@pytest.mark.slow
 def test_resolutions_make_a_dimension() -> None:
     configs = [replace(SMALL, resolution=r) for r in (1e-4, 1e-2)]
     result = run_resolutions(configs, jobs=1)
@@ -462,6 +469,7 @@ def test_a_grid_of_trainings_holds_what_each_network_learnt() -> None:
         assert at[name] == alone[name]
 
 
+@pytest.mark.slow
 def test_an_unfinished_grid_of_trainings_goes_on_elsewhere(own_home: Path) -> None:
     run_sweep(replace(TRAININGS, depths=(2,)), jobs=1)
     part = collect_sweep(TRAININGS)

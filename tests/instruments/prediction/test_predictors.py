@@ -574,6 +574,7 @@ def test_a_baseline_reads_no_more_images_than_its_batch(name: str) -> None:
         predict(name, net, batch_size=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["r_squared_ridge", "correlation_depth", "gradient_ratio", "ntk_condition"]
 )

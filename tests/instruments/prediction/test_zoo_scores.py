@@ -224,6 +224,7 @@ def test_changed_labels_are_counted_where_both_know() -> None:
 # --- forecasts
 
 
+@pytest.mark.slow
 def test_a_forecast_holds_the_numbers_of_signals_and_all_rivals() -> None:
     point = ZooForecast(dataset="digits", number=9, train_images=60)
     found = measure_point(point)

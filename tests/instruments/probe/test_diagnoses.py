@@ -361,6 +361,7 @@ HEALTHY_TWINS: dict[str, Build] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PATIENTS)
 def test_the_first_line_names_the_cause(name: str) -> None:
     build, kind, words = PATIENTS[name]
@@ -371,6 +372,7 @@ def test_the_first_line_names_the_cause(name: str) -> None:
     assert HEALTHY not in report.summary()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEALTHY_TWINS)
 def test_a_healthy_twin_is_not_called_ill(name: str) -> None:
     report = examined(HEALTHY_TWINS[name])
@@ -476,6 +478,7 @@ def test_the_table_says_where_a_model_is_ill() -> None:
     assert (table["diagnosis"] != "").sum() == 1
 
 
+@pytest.mark.slow
 def test_page_and_text_begin_with_the_diagnosis() -> None:
     report = examined(PATIENTS["softmax of one"][0])
     assert str(report).startswith(report.diagnoses[0].sentence)

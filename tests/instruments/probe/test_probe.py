@@ -323,6 +323,7 @@ def test_arguments_may_be_a_dict_or_a_tuple(digits: Tensor) -> None:
     assert by_name.result["layer"].values.tolist() == ["output"]
 
 
+@pytest.mark.slow
 def test_less_memory_makes_it_coarser_and_never_much_better() -> None:
     images = load_dataset("digits").floats("train")[:100]
     torch.manual_seed(0)

@@ -34,6 +34,7 @@ def network(sigma_w2: float, *, depth: int = 30, activation: str = "tanh") -> nn
     return made
 
 
+@pytest.mark.slow
 def test_of_a_healthy_network_nothing_stands_in_its_way() -> None:
     (only,) = reasons(network(1.5, depth=5))
     assert only.startswith("the image arrives (R² 0.")
@@ -60,6 +61,7 @@ def test_of_a_chaotic_network_it_says_that_images_pull_different_ways() -> None:
     assert "gradients grow 10" in said
 
 
+@pytest.mark.slow
 def test_where_a_trial_learns_nothing_it_says_so() -> None:
     dead = network(2.0, depth=3, activation="relu")
     with torch.no_grad():
@@ -70,6 +72,7 @@ def test_where_a_trial_learns_nothing_it_says_so() -> None:
     assert "learn nothing" not in "\n".join(reasons(network(2.0, depth=3, activation="relu")))
 
 
+@pytest.mark.slow
 def test_a_head_of_zeros_is_fine_and_comes_last() -> None:
     model = network(1.5, depth=5)
     with torch.no_grad():

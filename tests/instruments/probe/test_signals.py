@@ -433,6 +433,7 @@ def test_without_labels_the_rest_is_said() -> None:
         assert without[name] == with_them[name]
 
 
+@pytest.mark.slow
 def test_the_seed_decides_all() -> None:
     images, labels = mixed()
     model = relu_net(6, 8, 8, 3)

@@ -128,6 +128,7 @@ def test_where_no_rule_teaches_the_model_anything_the_image_decides(
     assert probe(model, x, y).suggest().table.index.name == "weights ×"
 
 
+@pytest.mark.slow
 def test_without_labels_with_factors_or_where_it_is_dear_it_is_one_factor(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

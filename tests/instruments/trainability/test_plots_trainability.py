@@ -58,6 +58,7 @@ def test_the_measured_depths_are_drawn_over_the_variances() -> None:
     np.testing.assert_allclose(values[1], [0.1, 0.9, 0.9, 0.9, 0.9], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_bars_of_accuracy_stand_above_the_maps_of_what_is_lost() -> None:
     cascades, trainings = (
         f(architecture="cnn", sigma_b2=2e-5) for f in (partial(result, depth=40), trained)
@@ -91,6 +92,7 @@ def test_a_wall_is_drawn_in_the_published_entropy_where_a_result_has_it() -> Non
     assert "Differential entropy" not in titles()
 
 
+@pytest.mark.slow
 def test_the_legend_of_a_wall_lies_below_the_map_and_leaves_out_what_is_not_drawn() -> None:
     cascades, trainings = (
         f(architecture="resnet", sigma_b2=2e-5) for f in (partial(result, depth=40), trained)
