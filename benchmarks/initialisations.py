@@ -15,7 +15,6 @@ kept in the file and not computed again. Rivals, from their papers:
 """
 
 import argparse
-import copy
 import csv
 import math
 import time
@@ -32,6 +31,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from paperlib import load_dataset, load_result, probe
 from paperlib.activations.inputs import Inputs
 from paperlib.activations.tuning import unit_variance, weights_of
+from paperlib.instruments.prediction.zoo_scores import interval
 from paperlib.instruments.probe.remedies import KNOWN, changes_of
 from paperlib.instruments.trainability.trainings import DEFAULT, labels, trained
 from paperlib.networks.zoo import zoo_network
@@ -172,7 +172,7 @@ def compare(numbers: list[int], steps: int, output: Path) -> None:
             for way, initialise in WAYS.items():
                 model = zoo_network(number, data.image_shape, CLASSES)
                 begin = time.process_time()
-                model = initialise(copy.deepcopy(model), x, y)
+                model = initialise(model, x, y)
                 row[f"{way} seconds"] = round(time.process_time() - begin, 2)
                 found = trained(model, DEFAULT, lessons, test, budget=steps, seed=number)
                 row[way] = round(float(found["accuracy"][-1]), 4)
@@ -196,15 +196,15 @@ def report(path: Path) -> None:
     rng = np.random.default_rng(0)
     again = rng.integers(0, len(rows), (10_000, len(rows)))
 
-    def interval(values: np.ndarray) -> str:
-        low, high = np.quantile(values[again].mean(1), [0.025, 0.975])
+    def mean_of(values: np.ndarray) -> str:
+        low, high = interval(values[again].mean(1))
         return f"{values.mean():6.3f} ({low:.3f} to {high:.3f})"
 
     print(f"{len(rows)} networks\n{'':14}accuracy                  suggest is ahead by       CPU s")
     for way, accuracy in found.items():
         seconds = np.mean([float(row[f"{way} seconds"]) for row in rows])
-        ahead = interval(found["suggest"] - accuracy)
-        print(f"{way:12}{interval(accuracy)}  {ahead}  {seconds:6.1f}")
+        ahead = mean_of(found["suggest"] - accuracy)
+        print(f"{way:12}{mean_of(accuracy)}  {ahead}  {seconds:6.1f}")
 
 
 def main() -> None:

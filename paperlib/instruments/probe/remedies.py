@@ -101,17 +101,16 @@ def changes_of(model: nn.Module, patient: Patient) -> Iterator[Change]:
     Sources: see `sizes.fitting_for`; Mishkin and Matas 2016, arXiv:1511.06422 (LSUV).
     """
     yield Change()
-    free = [n for n, w in weights_of(model).items() if w.requires_grad and looks_drawn(w)]
-    stuck = {name: patient.stuck[name] for name in free if name in patient.stuck}
+    free = {n: w for n, w in weights_of(model).items() if w.requires_grad and looks_drawn(w)}
     known = {
         name: math.sqrt(wanted / now)
         for name, (now, wanted) in patient.fits.items()
         if name in free
     }
-    sizes = {name: weights_of(model)[name] for name in stuck}
     drawn = {  # an orthonormal matrix has the variance 1 / its longer side
-        name: math.sqrt(stuck[name] * max(len(w), w[0].numel()) / w[0].numel())
-        for name, w in sizes.items()
+        name: math.sqrt(wanted * max(1.0, len(free[name]) / free[name][0].numel()))
+        for name, wanted in patient.stuck.items()
+        if name in free
     }
     if known or drawn:
         factors = known | drawn
