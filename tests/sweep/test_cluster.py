@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import distributed  # noqa: F401  loads its settings; `dask.config.set` would drop them at its end
 import psutil
 import pytest
 import xarray as xr
