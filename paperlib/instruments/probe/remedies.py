@@ -1,7 +1,9 @@
 """Initialisations that would help: what is known of activations, and gains taken from the images.
 
     changes = changes_of(model, patient)
-    losses = {change.rule: loss_after(model, change, patient) for change in changes}
+    losses = {
+        change.rule: loss_after(change.apply(copy.deepcopy(model)), patient) for change in changes
+    }
 
 Only weights that look drawn at random are changed. Which initialisation is best is decided by what
 each one learns in a short training by Adam at 1e-3, the optimiser that one takes without a thought.
@@ -9,7 +11,7 @@ each one learns in a short training by Adam at 1e-3, the optimiser that one take
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -29,19 +31,19 @@ AHEAD = 0.1  # of what a model has itself learnt by then, that another rule must
 LEARNT = 0.05  # of the loss of guessing; less is nothing learnt
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Change:
     """What is done to a model's parameters.
 
     Attributes:
         rule: one of RULES, or "one factor".
-        drawn: names of weights that are drawn anew, orthonormal.
+        drawn: weights that take the place of others, orthonormal, by name.
         factors: of weights, by name, after that.
         zeroed: names of biases that become 0.
     """
 
     rule: str = AS_IS
-    drawn: tuple[str, ...] = ()
+    drawn: Mapping[str, Tensor] = field(default_factory=dict)
     factors: Mapping[str, float] = field(default_factory=dict)
     zeroed: tuple[str, ...] = ()
 
@@ -49,11 +51,8 @@ class Change:
     def apply(self, model: nn.Module) -> nn.Module:
         """Change the model in place, and return it."""
         named = dict(model.named_parameters())
-        for name in self.drawn:
-            numbers = torch.empty(named[name].shape)
-            named[name].copy_(
-                nn.init.orthogonal_(numbers, generator=random_numbers(f"draw {name}", 0))
-            )
+        for name, weight in self.drawn.items():
+            named[name].copy_(weight)
         for name, factor in self.factors.items():
             named[name].mul_(factor)
         for name in self.zeroed:
@@ -114,14 +113,24 @@ def changes_of(model: nn.Module, patient: Patient) -> Iterator[Change]:
     }
     if known or drawn:
         factors = known | drawn
-        yield Change(KNOWN, tuple(drawn), factors, _biases(model, list(factors)))
-    for rule, anew in ((LAYERS, ()), (LSUV, tuple(free))):
+        yield Change(KNOWN, _orthonormal(free, drawn), factors, _biases(model, list(factors)))
+    for rule, anew in ((LAYERS, {}), (LSUV, _orthonormal(free, free))):
         begin = Change(rule, anew).apply(copy.deepcopy(model))
         inputs = Inputs.in_order(patient.values, begin)
         some = inputs.part(0, min(SAMPLES, inputs.train))
         found = unit_variance(begin, some, free, seed=patient.seed)
         if found:
             yield Change(rule, anew, found, _biases(model, list(found)))
+
+
+def _orthonormal(weights: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """Orthonormal weights of the same shapes."""
+    return {
+        name: nn.init.orthogonal_(
+            torch.empty(weights[name].shape), generator=random_numbers(f"draw {name}", 0)
+        )
+        for name in names
+    }
 
 
 def _biases(model: nn.Module, weights: Sequence[str]) -> tuple[str, ...]:
@@ -137,12 +146,11 @@ def is_affordable(model: nn.Module, patient: Patient) -> bool:
     return operations(model, inputs, len(RULES) * STEPS) <= DEAREST
 
 
-def loss_after(model: nn.Module, change: Change, patient: Patient) -> float:
-    """Return the loss that a changed copy comes to in a short training; infinite if it diverges."""
-    network = change.apply(copy.deepcopy(model))
+def loss_after(network: nn.Module, patient: Patient) -> float:
+    """Return the loss that a network comes to in a short training; infinite if it diverges."""
     inputs = Inputs.in_order(patient.values, network).without_vectors()
     learning = [p for p in network.parameters() if p.requires_grad]
-    optimiser = torch.optim.Adam(learning, RATE)
+    optimiser = torch.optim.Adam(learning, RATE, fused=all(p.is_floating_point() for p in learning))
     labels = patient.labels.to(inputs.device)
     training = ShortTraining(network, inputs, labels, optimiser, patient.seed)
     training.go(STEPS)

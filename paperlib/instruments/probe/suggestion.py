@@ -108,19 +108,19 @@ def suggestion_by_learning(
             if not is_affordable(model, patient):
                 return None
             tried = list(changes_of(model, patient))
-            losses = {}
+            losses, sizes = {}, {}
             with one_thread(), Progress(len(tried), "rules") as progress:
                 for change in tried:
-                    losses[change.rule] = loss_after(model, change, patient)
+                    network = change.apply(copy.deepcopy(model))
+                    sizes[change.rule] = _sizes(network)
+                    losses[change.rule] = loss_after(network, patient)
                     progress.advance()
     except Exception:  # whatever somebody's module does in training mode, or when it is copied
         return None
     rule = best_of(losses, guessing(patient.labels))
     if rule is None:
         return None
-    changes = {change.rule: change for change in tried}
-    best = changes[rule]
-    sizes = {rule: _sizes(change.apply(copy.deepcopy(model))) for rule, change in changes.items()}
+    best = next(change for change in tried if change.rule == rule)
     rows = [[float(np.median(list(sizes[rule].values()))), losses[rule]] for rule in losses]
     table = pd.DataFrame(rows, list(losses), ["σ_w²", f"loss after {STEPS} steps"])
     before, after = sizes[AS_IS], sizes[best.rule]
