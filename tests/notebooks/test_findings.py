@@ -568,8 +568,8 @@ def test_points_computed_anew_stand_beside_the_shipped_ones() -> None:
 def probed(accuracies: dict[str, float], *, gain: float = 4.0, lost: bool = True) -> str:
     import pandas as pd
 
-    rows = {0.5: [0.1, 0.0, 2, "ordered"], 2.0: [1.6, math_nan(), "overflows", "none"]}
-    columns = ["σ_w²", "R² before the head", "lost from stage", "phase"]
+    rows = {0.5: [0.1, 0.0, "ordered"], 2.0: [1.6, math_nan(), "overflows"]}
+    columns = ["σ_w²", "R² read directly", "phase"]
     suggestion = SimpleNamespace(
         gain=gain, factor=gain**0.5, sigma_w2=1.4, report=report([0.9, 0.6]),
         table=pd.DataFrame.from_dict(rows, orient="index", columns=columns),
@@ -590,7 +590,7 @@ def test_the_probe_says_where_the_input_is_lost_and_what_saved_it() -> None:
     for expected in ("digits  ·  Mine, 7 parameters", "30 steps", "ordered",
                      "from stage 2 of 3 on (layer `layer1`",
                      "weights times 2, that is σ_w² = 1.4: R² before the head is 0.60",
-                     "times 0.5 (σ_w² = 0.1) it is ordered, lost from stage 2 and R² is 0.00",
+                     "times 0.5 (σ_w² = 0.1) it is ordered and R², read directly, is 0.00",
                      "times 2 (σ_w² = 1.6) it overflows", "as the probe said",
                      "| as it was | 11.0% |", "| Mine | 2 | never | 0.80 |", NOTHING):  # fmt: skip
         assert expected in said

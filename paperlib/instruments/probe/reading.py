@@ -21,7 +21,7 @@ from paperlib.cascade import Cascade
 from paperlib.cascade.fitting import EXACT_BELOW, OVERFLOW, default_resolution
 from paperlib.instruments.probe.clouds import Cloud
 from paperlib.instruments.probe.level_inverses import Chain
-from paperlib.instruments.probe.report import OVERFLOWS
+from paperlib.instruments.probe.report import OVERFLOWS, has_head
 from paperlib.instruments.probe.samples import Mixed, first_of_all
 from paperlib.networks import Network
 from paperlib.networks.kinds import RESOLUTION
@@ -86,13 +86,22 @@ class Work:
         kept = measures.r_squared(test, pictures, mean=train.mean(0))
         return kept.cpu().numpy(), torch.cat([test[:1], pictures[:, 0]])
 
-    def by_chained_inverses(self, size: int) -> tuple[np.ndarray, Tensor]:
-        """R² of every stage, and the first held-out image as it comes back."""
+    def at_the_end(self, size: int) -> np.ndarray:
+        """R² of the last stage, or of that before a narrower head, read directly; NaN of others."""
+        self.has_cascade = False
+        last = len(self.stages) - 1
+        end = last - has_head([math.prod(stage.shape) for stage in self.stages])
+        return self.by_chained_inverses(size, range(end, end + 1))[0]
+
+    def by_chained_inverses(
+        self, size: int, numbers: range | None = None
+    ) -> tuple[np.ndarray, Tensor]:
+        """R² of every stage, and the first held-out image as it comes back; or of some stages."""
         source = self.inputs.source
         images = torch.cat([self.levels[0].take(part) for part in source.split(size)])
         chain = Chain(images, self.inputs.train, self.levels[0])
         kept, pictures = np.full(len(self.stages), np.nan), [images[self.inputs.train :][:1]]
-        for group in self._groups():
+        for group in self._groups(numbers or range(len(self.stages))):
             codes = self._captured(group, size)
             for number in group:
                 found = codes.pop(number)
@@ -224,12 +233,12 @@ class Work:
             return self._resolution(number)
         return max(self._resolution(number) * self.levels[number + 1].variance, 1e-30)
 
-    def _groups(self) -> Iterator[Sequence[int]]:
-        """Runs of stages whose activations of all images can be held together."""
+    def _groups(self, numbers: range) -> Iterator[Sequence[int]]:
+        """Runs of these stages whose activations of all images can be held together."""
         group: list[int] = []
         held = 0.0
-        for number, level in enumerate(self.levels[1:]):
-            size = 4.0 * math.prod(level.kept_shape) * len(self.inputs.source)
+        for number in numbers:
+            size = 4.0 * math.prod(self.levels[number + 1].kept_shape) * len(self.inputs.source)
             if group and held + size > self.memory / 2:
                 yield group
                 group, held = [], 0.0

@@ -22,11 +22,12 @@ from paperlib.activations.tuning import looks_drawn, unit_variance, weights_of
 from paperlib.core.seeds import random_numbers
 from paperlib.instruments.probe.examination import SAMPLES, Examination
 from paperlib.instruments.probe.sizes import activation_after, fitting_for
-from paperlib.instruments.probe.trial import DEAREST, ShortTraining, operations
+from paperlib.instruments.probe.trial import ShortTraining, operations
 
 AS_IS, KNOWN, LAYERS, LSUV = "as it is", "known gains", "layer by layer", "LSUV"
 RULES = (AS_IS, KNOWN, LAYERS, LSUV)
-RATE, STEPS = 1e-3, 100  # of Adam
+RATE, STEPS, FEWEST = 1e-3, 100, 30  # of Adam; where steps are dear they are fewer
+DEAREST = 1.7e11  # floating-point operations of all trainings: seconds, on one core
 AHEAD = 0.1  # of what a model has itself learnt by then, that another rule must be ahead
 LEARNT = 0.05  # of the loss of guessing; less is nothing learnt
 
@@ -140,20 +141,21 @@ def _biases(model: nn.Module, weights: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name in learning)
 
 
-def is_affordable(model: nn.Module, patient: Patient) -> bool:
-    """Return whether a short training of each change takes no longer than a trial may."""
+def steps_for(model: nn.Module, patient: Patient) -> int:
+    """Return how many steps the short training of each change may have; 0 where that is too few."""
     inputs = Inputs.in_order(patient.values, model).without_vectors()
-    return operations(model, inputs, len(RULES) * STEPS) <= DEAREST
+    steps = min(STEPS, int(DEAREST / operations(model, inputs, len(RULES))))
+    return steps if steps >= FEWEST else 0
 
 
-def loss_after(network: nn.Module, patient: Patient) -> float:
+def loss_after(network: nn.Module, patient: Patient, steps: int = STEPS) -> float:
     """Return the loss that a network comes to in a short training; infinite if it diverges."""
     inputs = Inputs.in_order(patient.values, network).without_vectors()
     learning = [p for p in network.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(learning, RATE, fused=all(p.is_floating_point() for p in learning))
     labels = patient.labels.to(inputs.device)
     training = ShortTraining(network, inputs, labels, optimiser, patient.seed)
-    training.go(STEPS)
+    training.go(steps)
     return training.loss
 
 

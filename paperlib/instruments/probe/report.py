@@ -65,6 +65,7 @@ class Report:
     _model: nn.Module
     _judge: "Callable[[Report], Verdict] | None" = None
     _patient: "Patient | None" = None
+    _end_of: "Callable[[nn.Module], Report] | None" = None
 
     @cached_property
     def verdict(self) -> "Verdict":
@@ -127,8 +128,7 @@ class Report:
     @property
     def has_head(self) -> bool:
         """Whether the model ends in a stage that has fewer numbers than the one before it."""
-        numbers = self.result["numbers"].values
-        return len(numbers) > 1 and bool(numbers[-1] < numbers[-2])
+        return has_head(self.result["numbers"].values)
 
     @property
     def diagnoses(self) -> list[Diagnosis]:
@@ -197,20 +197,22 @@ class Report:
     def suggest(self, *, gains: Sequence[float] | None = None) -> "Suggestion":
         """Find an initialisation that is better than the model's own.
 
-        With labels it is the one of four that learns most in 100 steps of Adam at 1e-3: the model
-        as it is; the gains that are known to fit its activations; every layer's outputs scaled to
-        variance 1; and the same from orthonormal weights (LSUV). Only weights that look drawn at
-        random are changed, and their biases.
+        With labels it is the one of four that learns most in 100 steps of Adam at 1e-3, fewer where
+        these are dear: the model as it is; the gains that are known to fit its activations; every
+        layer's outputs scaled to variance 1; and the same from orthonormal weights (LSUV). Only
+        weights that look drawn at random are changed, and their biases.
 
         Without labels, with `gains`, where these trainings would take too long, or where none of
-        them learns anything, it is the factor of all weights' variance, on a short grid, that
-        leaves most of the image at the end; each is probed, then two beside the best.
+        them learns anything, it is the factor of all weights' variance that leaves most of the
+        image at the end, or before a narrower head, where it is read directly: of a short grid,
+        then of finer ones about the best. Of models that have no phase nothing else is tried where
+        the least and the largest factor change nothing.
 
         Weights have two axes or more, embeddings aside. The model itself is not changed: see
         `Suggestion.apply`.
 
         Args:
-            gains: factors of the variance, above 0; 1 is always among them. None is ¼ to 8.
+            gains: factors of the variance, above 0; 1 is always among them. None is ¼, ½, … 8.
 
         Raises:
             ValueError: no weights, or factors out of range.
@@ -221,7 +223,9 @@ class Report:
         if gains is None and self._patient is not None:
             found = suggestion.suggestion_by_learning(self, self._model, self._again, self._patient)
         factors = suggestion.GAINS if gains is None else gains
-        return found or suggestion.suggestion_by_factor(self, self._model, self._again, factors)
+        return found or suggestion.suggestion_by_factor(
+            self, self._model, self._again, self._end_of or self._again, factors
+        )
 
     def summary(self) -> str:
         """Say what ails the model, a line each; whether it will train, if `verdict` was asked for
@@ -282,6 +286,11 @@ class Report:
 
     def __repr__(self) -> str:
         return str(self)
+
+
+def has_head(numbers: Sequence[int] | np.ndarray) -> bool:
+    """Return whether the last stage has fewer numbers than the one before it."""
+    return len(numbers) > 1 and bool(numbers[-1] < numbers[-2])
 
 
 def report_of(

@@ -8,6 +8,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,23 +23,24 @@ from paperlib.instruments.probe.remedies import (
     KNOWN,
     LAYERS,
     LSUV,
-    STEPS,
     Change,
     Patient,
     best_of,
     changes_of,
     guessing,
-    is_affordable,
     loss_after,
+    steps_for,
 )
 from paperlib.instruments.probe.report import OVERFLOWS, WORDS, Report, short
 
 if TYPE_CHECKING:
     import pandas as pd
 
-GAINS = tuple(2 ** (power / 2) for power in range(-4, 7))  # factors of the weights' variance
+GAINS = tuple(2.0**power for power in range(-2, 4))  # factors of the weights' variance
+ROUNDS = 2  # of factors between them, after that
 BETTER = 0.02  # of R² at the end, that another variance must gain
 ONE_FACTOR = "one factor"
+READ = "R² read directly"  # at the end, or before a narrower head
 HEADS = {
     KNOWN: "take the gains that are known to fit the activations, biases 0",
     LAYERS: "scale layer by layer until outputs have variance 1, biases 0",
@@ -57,16 +59,21 @@ class Suggestion:
         sigma_w2: the variance times fan-in that it gives, the median over weights.
         table: with labels, by rule: σ_w², and the loss after a short training, infinite where it
             diverges. Else by the factor of the weights, the gain's root: σ_w², R² at the end or
-            before a narrower head, the stage from which the input is lost, the phase.
-        report: the probe of the changed copy.
+            before a narrower head, read directly, and the phase.
         change: of the parameters; its `rule` says how it was found.
     """
 
     gain: float
     sigma_w2: float
     table: "pd.DataFrame"
-    report: Report
     change: Change
+    _probed: Callable[[], Report]
+
+    @cached_property
+    def report(self) -> Report:
+        """The probe of a copy with this initialisation, made when it is first asked for; nothing
+        trained since then is in it."""
+        return self._probed()
 
     @property
     def factor(self) -> float:
@@ -104,16 +111,17 @@ def suggestion_by_learning(
     import pandas as pd
 
     try:
-        with untouched(model, patient.seed):
-            if not is_affordable(model, patient):
+        with one_thread(), untouched(model, patient.seed):
+            steps = steps_for(model, patient)
+            if not steps:
                 return None
             tried = list(changes_of(model, patient))
             losses, sizes = {}, {}
-            with one_thread(), Progress(len(tried), "rules") as progress:
+            with Progress(len(tried), "rules") as progress:
                 for change in tried:
                     network = change.apply(copy.deepcopy(model))
                     sizes[change.rule] = _sizes(network)
-                    losses[change.rule] = loss_after(network, patient)
+                    losses[change.rule] = loss_after(network, patient, steps)
                     progress.advance()
     except Exception:  # whatever somebody's module does in training mode, or when it is copied
         return None
@@ -122,19 +130,26 @@ def suggestion_by_learning(
         return None
     best = next(change for change in tried if change.rule == rule)
     rows = [[float(np.median(list(sizes[rule].values()))), losses[rule]] for rule in losses]
-    table = pd.DataFrame(rows, list(losses), ["σ_w²", f"loss after {STEPS} steps"])
+    table = pd.DataFrame(rows, list(losses), ["σ_w²", f"loss after {steps} steps"])
     before, after = sizes[AS_IS], sizes[best.rule]
     gains = [after[n] / before[n] for n in (*best.drawn, *best.factors) if before[n] > 0]
-    chosen = report
-    if best.rule != AS_IS:
-        chosen = probed(best.apply(copy.deepcopy(model)))
     return Suggestion(
         float(np.median(gains)) if gains else 1.0,
         float(np.median(list(after.values()))),
         table.rename_axis("rule"),
-        chosen,
         best,
+        _later(report, model, probed, best),
     )
+
+
+def _later(
+    report: Report, model: nn.Module, probed: Callable[[nn.Module], Report], change: Change
+) -> Callable[[], Report]:
+    """What probes a changed copy of the model as it is now."""
+    if change.rule == AS_IS:
+        return lambda: report
+    copied = change.apply(copy.deepcopy(model))
+    return lambda: probed(copied)
 
 
 def _sizes(model: nn.Module) -> dict[str, float]:
@@ -149,6 +164,7 @@ def suggestion_by_factor(
     report: Report,
     model: nn.Module,
     probed: Callable[[nn.Module], Report],
+    end_of: Callable[[nn.Module], Report],
     gains: Sequence[float],
 ) -> Suggestion:
     """Return the factor of all weights with which most of the image arrives at the end."""
@@ -163,7 +179,7 @@ def suggestion_by_factor(
             "own parameters and probe it again"
         )
     variance = float(np.median(list(_sizes(model).values())))
-    reports: dict[float, Report | None] = {1.0: report}
+    reports: dict[float, Report | None] = {}
 
     def scaled(gain: float) -> Change:
         return Change(ONE_FACTOR, factors=dict.fromkeys(weights, math.sqrt(gain)))
@@ -171,23 +187,29 @@ def suggestion_by_factor(
     def look(gain: float) -> None:
         if gain not in reports:
             try:
-                reports[gain] = probed(scaled(gain).apply(copy.deepcopy(model)))
+                reports[gain] = end_of(scaled(gain).apply(copy.deepcopy(model)))
             except ValueError:  # it overflows
                 reports[gain] = None
 
-    with one_thread():  # beside other programs, threads that wait for each other take minutes
-        for gain in gains:
+    tried = sorted({1.0, *gains})
+    # beside other programs, threads that wait for each other take minutes
+    with one_thread(), Progress(len(tried), "factors") as progress:
+        for gain in sorted(tried, key=lambda gain: gain not in (tried[0], 1, tried[-1])):
+            if len(reports) == 3 and report.phase == "none" and _is_level(reports):
+                break
             look(gain)
-        for other in _halfway(sorted(reports), _best(reports)):
-            look(other)
+            progress.advance()
+        else:
+            for _ in range(ROUNDS):
+                for other in _between(reports):
+                    look(other)
     best = _best(reports)
     rows = {math.sqrt(g): _row(g * variance, found) for g, found in sorted(reports.items())}
-    kept = "R² before the head" if report.has_head else "R² at the end"
-    columns = ["σ_w²", kept, "lost from stage", "phase"]
+    columns = ["σ_w²", READ, "phase"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("weights ×")
-    chosen = reports[best]
-    assert chosen is not None
-    return Suggestion(best, best * variance, table, chosen, Change() if best == 1 else scaled(best))
+    change = Change() if best == 1 else scaled(best)
+    later = _later(report, model, probed, change)
+    return Suggestion(best, best * variance, table, change, later)
 
 
 def _best(reports: Mapping[float, Report | None]) -> float:
@@ -203,15 +225,28 @@ def _left(report: Report | None) -> float:
     return -math.inf if math.isnan(kept) else kept
 
 
-def _halfway(tried: Sequence[float], best: float) -> list[float]:
-    """The geometric means of a factor and its neighbours."""
-    place = tried.index(best)
+def _is_level(reports: Mapping[float, Report | None]) -> bool:
+    """Whether as much is left whatever the factor."""
+    left = [_left(report) for report in reports.values()]
+    return max(left) - min(left) <= BETTER
+
+
+def _between(reports: Mapping[float, Report | None]) -> list[float]:
+    """Factors to try next: halfway from the best to its neighbours; where nothing is left with any,
+    halfway from the largest that is ordered to the next."""
+    tried = sorted(reports)
+    place = tried.index(max(tried, key=lambda gain: _left(reports[gain])))
+    if not _left(reports[tried[place]]) > BETTER:
+        ordered = [gain for gain in tried if getattr(reports[gain], "phase", "") == "ordered"]
+        if not ordered or ordered[-1] == tried[-1]:
+            return []
+        place = tried.index(ordered[-1])
+        return [math.sqrt(tried[place] * tried[place + 1])]
     beside = [tried[i] for i in (place - 1, place + 1) if 0 <= i < len(tried)]
-    return [math.sqrt(best * other) for other in beside]
+    return [math.sqrt(tried[place] * other) for other in beside]
 
 
 def _row(sigma_w2: float, report: Report | None) -> list[Any]:
     if report is None or report.overflow is not None:
-        return [sigma_w2, math.nan, OVERFLOWS, "none"]
-    kept = report.phase_numbers["r_squared"]
-    return [sigma_w2, kept, report.cutoff_stage or "never", report.phase]
+        return [sigma_w2, math.nan, OVERFLOWS]
+    return [sigma_w2, report.phase_numbers["r_squared"], report.phase]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 from paperlib.core.provenance import provenance
-from paperlib.instruments.probe.report import Report
+from paperlib.instruments.probe.report import OVERFLOWS, Report
 from paperlib.instruments.probe.suggestion import Suggestion
 from paperlib.measures import LOST
 from paperlib.notebooks.findings.wording import counted, number, paragraphs, percent, short, table
@@ -81,11 +81,10 @@ def _around(suggestion: Suggestion) -> str:
     rows = suggestion.table
     said = []
     for factor in (rows.index[0], rows.index[-1]):
-        sigma_w2, left, gone, phase = rows.loc[factor]
-        fate = "it overflows" if gone == "overflows" else f"it is {phase}"
-        where = f", lost from stage {gone}" if isinstance(gone, int) else ""
-        kept = "" if math.isnan(left) else f" and R² is {number(left)}"
-        said.append(f"times {short(factor)} (σ_w² = {short(sigma_w2)}) {fate}{where}{kept}")
+        sigma_w2, left, phase = rows.loc[factor]
+        fate = "it overflows" if phase == OVERFLOWS else f"it is {phase}"
+        kept = "" if math.isnan(left) else f" and R², read directly, is {number(left)}"
+        said.append(f"times {short(factor)} (σ_w² = {short(sigma_w2)}) {fate}{kept}")
     return f"Of the factors tried, {said[0]}; {said[1]}."
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from paperlib import critical_sigma_w2, initialise, load_dataset, probe
 from paperlib.activations.tuning import weights_of
 from paperlib.instruments.probe.report import Report, report_of
+from paperlib.instruments.probe.suggestion import READ
 
 ABOUT: dict[str, Any] = {
     "config": {
@@ -138,9 +139,18 @@ def test_a_suggestion_counts_in_factors_of_the_weights(images: Tensor) -> None:
     ratio = table["σ_w²"] / table.loc[1.0, "σ_w²"]
     np.testing.assert_allclose(ratio, table.index.to_numpy() ** 2)
     assert suggestion.factor**2 == pytest.approx(suggestion.gain)
-    assert "R² at the end" in table.columns
-    head = nn.Sequential(nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 4))
-    assert "R² before the head" in probe(head, images).suggest(gains=(4.0,)).table.columns
+    assert list(table.columns) == ["σ_w²", READ, "phase"]
+
+
+def test_before_a_narrower_head_as_much_is_read_as_at_the_end_without_one(images: Tensor) -> None:
+    torch.manual_seed(0)
+    body = [nn.Linear(16, 16), nn.Tanh()]
+    alone, headed = nn.Sequential(*body), nn.Sequential(*body, nn.Linear(16, 4))
+    found = [probe(model, images).suggest(gains=(4.0,)) for model in (alone, headed)]
+    tables = [suggestion.table[READ].loc[[1.0, 2.0]].to_numpy() for suggestion in found]
+    np.testing.assert_allclose(*tables, rtol=1e-4)
+    direct = probe(alone, images).phase_numbers["r_squared"]  # one stage: the chain is that reading
+    assert tables[0][0] == pytest.approx(direct, rel=1e-4)
 
 
 def test_only_pictures_are_kept_as_pictures() -> None:
@@ -171,9 +181,8 @@ def test_a_dead_network_is_sent_to_where_mean_field_says_that_it_lives() -> None
     critical = critical_sigma_w2(0.05)
     assert critical / 2 < suggestion.sigma_w2 < 1.5 * critical
     assert suggestion.report.cutoff is None
-    assert suggestion.table.loc[suggestion.factor, "R² before the head"] == pytest.approx(
-        suggestion.report.phase_numbers["r_squared"]
-    )
+    chained = suggestion.report.phase_numbers["r_squared"]
+    assert chained < suggestion.table.loc[suggestion.factor, READ] < chained + 0.2
     suggestion.apply(model)
     ratio = (model[1].weight.detach() / before["1.weight"]).square().mean()
     assert float(ratio) == pytest.approx(suggestion.gain, rel=1e-4)

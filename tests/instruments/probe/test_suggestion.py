@@ -2,8 +2,10 @@
 
 import copy
 import math
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,8 +21,9 @@ from paperlib.instruments.probe.remedies import (
     best_of,
     changes_of,
     guessing,
+    steps_for,
 )
-from paperlib.instruments.probe.suggestion import ONE_FACTOR
+from paperlib.instruments.probe.suggestion import GAINS, ONE_FACTOR, suggestion_by_factor
 from paperlib.training import train
 
 LABELS = load_dataset("digits").labels("train")
@@ -125,6 +128,7 @@ def test_where_no_rule_teaches_the_model_anything_the_image_decides(
     model, x, y = dense(4, nn.Tanh), images(), LABELS[:120]
     assert probe(model, x, y).suggest().table.index.name == "rule"
     monkeypatch.setattr(remedies, "STEPS", 1)
+    monkeypatch.setattr(remedies, "FEWEST", 1)
     assert probe(model, x, y).suggest().table.index.name == "weights ×"
 
 
@@ -150,6 +154,69 @@ def test_a_model_that_stops_in_training_mode_gets_one_factor() -> None:
     model = Stops(*dense(2, nn.Tanh))
     found = probe(model, images(), LABELS[:120]).suggest()
     assert found.table.index.name == "weights ×"
+
+
+def searched(phase: Any, left: Any, gains: Any = GAINS) -> tuple[Any, list[float]]:
+    """What is suggested, and which gains were looked at, where this is found with each."""
+    model, looked = nn.Linear(4, 4, bias=False), []
+    size = float(model.weight.detach().square().mean())
+
+    def found(gain: float) -> Any:
+        numbers = {"r_squared": left(gain)}
+        return SimpleNamespace(phase=phase(gain), phase_numbers=numbers, overflow=None)
+
+    def end_of(changed: nn.Module) -> Any:
+        looked.append(float(changed.weight.detach().square().mean()) / size)
+        return found(looked[-1])
+
+    return suggestion_by_factor(found(1.0), model, lambda _: None, end_of, gains), looked
+
+
+def test_where_nothing_is_left_with_any_factor_the_edge_of_order_is_searched() -> None:
+    found, looked = searched(
+        lambda gain: "ordered" if gain < 1.1 else "chaotic", lambda gain: 1.1 < gain < 1.3
+    )
+    np.testing.assert_allclose(sorted(looked), [*GAINS[:3], 2**0.25, 2**0.5, *GAINS[3:]], rtol=1e-5)
+    assert found.gain == pytest.approx(2**0.25)
+
+
+def test_where_something_is_left_the_factors_about_the_best_are_tried_twice() -> None:
+    found, looked = searched(lambda _: "critical", lambda gain: 1 - abs(math.log2(gain) - 1.2) / 9)
+    assert len(looked) == len(GAINS) + 4
+    assert found.gain == pytest.approx(2**1.25)
+
+
+def test_a_model_without_phases_that_no_factor_changes_is_looked_at_three_times() -> None:
+    assert len(searched(lambda _: "none", lambda _: 0.5)[1]) == 3
+    assert len(searched(lambda _: "critical", lambda _: 0.5)[1]) > len(GAINS)
+    found, looked = searched(lambda _: "none", lambda gain: 0.5 + 0.1 * (gain == 0.25))
+    assert len(looked) > len(GAINS)
+    assert found.gain == pytest.approx(0.25)
+
+
+def test_the_suggested_copy_is_probed_when_it_is_asked_for_and_as_the_model_was() -> None:
+    model = dense(8, nn.Tanh)
+    suggestion = probe(model, images()).suggest(gains=(4.0,))
+    changed = suggestion.apply(copy.deepcopy(model))
+    with torch.no_grad():
+        model[1].weight.zero_()
+    now = probe(changed, images()).result
+    np.testing.assert_allclose(suggestion.report.result["r_squared"], now["r_squared"], atol=1e-6)
+    assert suggestion.report is suggestion.report
+
+
+def test_dear_trainings_are_shorter_and_the_dearest_are_not_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = dense(2, nn.Tanh)
+    patient = probe(model, images(), LABELS[:120])._patient
+    assert patient is not None
+    assert steps_for(model, patient) == remedies.STEPS
+    forward = 2 * sum(p.numel() for p in model.parameters())  # operations for a sample
+    step = 4 * 3 * 32 * forward  # of four trainings
+    for steps, taken in ((40, 40), (29, 0)):
+        monkeypatch.setattr(remedies, "DEAREST", (steps + 0.5) * step)
+        assert steps_for(model, patient) == taken
 
 
 @pytest.mark.slow
