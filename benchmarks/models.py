@@ -29,8 +29,9 @@ from torch import Tensor, nn
 from paperlib import load_dataset, probe
 from paperlib.core.vision import torchvision  # noqa: F401  timm imports it, and fails where that does
 
-PATIENCE = 600  # seconds for a model
+PATIENCE = 1800  # seconds for a model
 PER_STAGE = 6  # layers with weights, at most, in a stage of which nothing is said
+MEASURES = ["r_squared", "correlation", "separation"]
 TOKENS = 24
 SMALL = {
     "vocab_size": 200, "pad_token_id": 0, "hidden_size": 32, "embedding_size": 32, "d_model": 32,
@@ -160,7 +161,10 @@ def look(build: Build) -> dict[str, Any]:
     except Exception as error:
         found["error"] = f"{type(error).__name__}: {error}"[:200]
     else:
-        found["stages"] = report.result.sizes["stage"]
+        result = report.result
+        found["stages"] = result.sizes["stage"]
+        found["finite"] = bool(result[MEASURES].to_dataarray().notnull().all())
+        found["kept"] = round(float(result["r_squared"][0]), 3)
         found["told"] = " weights; to look inside" in said
         found["first"] = said.splitlines()[0][:100]
     found["seconds"] = round(time.perf_counter() - begin, 1)
@@ -196,8 +200,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)  # threads do not survive the fork
     print(describe())
-    columns = ["model", "layers", "stages", "told", "unchanged", "seconds", "gigabytes", "first",
-               "error"]  # fmt: skip
+    columns = ["model", "layers", "stages", "finite", "kept", "told", "unchanged", "seconds",
+               "gigabytes", "first", "error"]  # fmt: skip
     rows: list[dict[str, Any]] = []
     with options.output.open("w", newline="") as file:
         table = csv.DictWriter(file, columns)
@@ -214,6 +218,7 @@ def main() -> None:
     built = [row for row in rows if not row["error"].startswith("does not run")]
     print(f"{len(built)} models: {sum(bool(r['error']) for r in built)} errors, "
           f"{sum(not r.get('unchanged', True) for r in built)} changed, "
+          f"{sum(not r.get('finite', True) for r in built)} with numbers that are not finite, "
           f"{sum(map(is_coarse, built))} with few stages and no word of it")  # fmt: skip
 
 

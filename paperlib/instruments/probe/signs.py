@@ -14,6 +14,7 @@ from paperlib.core.seeds import random_numbers
 SIDE = 8  # positions along each axis of a field that are looked at
 ROWS = 256  # positions of all samples from which the rank is taken
 SAME = 3e-6  # of the size, below which numbers are the same: a few roundings of float32
+FEWEST = 32  # values of a channel, from which its mean and variance can be told
 EDGE = {"tanh": (0.98, -0.98), "sigmoid": (0.99, 0.01)}  # from where less than 4% of slope is left
 
 
@@ -154,8 +155,11 @@ def facts_of(step: Step, value: Tensor, arguments: tuple[Any, ...]) -> dict[str,
 
 
 def _staleness(given: Tensor, mean: Tensor, variance: Tensor) -> dict[str, float]:
-    """How far running statistics are from those of a batch, the median over channels."""
+    """How far running statistics are from those of a batch, the median over channels; nothing where
+    a channel has so few values that their own variance is a guess."""
     rows = given.transpose(0, 1).flatten(1).float()
+    if rows.shape[1] < FEWEST:
+        return {}
     scale = variance.float().clamp(min=1e-12)
     shift = (rows.mean(1) - mean).abs() / scale.sqrt()
     ratio = (rows.var(1, correction=0).clamp(min=1e-12) / scale).log()

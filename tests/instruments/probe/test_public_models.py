@@ -12,21 +12,37 @@ import torch
 from checkout import ROOT
 from torch import Tensor, nn
 
+from paperlib import load_dataset, probe
 from paperlib.core.vision import torchvision
 
 public = torchvision.models
+
+
+def vgg_layers() -> nn.Sequential:
+    """The convolutions of VGG16."""
+    return public.vgg.make_layers(public.vgg.cfgs["D"])
+
+
+def small_head(model: nn.Module) -> nn.Module:
+    """The same with one layer in place of three of 120 million weights."""
+    model.classifier = nn.Linear(512 * 49, 10)
+    return model
+
+
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "convnext": lambda: public.ConvNeXt([public.convnext.CNBlockConfig(16, 32, 2)]),
-    "densenet": lambda: public.DenseNet(8, (2, 3, 3, 2), 16),
+    "densenet": lambda: public.DenseNet(8, (3, 4, 5, 3), 16),
     "efficientnet": public.efficientnet_b0,
     "googlenet": lambda: public.googlenet(init_weights=False),
     "mnasnet": public.mnasnet0_5,
     "mobilenet": public.mobilenet_v3_small,
     "regnet": public.regnet_y_400mf,
     "resnet": public.resnet18,
+    "resnet, bottlenecks": lambda: public.ResNet(public.resnet.Bottleneck, [2, 2, 2, 2]),
     "shufflenet": public.shufflenet_v2_x0_5,
     "squeezenet": public.squeezenet1_1,
     "swin": lambda: public.SwinTransformer([4, 4], 32, [2, 2], [2, 4], [4, 4]),
+    "vgg": lambda: small_head(public.VGG(vgg_layers(), init_weights=False)),
     "vit": lambda: public.VisionTransformer(32, 8, 3, 4, 32, 64),
 }
 
@@ -39,7 +55,8 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def model(name: str) -> tuple[nn.Module, Tensor]:
-    return MODELS[name](), torch.rand(12, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    images = load_dataset("patches").floats("train", grey=True)[:12].expand(-1, 3, -1, -1)
+    return MODELS[name](), nn.functional.interpolate(images, (32, 32), mode="area")
 
 
 @pytest.mark.slow
@@ -48,7 +65,19 @@ def test_a_probe_ends_and_leaves_the_model_as_it_was(name: str, judge: dict[str,
     found = judge["look"](lambda: model(name))
     assert found["error"] == ""
     assert found["unchanged"]
+    assert found["finite"]
+    assert found["stages"] >= 6
+    assert found["kept"] > 0.2  # at the first stage; ten images leave little to fit
     assert not judge["is_coarse"](found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mobilenet", "mnasnet"])
+def test_one_value_a_channel_and_image_makes_no_statistics_stale(name: str) -> None:
+    torch.manual_seed(0)
+    with pytest.warns(UserWarning, match="only 12 images"):
+        report = probe(*model(name))
+    assert not report.diagnoses[0].ill
 
 
 class Counts(nn.Linear):
