@@ -1,6 +1,7 @@
 """A model's arguments, sample by sample: what is fitted, what is held out, and neighbours."""
 
 import hashlib
+import itertools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -186,6 +187,13 @@ class Inputs:
         for first in range(0, self.train, size):
             if min(first + size, self.train) - first > 1 or size == 1:
                 yield self.part(first, min(first + size, self.train))
+
+    def runs(self, size: int) -> Iterator[tuple[int, int]]:
+        """Where parts of all samples begin and end, `size` in each; a last one goes with those
+        before it, as some operations are left out for a single sample: see `Tensor.contiguous`."""
+        count = len(self.source)
+        begins = [first for first in range(0, count, size) if size == 1 or count - first != 1]
+        yield from itertools.pairwise([*begins, count] if begins else [0, count])
 
     def moved(self, first: int, end: int, step: float) -> Values:
         """The arguments of some samples, each `step` of the way to the one before it."""

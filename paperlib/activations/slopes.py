@@ -95,8 +95,7 @@ def visit_slopes(
         stages = stages_in(model, inputs, layers, operations=operations)
         example = outputs_in(run_once(model, runner(model), inputs.few(2), lambda *_: None))[:1]
         goal, targets = goal_of(example, inputs.train, labels, cotangent, seed)
-        for first in range(0, inputs.train, batch_size):
-            end = min(first + batch_size, inputs.train)
+        for first, end in inputs.runs(batch_size):
             values = inputs.part(first, end)
 
             def wanted(outputs: Tensor, some: Tensor = targets[first:end]) -> Tensor:

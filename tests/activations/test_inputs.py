@@ -272,3 +272,19 @@ def test_an_output_is_picked_by_key_path_or_function(output: Any, expected: Any)
 def test_an_output_that_is_not_there_names_those_that_are(output: str) -> None:
     with pytest.raises(ProbeError, match=r"no part '.*'; it is a dict of 'loss', 'logits', 'all'"):
         picked(RESULT, output)
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "ends"),
+    [
+        (7, 3, [3, 7]),
+        (6, 3, [3, 6]),
+        (8, 3, [3, 6, 8]),
+        (3, 1, [1, 2, 3]),
+        (1, 4, [1]),
+        (2, 5, [2]),
+    ],
+)
+def test_no_sample_is_left_alone_unless_all_are(count: int, size: int, ends: list[int]) -> None:
+    inputs = Inputs(torch.zeros(count, 4), count, None, "")
+    assert list(inputs.runs(size)) == list(zip([0, *ends], ends, strict=False))

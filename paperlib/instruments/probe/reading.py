@@ -254,9 +254,8 @@ class Work:
             if number not in self.overflows:
                 parts[number].append(self.levels[number + 1].take(value))
 
-        count = len(self.inputs.source)
-        for first in range(0, count, size):
-            self._visit(group, self.inputs.part(first, min(first + size, count)), take)
+        for first, end in self.inputs.runs(size):
+            self._visit(group, self.inputs.part(first, end), take)
         nothing = torch.empty(0)
         return {
             number: nothing if number in self.overflows else torch.cat(found)

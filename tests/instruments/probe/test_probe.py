@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from paperlib import Cascade, cnn, initialise, load_dataset, mlp, probe, r_squared
+from paperlib.activations import looking
 from paperlib.activations.tracing import ProbeError
 from paperlib.core.seeds import random_numbers
 from paperlib.networks import Network
@@ -463,6 +464,35 @@ def test_activations_that_are_all_zero_are_parallel_and_hold_nothing(digits: Ten
     assert float(result["correlation"][-1]) == 1
     assert float(result["separation"][-1]) == 0
     assert float(result["r_squared"][-1]) == pytest.approx(0, abs=1e-3)
+
+
+class Turned(nn.Module):
+    """Weights of its own. Of several samples `linear` adds its bias in an operation of its own,
+    where its input is transposed; of one sample it does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(torch.randn(16, 16) / 4 for _ in range(12))
+        self.bias = nn.Parameter(torch.randn(16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for weight in self.weights:
+            turned = nn.functional.linear(x.transpose(0, 1), weight, self.bias)
+            x = x + torch.tanh(turned).transpose(0, 1)
+        return x
+
+
+@pytest.mark.parametrize("count", [64, 65, 66, 129])
+def test_a_sample_that_is_left_over_runs_with_those_before_it(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model, samples = Turned(), torch.randn(count, 16, 16)
+    in_parts = probe(model, samples).result  # 64 at a time
+    monkeypatch.setattr(looking, "BATCH", 200)
+    at_once = probe(model, samples).result
+    assert at_once.sizes["stage"] > 6
+    np.testing.assert_allclose(in_parts["r_squared"], at_once["r_squared"], atol=1e-5)
 
 
 @pytest.mark.gpu
