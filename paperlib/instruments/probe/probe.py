@@ -135,7 +135,7 @@ def probe(
         model,
         judged,
         patient,
-        lambda other: _end_of(other, images, found.attrs["phases"], **options),
+        lambda other: _end_of(other, images, found.attrs["phases"], options),
     )
 
 
@@ -156,21 +156,14 @@ def _begun(
     return work, size, statistics
 
 
-def _end_of(
-    model: nn.Module,
-    images: Any,
-    phases: str,
-    *,
-    seed: int,
-    output: Output,
-    batch_axis: int | Mapping[Any, int],
-    **options: Any,
-) -> Report:
+def _end_of(model: nn.Module, images: Any, phases: str, options: Mapping[str, Any]) -> Report:
     """A report of a changed copy that tells R² at the end only, and no vital signs: a tenth of the
     time of a probe, about."""
+    given = dict(options)
+    seed, output, axis = (given.pop(name) for name in ("seed", "output", "batch_axis"))
     with free_threads(), untouched(model, seed):
-        inputs = Inputs.of(images, model, seed, batch_axis, output)
-        work, size, _ = _begun(model, inputs, **options)
+        inputs = Inputs.of(images, model, seed, axis, output)
+        work, size, _ = _begun(model, inputs, **given)
         kept = work.at_the_end(size)
         correlation, separation = work.neighbours(size)
     table = work.table() | {
@@ -179,7 +172,7 @@ def _end_of(
         "separation": separation,
     }
     found = report_of(table, None, {"config": work.settings()}).assign_attrs(phases=phases)
-    return Report(found, lambda other: probe(other, images), model)
+    return Report(found, lambda other: _end_of(other, images, phases, options), model)
 
 
 def _judge_later(

@@ -192,17 +192,18 @@ def suggestion_by_factor(
                 reports[gain] = None
 
     tried = sorted({1.0, *gains})
+    is_level = False
     # beside other programs, threads that wait for each other take minutes
     with one_thread(), Progress(len(tried), "factors") as progress:
         for gain in sorted(tried, key=lambda gain: gain not in (tried[0], 1, tried[-1])):
-            if len(reports) == 3 and report.phase == "none" and _is_level(reports):
-                break
-            look(gain)
+            if len(reports) == 3 and report.phase == "none":
+                is_level = _is_level(reports)
+            if not is_level:
+                look(gain)
             progress.advance()
-        else:
-            for _ in range(ROUNDS):
-                for other in _between(reports):
-                    look(other)
+        for _ in range(0 if is_level else ROUNDS):
+            for other in _between(reports):
+                look(other)
     best = _best(reports)
     rows = {math.sqrt(g): _row(g * variance, found) for g, found in sorted(reports.items())}
     columns = ["σ_w²", READ, "phase"]
