@@ -8,6 +8,7 @@ import numpy as np
 
 from paperlib.instruments.probe.examination import Examination, branch_sizes
 from paperlib.instruments.probe.findings import RECTIFIERS, Finding, followers, is_norm, place
+from paperlib.instruments.probe.phases import phases_of
 from paperlib.instruments.probe.signs import Signs
 from paperlib.measures import LOST, collapse_depth
 
@@ -82,27 +83,27 @@ def weights_size(found: Examination, threshold: float) -> Iterator[Finding]:
     pairs = [(w, fit) for w, fit in fits if fit is not None and w.rms > 0]
     if len(pairs) < 2:
         return
-    ratios = [math.sqrt(w.sigma_w2 / fit.sigma_w2) for w, fit in pairs]
-    ratio, change = float(np.median(ratios)), _change(found)
-    apart = _apart(found)
+    pairs.sort(key=lambda pair: pair[0].sigma_w2 / pair[1].sigma_w2)
+    typical, name = pairs[len(pairs) // 2]
+    first = min((w for w, _ in pairs), key=lambda w: w.node)
+    ratio, change = math.sqrt(typical.sigma_w2 / name.sigma_w2), _change(found)
+    apart, words = _apart(found), phases_of(found)
     what = f"to {change:.1g} of its size before layer {found.weights[-1].layer!r}"
     if change * threshold < 1 and ratio < 1:
         what = f"what tells images apart shrinks {what}"
     elif change > threshold and ratio > 1:
         what = f"what tells images apart grows {what}"
-    elif ratio < 1 and any(lost(found, PARALLEL)):
+    elif change < 1 and ratio < 1 and words and any(lost(found, PARALLEL)):
         what = f"the input is lost, what tells images apart shrinks {what}"
-    elif apart > CHAOTIC and ratio > 1:
+    elif apart > CHAOTIC and ratio > 1 and "chaotic" in words:
         what = f"neighbours are driven {apart:.2g} times apart"
     else:
         return
-    name = pairs[len(pairs) // 2][1]
-    sigma = float(np.median([w.sigma_w2 for w, _ in pairs]))
     yield Finding(
-        pairs[0][0].layer,
+        first.layer,
         f"weights are {max(ratio, 1 / ratio):.3g} times {'smaller' if ratio < 1 else 'larger'} "
-        f"than {name.name} (σ_w² = {sigma:.2g} instead of {name.sigma_w2:.3g}, {len(pairs)} "
-        f"layers from {pairs[0][0].layer!r} on): {what}",
+        f"than {name.name} (σ_w² = {typical.sigma_w2:.2g} instead of {name.sigma_w2:.3g}, "
+        f"{len(pairs)} layers from {first.layer!r} on): {what}",
         change,
     )
 
