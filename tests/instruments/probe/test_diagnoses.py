@@ -433,6 +433,17 @@ def test_zeros_that_are_meant_are_named_as_harmless() -> None:
         assert "harmless" in diagnoses[1].sentence
 
 
+def test_a_head_of_zeros_is_harmless_where_it_is_wider_than_the_body_too() -> None:
+    torch.manual_seed(0)
+    body = [nn.Flatten(), nn.Linear(196, 16), nn.LayerNorm(16)]
+    model = changed(nn.Sequential(*body, nn.Linear(16, 40)), 3, 0.0, 0.0)
+    kinds = [diagnosis.kind for diagnosis in examined(lambda: model).diagnoses]
+    assert kinds == ["healthy", "intended zeros"]
+    deaf = changed(nn.Sequential(*body, nn.Linear(16, 40)), 3, 0.0, 1.0)
+    deaf.append(nn.Linear(40, 40))
+    assert examined(lambda: deaf).diagnoses[0].ill  # weights that stop the image inside
+
+
 def test_norms_of_residual_branches_that_start_at_zero_are_harmless() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
