@@ -83,9 +83,9 @@ def weights_size(found: Examination, threshold: float) -> Iterator[Finding]:
     pairs = [(w, fit) for w, fit in fits if fit is not None and w.rms > 0]
     if len(pairs) < 2:
         return
-    pairs.sort(key=lambda pair: pair[0].sigma_w2 / pair[1].sigma_w2)
-    typical, name = pairs[len(pairs) // 2]
-    first = min((w for w, _ in pairs), key=lambda w: w.node)
+    by_ratio = sorted(pairs, key=lambda pair: pair[0].sigma_w2 / pair[1].sigma_w2)
+    typical, name = by_ratio[len(pairs) // 2]
+    first = pairs[0][0]
     ratio, change = math.sqrt(typical.sigma_w2 / name.sigma_w2), _change(found)
     apart, words = _apart(found), phases_of(found)
     what = f"to {change:.1g} of its size before layer {found.weights[-1].layer!r}"
