@@ -44,6 +44,11 @@ class Weighted:
     same_rows: bool  # every unit has the same weights
     gradient: float = math.nan  # RMS, of the mean over samples
 
+    @property
+    def moves_first(self) -> bool:
+        """Whether the weights are zeros that learn in the first step."""
+        return self.rms == 0 and self.gradient > 0
+
 
 @dataclass
 class Examination:

@@ -233,7 +233,7 @@ def stale(found: Examination, threshold: float) -> Iterator[Finding]:
 
 def intended_zeros(found: Examination, threshold: float) -> Iterator[Finding]:
     """Zeros that learn in the first step: last layers of residual branches, heads."""
-    heads = [w for w in found.weights if w.rms <= threshold and w.gradient > 0]
+    heads = [w for w in found.weights if w.moves_first]
     norms = [name for name, norm in found.zero_norms.items() if norm > 0]
     if heads:
         yield Finding(

@@ -111,7 +111,7 @@ def probe(
             kept, pictures = work.by_its_cascade(size)
         else:
             kept, pictures = work.by_chained_inverses(size)
-        correlation, separation = work.neighbours(size)
+        near = work.neighbours(size)
         examined = examine(model, in_order, labels, work.stages, seed=seed, mixed=work.mixed)
     about = {
         "config": work.settings() | {"seed": seed, "batch_norms_of_these_images": statistics},
@@ -119,11 +119,7 @@ def probe(
         "computed": [{**stamp(), "device": str(inputs.device), "points": 1}],
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    table = work.table() | {
-        "r_squared": kept,
-        "correlation": correlation,
-        "separation": separation,
-    }
+    table = work.table() | {"r_squared": kept} | near
     found = with_vital_signs(report_of(table, pictures, about), examined, work.stages)
     judged = _judge_later(model, now, in_order.values, labels, layers, seed, batch_norm, memory)
     patient = None
@@ -165,12 +161,8 @@ def _end_of(model: nn.Module, images: Any, phases: str, options: Mapping[str, An
         inputs = Inputs.of(images, model, seed, axis, output)
         work, size, _ = _begun(model, inputs, **given)
         kept = work.at_the_end(size)
-        correlation, separation = work.neighbours(size)
-    table = work.table() | {
-        "r_squared": kept,
-        "correlation": correlation,
-        "separation": separation,
-    }
+        near = work.neighbours(size)
+    table = work.table() | {"r_squared": kept} | near
     found = report_of(table, None, {"config": work.settings()}).assign_attrs(phases=phases)
     return Report(found, lambda other: _end_of(other, images, phases, options), model)
 

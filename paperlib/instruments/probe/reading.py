@@ -118,9 +118,10 @@ class Work:
             _refuse_overflow(self.stages[0])
         return kept, torch.cat(pictures)
 
-    def neighbours(self, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """For every stage, the mean cosine of two images' activations, and how far apart those of
-        neighbours are, relative to all images' spread, as a multiple of the same at the input."""
+    def neighbours(self, size: int) -> dict[str, np.ndarray]:
+        """For every stage, the mean cosine of two images' activations, `correlation`, and how far
+        apart those of neighbours are, relative to all images' spread, as a multiple of the same at
+        the input, `separation`."""
         half = self.inputs.source.dtype.itemsize < 4
         step, pairs = COARSE_STEP if half else STEP, max(2, size // 2)
         end = min(NEIGHBOURS, len(self.inputs.source))
@@ -133,8 +134,11 @@ class Work:
             for number, value in self._all(near).items():
                 clouds[number].add(found[number], value)
         apart, self.parallel = clouds[0].separation, clouds[0].parallel
-        cosines = np.array([cloud.cosine for cloud in clouds[1:]])
-        return cosines, np.array([cloud.separation for cloud in clouds[1:]]) / max(apart, 1e-30)
+        separations = np.array([cloud.separation for cloud in clouds[1:]])
+        return {
+            "correlation": np.array([cloud.cosine for cloud in clouds[1:]]),
+            "separation": separations / max(apart, 1e-30),
+        }
 
     def _all(self, values: Any) -> dict[int, Tensor]:
         """What the input, 0, and all stages, from 1, hold of samples, (n, numbers)."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paperlib.instruments.probe.examination import Examination, Weighted, branch_sizes
+from paperlib.instruments.probe.examination import Examination, branch_sizes
 from paperlib.instruments.probe.findings import RECTIFIERS, Finding, followers, is_norm, place
 from paperlib.instruments.probe.phases import phases_of
 from paperlib.instruments.probe.signs import Signs
@@ -183,7 +183,7 @@ def lost(found: Examination, threshold: float) -> Iterator[Finding]:
     number = collapse_depth(table["r_squared"][:end])
     if number > end or min(map(numbers_in, table["shape"][:number])) < FEW:
         return
-    if number == end and found.weights and _is_intended(found.weights[-1]):
+    if number == end and found.weights and found.weights[-1].moves_first:
         return  # a head of zeros, that is no narrower than the body
     layer, apart = str(table["layer"][number - 1]), _apart(found)
     sign = found.signs.get(found.stages[end - 1])
@@ -198,11 +198,6 @@ def lost(found: Examination, threshold: float) -> Iterator[Finding]:
         f"the input is lost from layer {layer!r} on (R² below {LOST:g}): {why}",
         float(table["r_squared"][end - 1]),
     )
-
-
-def _is_intended(weight: Weighted) -> bool:
-    """Whether a layer's weights are zeros that learn in the first step."""
-    return weight.rms == 0 and weight.gradient > 0
 
 
 def numbers_in(shape: str) -> int:
