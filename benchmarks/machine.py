@@ -15,15 +15,17 @@ def seconds(call: Callable[[], object], *, repeats: int = 3) -> float:
 
 
 def once(call: Callable[[], object]) -> float:
-    """The seconds of one call."""
+    """The seconds of one call, until a GPU has done its part."""
     begin = time.perf_counter()
     call()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     return time.perf_counter() - begin
 
 
-def gemm_rate(size: int = 2048) -> float:
+def gemm_rate(device: str = "cpu", *, size: int = 2048) -> float:
     """Floating-point operations per second of a large float32 matrix product."""
-    left, right = torch.rand(2, size, size)
+    left, right = torch.rand(2, size, size, device=device)
     return 2 * size**3 / seconds(lambda: left @ right, repeats=9)
 
 
@@ -34,7 +36,8 @@ def peak_gigabytes() -> float:
     return int(kilobytes) / 2**20
 
 
-def describe() -> str:
-    """Threads and GEMM rate, in one line."""
-    rate = gemm_rate() / 1e9
-    return f"torch {torch.__version__}, {torch.get_num_threads()} threads, GEMM {rate:.0f} GFLOP/s"
+def describe(device: str = "cpu") -> str:
+    """The machine and its GEMM rate, in one line."""
+    threads = f"{torch.get_num_threads()} threads"
+    what = torch.cuda.get_device_name() if device == "cuda" else threads
+    return f"torch {torch.__version__}, {what}, GEMM {gemm_rate(device) / 1e9:.0f} GFLOP/s"
