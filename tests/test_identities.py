@@ -4,6 +4,7 @@
 """
 
 import importlib
+from types import SimpleNamespace
 from typing import Any
 
 import freeze
@@ -12,6 +13,7 @@ from freeze import AGAIN, FROZEN, LOST, SETTINGS, frozen
 
 from paperlib.core.provenance import provenance
 from paperlib.instruments.reconstruction.points import CascadePoint
+from paperlib.sweep import plan
 from paperlib.sweep.plan import make_plan
 
 COMMANDS = (
@@ -77,9 +79,12 @@ def test_the_points_behind_a_shipped_result_keep_their_identities(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_SWEEP_EACH)
 def test_a_sweep_finds_those_points_in_the_shipped_result(
-    name: str, sweeps: dict[str, Any]
+    name: str, sweeps: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     about = provenance(sweeps[name])
+    # where points are missing the data are loaded, for their checksum; not every machine has them
+    data = SimpleNamespace(name=about["data"]["name"], checksum=about["data"]["checksum"])
+    monkeypatch.setattr(plan, "load_data", lambda _: data)
     kind = freeze.kind_of(about)
     assert kind is not None
     taken = make_plan(kind.from_dict(about["config"]), name).taken
