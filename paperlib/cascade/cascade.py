@@ -150,6 +150,7 @@ class Cascade:
         steps: int | None = None,
         batch_size: int = 64,
         precision: str = "float32",
+        weight_decay: float = 0.0,
         progress: ProgressCallback | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         until: str = "deepest",
@@ -169,6 +170,8 @@ class Cascade:
             batch_size: adam only.
             precision: adam only; of the products of a step, "float32" or "bfloat16" (weights and
                 sums stay in float32; faster on CPUs with instructions for it).
+            weight_decay: adam only; times an inverse's parameters, added to their gradient. Faint
+                signals are lost to it, as they are to a coarse resolution of the closed form.
             progress: called with the number of stages finished since its last call.
             checkpoint: a folder of this fit's own, where finished stages are written, a file each.
                 The same fit, started again, goes on from there; the files may then be deleted.
@@ -202,6 +205,7 @@ class Cascade:
         if checkpoint is not None:
             checkpoint = path_of("checkpoint", checkpoint)
         precision = checked("precision", precision, str, choices=PRECISIONS)
+        weight_decay = checked("weight_decay", weight_decay, float, low=0)
         until = checked("until", until, str, choices=ENDS)
         if (until == "r_squared") != (held_out is not None):
             raise ValueError(
@@ -225,6 +229,8 @@ class Cascade:
             options = {"steps": steps, "batch_size": batch_size, "seed": seed}
             if precision != "float32":
                 about["precision"] = options["precision"] = precision
+            if weight_decay:
+                about["weight_decay"] = options["weight_decay"] = weight_decay
             fit_inverses = fit_adam
         callbacks = [progress] if progress else []
         if checkpoint is not None:

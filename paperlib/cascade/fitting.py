@@ -123,6 +123,7 @@ def fit_adam(
     steps: int | None = None,
     batch_size: int = 64,
     precision: str = "float32",
+    weight_decay: float = 0.0,
     seed: int = 0,
     progress: ProgressCallback | None = None,
     fitted: int = 0,
@@ -141,6 +142,7 @@ def fit_adam(
         batch_size: samples per batch.
         precision: of the products of a step; "bfloat16" rounds codes, weights and gradients to 8
             bits where they are multiplied, and is faster on CPUs with instructions for it.
+        weight_decay: times an inverse's parameters, added to their gradient.
         seed: of the order of the batches.
         progress: called after each stage or stack of stages.
         fitted: inverses of so many first stages stay as they are.
@@ -166,9 +168,9 @@ def fit_adam(
             group[0].outputs = channels_last(group[0].outputs)
         if group[0].level > fitted:
             if len(group) > 1:
-                _train_stack(group, batches)
+                _train_stack(group, batches, weight_decay)
             elif any(True for _ in group[0].inverse.parameters()):  # else it only reshapes
-                _train_alone(group[0], batches, precision)
+                _train_alone(group[0], batches, precision, weight_decay)
             if progress:
                 progress(len(group))
         losses += [_loss(problem) for problem in group]
@@ -317,13 +319,13 @@ def _stacks(problems: Iterable[_Problem], size: int, fitted: int) -> Iterator[li
             yield list(run)
 
 
-def _train_stack(group: list[_Problem], batches: list[Tensor]) -> None:
+def _train_stack(group: list[_Problem], batches: list[Tensor], weight_decay: float) -> None:
     """Train every inverse of the group on all batches, together."""
     inverses = [problem.inverse for problem in group]
     outputs = [problem.outputs for problem in group if problem.outputs is not None]
     activations = [group[0].base, *outputs]  # each stage's outputs are the next one's inputs
     parameters, _ = stack_module_state(inverses)
-    optimiser = torch.optim.Adam(parameters.values(), fused=True, capturable=outputs[0].is_cuda)
+    optimiser = _adam(parameters.values(), weight_decay, on_gpu=outputs[0].is_cuda)
 
     def step(batch: Tensor) -> None:
         levels = torch.stack([values[batch] for values in activations])
@@ -338,13 +340,15 @@ def _train_stack(group: list[_Problem], batches: list[Tensor]) -> None:
         inverse.load_state_dict({name: value[index].detach() for name, value in parameters.items()})
 
 
-def _train_alone(problem: _Problem, batches: list[Tensor], precision: str) -> None:
+def _train_alone(
+    problem: _Problem, batches: list[Tensor], precision: str, weight_decay: float
+) -> None:
     """Take one inverse through all batches: a stack of one costs a CPU a third more."""
     dtype = torch.bfloat16 if precision == "bfloat16" else problem.base.dtype
     inverse, on_gpu = problem.inverse, problem.base.is_cuda
     if problem.base.ndim == 4 and not on_gpu:
         inverse.to(memory_format=CHANNELS_LAST)
-    optimiser = torch.optim.Adam(inverse.parameters(), fused=True, capturable=on_gpu)
+    optimiser = _adam(inverse.parameters(), weight_decay, on_gpu=on_gpu)
 
     def step(batch: Tensor) -> None:
         outputs, inputs = problem.batch(batch)
@@ -354,6 +358,11 @@ def _train_alone(problem: _Problem, batches: list[Tensor], precision: str) -> No
     _take(step, batches)
     inverse.to(memory_format=torch.contiguous_format)
     inverse.zero_grad()  # a gradient is as large as the inverse, and there are many inverses
+
+
+def _adam(parameters: Iterable[Tensor], weight_decay: float, *, on_gpu: bool) -> torch.optim.Adam:
+    """Adam with its defaults."""
+    return torch.optim.Adam(parameters, weight_decay=weight_decay, fused=True, capturable=on_gpu)
 
 
 def _take(step: Callable[[Tensor], None], batches: list[Tensor]) -> None:

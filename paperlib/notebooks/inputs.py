@@ -11,7 +11,8 @@ from paperlib.datasets import places, readers
 
 DATA_SETS = ("dataset", "pictures")  # the parameters that name one
 PICTURES = ("image", "asked_images")  # those that name a picture's file
-RESULTS = ("start_from", "compare_with", "calibration", "trained", "predicted")  # a .nc; or none
+# a .nc; or none
+RESULTS = ("start_from", "compare_with", "calibration", "by_steps", "trained", "predicted")
 WEIGHTS = ("random", "imagenet")
 PHOTOGRAPHS = ("bundled", "imagenette")
 _FOLDERS = (*DATA_SETS, "photographs")  # these may name one

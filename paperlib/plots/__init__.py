@@ -10,7 +10,12 @@ import logging
 # After an installation the first figure would tell of its font cache, in notebooks in red.
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
-from paperlib.plots.comparison import check_comparable, resolution_calibration, solver_comparison
+from paperlib.plots.comparison import (
+    check_comparable,
+    resolution_calibration,
+    solver_comparison,
+    steps_of_training,
+)
 from paperlib.plots.labels import (
     data_of,
     describe,

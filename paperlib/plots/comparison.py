@@ -1,6 +1,7 @@
 """Two results beside each other: solvers, resolutions."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,10 +10,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paperlib.core.provenance import provenance
+from paperlib.measures import collapse_depth
 from paperlib.networks.kinds import RESOLUTION, stages_of
-from paperlib.plots.labels import describe, network_of, seeds_of, sign, solver_name, solver_of
+from paperlib.plots.labels import (
+    describe,
+    known_points,
+    network_of,
+    seeds_of,
+    sign,
+    solver_name,
+    solver_of,
+)
 from paperlib.plots.maps import collapse_depths, depth_lines
-from paperlib.plots.published import published_depths
+from paperlib.plots.published import (
+    ENTROPY_PUBLISHED,
+    published_depths,
+    published_entropy,
+    published_resnet_depths,
+)
 from paperlib.plots.style import (
     COLLAPSE_LABEL,
     SEQUENTIAL,
@@ -22,6 +37,8 @@ from paperlib.plots.style import (
     mean_with_bars,
     paper_style,
 )
+
+EDGE = -10.0  # nats at which the colours of the published figures of convolutional networks end
 
 
 def solver_comparison(ridge: xr.Dataset, adam: xr.Dataset) -> Figure:
@@ -111,6 +128,69 @@ def resolution_calibration(calibration: xr.Dataset, adam: xr.Dataset) -> Figure:
         axis.legend(title=heading, title_fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1))
         sign(figure, f"{network_of(calibration)}  ·  {seeds_of(calibration)}", calibration)
     return figure
+
+
+def steps_of_training(by_steps: xr.Dataset) -> Figure:
+    """Draw how deep the published entropy finds images, and R², by the steps of the inverses.
+
+    Left the depth from which the differential entropy stays below -10, where the colours of the
+    published figures end; of the published network with the published depths, by eye. Right R²
+    summed over depth: the information that is really there.
+
+    Example:
+        >>> import matplotlib.pyplot as plt
+        >>> from paperlib import load_result
+        >>> from paperlib.plots import steps_of_training
+        >>> figure = steps_of_training(load_result("resnet_published_steps.nc"))
+        >>> len(figure.axes)
+        2
+        >>> plt.close(figure)
+
+    Args:
+        by_steps: results by Adam along the dim steps, from `sweep.run_along`.
+    """
+    depths = depths_by_entropy(by_steps).mean("seed")
+    kept = by_steps["r_squared"].clip(0).where(known_points(by_steps)).sum("depth", skipna=False)
+    last = by_steps.sizes["depth"]
+    with paper_style():
+        figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.4))
+        colours = plt.get_cmap("cividis")(np.linspace(0, 0.85, by_steps.sizes["steps"]))
+        for steps, colour in zip(by_steps.steps.values, colours, strict=True):
+            for axis, values in ((left, depths), (right, kept.mean("seed"))):
+                line = values.sel(steps=steps).dropna("sigma_w2")
+                axis.plot(line.sigma_w2, line, ".-", color=colour, label=f"{steps:,} steps")
+        published = published_resnet_depths(by_steps)
+        if published:
+            at = [*published], [*published.values()]
+            left.plot(*at, "o", color="white", mec="black", label="published, by eye")
+        left.axhline(last, color="0.8", lw=0.6, zorder=0)
+        entropy = "published" if published_entropy(by_steps) == ENTROPY_PUBLISHED else "own"
+        left.set(title=f"Below {EDGE:g} nats from", ylabel=f"depth, by the {entropy} entropy")
+        right.set(title="Information over all depths", ylabel="sum of R² ≥ 0 over depth")
+        for axis in (left, right):
+            axis.set(xlabel=VARIANCE, xscale="log")
+        right.legend(*left.get_legend_handles_labels(), loc="upper left", bbox_to_anchor=(1.01, 1))
+        sign(figure, f"{network_of(by_steps)}  ·  Adam  ·  {seeds_of(by_steps)}", by_steps)
+    return figure
+
+
+def depths_by_entropy(result: xr.Dataset) -> xr.DataArray:
+    """Return the depth from which a result's differential entropy stays below -10; depth + 1 if it
+    never does. It is the published one where the result has it.
+
+    Example:
+        >>> from paperlib import load_result
+        >>> from paperlib.plots.comparison import depths_by_entropy
+        >>> depths = depths_by_entropy(load_result("resnet_published_adam.nc"))
+        >>> int(depths.sel(sigma_w2=1.0, seed=0))
+        51
+    """
+    return xr.apply_ufunc(
+        partial(collapse_depth, threshold=EDGE),
+        result[published_entropy(result)],
+        input_core_dims=[["depth"]],
+        vectorize=True,
+    ).where(known_points(result))
 
 
 def check_comparable(result: xr.Dataset, other: xr.Dataset) -> None:

@@ -111,7 +111,10 @@ def solver_of(result: xr.Dataset) -> str:
     if config["solver"] == "ridge":
         return f"ridge, λ = {written(config['resolution'])}, {images:,} images"
     steps = config["steps"] or -(-images // config["batch_size"])
-    return f"Adam, {steps:,} steps of {config['batch_size']}"
+    decay = config.get("weight_decay", 0)
+    return f"Adam, {steps:,} steps of {config['batch_size']}" + (
+        f", weight decay {written(decay)}" if decay else ""
+    )
 
 
 def seeds_of(result: xr.Dataset) -> str:

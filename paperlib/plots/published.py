@@ -6,6 +6,8 @@ from paperlib.core.provenance import provenance
 
 PUBLISHED_DEPTHS = {0.6: 16, 1.1: 38, 1.4: 87, 1.5: 120}
 PUBLISHED_WALLS = {"cnn": {30: 0.65, 50: 0.78, 100: 0.87, 400: 0.97}, "resnet": {50: 0.95}}
+# Depth from which the published ResNet's picture is darkest, by σ_w², by eye: its edge is ragged.
+PUBLISHED_RESNET_DEPTHS = {0.1: 8, 0.2: 12, 0.3: 19, 0.5: 29, 0.7: 38, 0.95: 50}
 # Of pictures shifted to minimum 0 first, and of pictures as they are.
 ENTROPY_PUBLISHED, ENTROPY = "differential_entropy_published", "differential_entropy"
 
@@ -27,6 +29,28 @@ def published_depths(result: xr.Dataset) -> dict[float, int]:
     same = all(config[name] == value for name, value in published.items())
     same = same and config["sigma_b2"] == 0.05 and about["data"]["name"] == "mnist"
     return dict(PUBLISHED_DEPTHS) if same else {}
+
+
+def published_resnet_depths(result: xr.Dataset) -> dict[float, int]:
+    """Return the published depths of loss by σ_w² for a result of the published ResNet, by eye.
+
+    Example:
+        >>> from paperlib import load_result
+        >>> from paperlib.plots.published import published_resnet_depths
+        >>> published_resnet_depths(load_result("resnet.nc"))  # of another block
+        {}
+    """
+    about = provenance(result)
+    config = about["config"]
+    published = {
+        "architecture": "resnet",
+        "block": "published",
+        "channels": 32,
+        "activation": "tanh",
+    }
+    same = all(config.get(name) == value for name, value in published.items())
+    same = same and config["sigma_b2"] == 2e-5 and about["data"]["name"] == "fashion_mnist"
+    return dict(PUBLISHED_RESNET_DEPTHS) if same else {}
 
 
 def published_entropy(result: xr.Dataset) -> str:

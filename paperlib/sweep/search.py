@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from paperlib.core.checks import checked, instance_of
@@ -106,18 +107,70 @@ def run_resolutions(
     solvers = [getattr(config, "solver", None) for config in configs]
     if set(solvers) != {"ridge"}:
         raise ValueError(f"expected sweeps by ridge, got {solvers}")
-    finished = [run_sweep(config, jobs=jobs, device=device) for config in configs]
-    values = [config.resolution for config in configs]
-    measured = [name for name in (*configs[0].point.fields, "finished") if name != "example"]
-    varying = [name for name in measured if all(name in result for result in finished)]
+    return run_along(configs, "resolution", jobs=jobs, device=device)
+
+
+def run_along(
+    configs: Sequence[Sweep], setting: str, *, jobs: int | None = None, device: str = "auto"
+) -> xr.Dataset:
+    """Run sweeps that differ in one setting, and return them along a dim of its name.
+
+    Example:
+        >>> from paperlib import CascadeSweep
+        >>> from paperlib.sweep import run_along
+        >>> network = {"dataset": "digits", "depth": 2, "width": 20, "train_images": 100}
+        >>> grid = {"sigma_w2": (1.7,), "seeds": (0,), "solver": "adam"}
+        >>> configs = [CascadeSweep(steps=steps, **grid, **network) for steps in (1, 2)]
+        >>> run_along(configs, "steps", jobs=1).steps.values.tolist()  # doctest: +ELLIPSIS
+        sweep: 1 points...
+        [1, 2]
+
+    Args:
+        configs: the sweeps; where their grids differ, points are unfinished in some.
+        setting: its name.
+        jobs, device: as in `run_sweep`.
+
+    Raises:
+        ValueError: no sweeps, or one without the setting; and as `run_sweep`.
+    """
+    if not configs or not all(hasattr(config, setting) for config in configs):
+        raise ValueError(f"expected sweeps with a setting {setting!r}, got {list(configs)}")
+    return along(
+        [run_sweep(config, jobs=jobs, device=device) for config in configs],
+        setting,
+        [getattr(config, setting) for config in configs],
+    )
+
+
+def along(results: Sequence[xr.Dataset], setting: str, values: Sequence[Any]) -> xr.Dataset:
+    """Return results of sweeps along a dim of the setting in which they differ.
+
+    Example:
+        >>> from paperlib import load_result
+        >>> from paperlib.sweep import along
+        >>> names = ("mnist_mlp_300.nc", "cifar10_mlp_300.nc")
+        >>> both = along([load_result(name) for name in names], "dataset", ["mnist", "cifar10"])
+        >>> both.sizes["dataset"]
+        2
+
+    Args:
+        results: from `run_sweep`; of their fields the pictures are left out, and what is not in
+            all.
+        setting: its name.
+        values: of each result.
+    """
+    varying = [name for name in results[0] if name not in ("example", "original")]
+    varying = [name for name in varying if all(name in result for result in results)]
     together = xr.concat(
-        [result[varying] for result in finished],
-        dim=xr.DataArray(values, dims="resolution", name="resolution"),
+        [result[varying] for result in results],
+        dim=xr.DataArray(list(values), dims=setting, name=setting),
+        join="outer",
+        fill_value={"finished": np.int8(0)},
         combine_attrs="override",
     )
-    sources = [provenance(result) for result in finished]
+    sources = [provenance(result) for result in results]
     about = dict(sources[0])
-    about["config"] = {**about["config"], "resolution": values}
+    about["config"] = {**about["config"], setting: list(values)}
     about["computed"] = merge_computed(way for one in sources for way in one["computed"])
     about["finished_at"] = max(one["finished_at"] for one in sources)
     return together.assign_attrs(provenance=json.dumps(about, sort_keys=True))

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from paperlib.instruments.reconstruction.points import CascadePoint, CascadeSweep
     from paperlib.training import TrainingPoint
 
+EPOCH = 60_000  # images of the published data sets, each seen once
+
 
 @dataclass(frozen=True, kw_only=True)
 class CascadeGrid(Parameters):
@@ -88,7 +90,7 @@ class _ComparedGrid(CascadeGrid):
 
     def _by(self, solver: str, **changes: Any) -> "CascadeSweep":
         if solver == "adam":  # every batch of up to one epoch is new
-            changes["train_images"] = min(self.steps * self.batch_size, 60_000) or 60_000
+            changes["train_images"] = min(self.steps * self.batch_size, EPOCH) or EPOCH
         return self._cascades(solver=solver, batch_size=self.batch_size, **changes)
 
 
@@ -150,7 +152,16 @@ class ResnetDepth(_ConvolutionalGrid):
     sigma_w2_max: float = option(4.9, above=0.0, high=1e6)
     sigma_w2_step: float = option(0.8, above=0.0)
     calibration: str = ""
+    by_steps: str = ""
     trained: str = "trainability_resnet.nc"
+
+    def numbers_of_steps(self) -> list["CascadeSweep"]:
+        """A few points of the same grid by Adam, one seed each, after a quarter, a half and all of
+        the steps."""
+        whole = self.steps or EPOCH // self.batch_size
+        parts = sorted({max(1, whole // part) for part in (4, 2, 1)})
+        few = {"sigma_w2": self._few(self.compared), "seeds": (0,)}
+        return [replace(self, steps=steps)._by("adam", **few) for steps in parts]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,7 @@ class _CascadeExperiment(Experiment):
     steps: int = option(0, low=0, zero="one epoch")  # adam only
     batch_size: int = option(64, low=1)  # adam only
     precision: str = option("float32", choices=PRECISIONS, before="float32")  # adam only
+    weight_decay: float = option(0.0, low=0.0, before=0.0)  # adam only
     until: str = option("deepest", choices=ENDS, before="deepest")  # "lost", "r_squared": skip
     rtol: float = option(0.0, low=0.0)  # the published cutoff's tolerance
     # taken of the pictures from all depths, besides R²: the others, and their cutoffs, stay unknown
@@ -50,7 +51,7 @@ class _CascadeExperiment(Experiment):
         object.__setattr__(self, "measures", taken)  # one order: the same numbers, one identity
 
     def unread(self) -> tuple[str, ...]:
-        of_adam = ("steps", "batch_size", "precision")
+        of_adam = ("steps", "batch_size", "precision", "weight_decay")
         other = {"ridge": of_adam, "adam": ("resolution",)}[self.solver]
         return (*super().unread(), *other)
 
@@ -172,6 +173,7 @@ def fitted(
         steps=point.steps or None,
         batch_size=point.batch_size,
         precision=point.precision,
+        weight_decay=point.weight_decay,
         until=point.until,
         held_out=test if point.until == "r_squared" else None,
     )

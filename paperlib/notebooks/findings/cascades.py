@@ -32,6 +32,7 @@ from paperlib.plots import (
     solver_name,
     solver_of,
 )
+from paperlib.plots.comparison import EDGE, depths_by_entropy
 from paperlib.plots.labels import known_points
 
 SHOWN = 6  # variances of a table
@@ -235,3 +236,33 @@ def resolutions(by_resolution: xr.Dataset) -> str:
         f"({seeds_of(by_resolution)}, measured to depth {last}).",
         table(["λ", *(f"σ_w² = {short(s)}" for s in variances)], rows),
     )
+
+
+def steps_of_training(by_steps: xr.Dataset) -> str:
+    """Return how deep images are found, by the entropy and by R², as the inverses train longer."""
+    depths = depths_by_entropy(by_steps).mean("seed")
+    left = by_steps["r_squared"].isel(depth=-1).mean("seed")
+    last = by_steps.sizes["depth"]
+    often, grid = depths.notnull().sum("steps").values, depths.sigma_w2.values
+    most, others = grid[often == often.max()], grid[(often > 1) & (often < often.max())]
+    room = max(0, SHOWN - len(most))
+    spread_out = np.linspace(0, len(others) - 1, min(room, len(others))).round().astype(int)
+    at = np.sort([*most[:SHOWN], *others[spread_out]])
+    rows = [
+        [f"{int(row.steps):,}", *(_found(row, left.sel(steps=row.steps), s, last) for s in at)]
+        for row in depths.transpose("steps", "sigma_w2")
+    ]
+    kind = "published" if published_entropy(by_steps) == ENTROPY_PUBLISHED else "own"
+    return paragraphs(
+        f"**The steps of Adam.** The depth from which the {kind} differential entropy stays below "
+        f"{number(EDGE, 0)} nats, where published colours end ({seeds_of(by_steps)}, measured to "
+        f"depth {last}); in brackets R² at depth {last}. A dash: not measured.",
+        table(["steps", *(f"σ_w² = {short(s)}" for s in at)], rows),
+    )
+
+
+def _found(depths: xr.DataArray, left: xr.DataArray, sigma_w2: float, last: int) -> str:
+    depth = float(depths.sel(sigma_w2=sigma_w2))
+    if math.isnan(depth):
+        return "–"
+    return f"{lost_in_words([depth], last)} ({number(float(left.sel(sigma_w2=sigma_w2)))})"
