@@ -244,6 +244,36 @@ def test_products_in_bfloat16_train_nearly_the_same_inverses(name: str) -> None:
     torch.testing.assert_close(found[1], found[0], rtol=0.03, atol=1e-4)
 
 
+def test_weight_decay_is_a_ridge_on_weights_and_offsets() -> None:
+    """Of a linear stage the penalised least squares have one solution, which Adam comes to."""
+    generator = torch.Generator().manual_seed(0)
+    train = torch.rand(40, 1, 2, 2, generator=generator)
+    made = mlp((1, 2, 2), depth=1, width=3, activation="linear")
+    initialise(made, sigma_w2=1.0, sigma_b2=0.1, seed=0)
+    decay = 0.05
+    fitted = Cascade.for_network(made, train[:1])
+    fitted.fit(train, solver="adam", steps=4000, batch_size=40, weight_decay=decay)
+    inputs = train.flatten(1)
+    outputs = torch.cat([made.stages[-1](inputs), torch.ones(40, 1)], 1).detach()
+    # gradient of the mean square, 2 (XᵀX w − Xᵀy) / (n d), and the decay's, times w
+    penalty = decay * inputs.shape[1] / 2 * torch.eye(4)
+    solved = torch.linalg.solve(outputs.T @ outputs / 40 + penalty, outputs.T @ inputs / 40)
+    expected = (outputs @ solved).reshape(train.shape)
+    torch.testing.assert_close(fitted.reconstruct(train)[-1], expected, atol=5e-3, rtol=0)
+
+
+def test_faint_signals_are_lost_to_weight_decay() -> None:
+    made, train = mlp(SHAPE, depth=4), images(300)
+    initialise(made, sigma_w2=0.3, sigma_b2=0.0, seed=0)
+    losses = [
+        Cascade.for_network(made, train[:1])
+        .fit(train, solver="adam", steps=60, weight_decay=decay)
+        .losses[-1]
+        for decay in (0.0, 0.01)
+    ]
+    assert losses[1] > 1.5 * losses[0]
+
+
 @pytest.mark.parametrize("solver", ["ridge", "adam"])
 def test_the_loss_of_each_inverse_is_that_of_the_first_hundred_images(solver: str) -> None:
     made, train = network(), images(300)

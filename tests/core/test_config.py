@@ -111,14 +111,16 @@ def test_a_points_identity_depends_on_what_determines_its_numbers_and_on_nothing
 
 
 def test_a_setting_that_came_later_leaves_the_identities_of_points_before_it() -> None:
-    # computed before there were `padding`, `block`, `until` and `precision`
+    # computed before there were `padding`, `block`, `until`, `precision` and `weight_decay`
     before = "deb01ee1a97283d2"
     settings = {"architecture": "cnn", "depth": 3, "channels": 4, "sigma_b2": 2e-5}
     point = CascadePoint(**settings)
     assert point.identity(code_version=1, checksum="c")[:16] == before
-    assert set(point.identifying()).isdisjoint({"padding", "block", "until", "precision"})
-    # no CNN has blocks, and only Adam has a precision
-    same = [{"padding": "circular"}, {"block": "published"}, {"precision": "bfloat16"}]
+    later = {"padding", "block", "until", "precision", "weight_decay"}
+    assert set(point.identifying()).isdisjoint(later)
+    # no CNN has blocks, and only Adam has a precision and a decay
+    of_others = {"block": "published", "precision": "bfloat16", "weight_decay": 0.1}
+    same = [{"padding": "circular"}, *({name: value} for name, value in of_others.items())]
     others = [{"padding": "published"}, {"until": "lost"}, {"until": "r_squared"}]
     for changes, equal in [*((c, True) for c in same), *((c, False) for c in others)]:
         other = CascadePoint(**settings, **changes)
@@ -128,7 +130,7 @@ def test_a_setting_that_came_later_leaves_the_identities_of_points_before_it() -
 
 def test_settings_from_before_a_setting_are_still_those_of_their_experiment() -> None:
     settings = CascadeSweep().as_dict()
-    later = ("padding", "block", "until", "precision", "measures")
+    later = ("padding", "block", "until", "precision", "weight_decay", "measures")
     earlier = {name: value for name, value in settings.items() if name not in later}
     assert isinstance(experiment_of(earlier), CascadeSweep)
     del earlier["depth"]

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from checkout import ROOT
-from test_plots import result
+from test_plots import GRID, result
 from test_plots_channels import POINT
 from test_plots_study import result as study
 from test_plots_trainability import trained
@@ -54,6 +54,7 @@ from paperlib.notebooks.findings.published import (
     depth_verdict,
 )
 from paperlib.results import provenance
+from paperlib.sweep import along
 
 PUBLISHED_GRID = [0.6, 1.1, 1.4, 1.5, 3.0]
 DIMS = ("sigma_w2", "seed", "depth")
@@ -313,6 +314,18 @@ def test_the_resolution_has_a_row_for_every_lambda() -> None:
     said = reconstruction.phase_diagram(result(), by_resolution=made)
     assert "| 0.0001 | 4 ± 0 | > 12 |" in said
     assert "| 0.01 | 4 ± 0 | 6 ± 0 |" in said
+
+
+def test_the_steps_have_a_row_each_and_a_dash_where_nothing_was_measured() -> None:
+    lost = result()
+    lost["differential_entropy"][:, :, 3:] = -12.0
+    made = along([lost.isel(sigma_w2=slice(1)), result(), result()], "steps", [10, 80, 1200])
+    said = reconstruction.resnet(result(architecture="resnet", sigma_b2=2e-5), by_steps=made)
+    (few,) = (line for line in said.splitlines() if line.startswith("| 10 |"))
+    (many,) = (line for line in said.splitlines() if line.startswith("| 1,200 |"))
+    assert few.startswith("| 10 | 4 (0.00) |")
+    assert few.count("| –") == len(GRID) - 1
+    assert many.count("> 12 (") == len(GRID)
 
 
 # -- trainings

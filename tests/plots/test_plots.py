@@ -18,6 +18,8 @@ from PIL import Image
 from paperlib import plots
 from paperlib.instruments.reconstruction.points import CascadeSweep, shown_depths
 from paperlib.plots import theory
+from paperlib.plots.comparison import depths_by_entropy
+from paperlib.sweep import along
 
 GRID = (0.5, 1.0, 1.7, 2.4, 3.0)
 
@@ -199,6 +201,22 @@ def test_a_calibration_draws_a_line_per_variance() -> None:
     lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 2]
     assert sum(line.get_marker() == "." for line in lines) == len(GRID)
     assert figure.axes[0].get_ylabel() == "collapse depth (R² < 0.02)"
+
+
+def test_the_steps_of_adam_are_drawn_with_a_line_each_where_they_were_measured() -> None:
+    few, many = result("adam", seeds=1), result("adam", seeds=1)
+    few["r_squared"][:] = -1.0
+    few["differential_entropy"][:, :, 3:] = -12.0
+    both = along([few.isel(sigma_w2=slice(2)), many], "steps", [10, 600])
+    depths = depths_by_entropy(both).isel(seed=0)
+    assert depths.sel(steps=10).values[:2].tolist() == [4, 4]
+    assert depths.sel(steps=10).isnull().sum() == len(GRID) - 2
+    figure = plots.steps_of_training(both)
+    left, right = figure.axes
+    assert [len(line.get_xdata()) for line in right.lines] == [2, len(GRID)]
+    assert set(right.lines[0].get_ydata()) == {0.0}  # no R² is above 0
+    assert right.get_legend_handles_labels()[1] == ["10 steps", "600 steps"]
+    assert "own entropy" in left.get_ylabel()  # made-up results have no published one
 
 
 def test_results_of_other_networks_or_data_are_not_compared() -> None:

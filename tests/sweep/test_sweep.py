@@ -20,6 +20,7 @@ from paperlib.sweep import (
     plan,
     points,
     run,
+    run_along,
     run_resolutions,
     run_search,
     run_sweep,
@@ -392,6 +393,22 @@ def test_resolutions_make_a_dimension() -> None:
     assert fine > coarse
     with pytest.raises(ValueError, match="expected sweeps by ridge"):
         run_resolutions([replace(SMALL, solver="adam")])
+
+
+def test_results_of_other_grids_are_joined_and_unfinished_where_one_has_nothing() -> None:
+    few = replace(SMALL, sigma_w2=SMALL.sigma_w2[:1], resolution=0.1)
+    both = run_along([SMALL, few], "resolution", jobs=1)
+    assert both.resolution.values.tolist() == [SMALL.resolution, 0.1]
+    assert both["finished"].dtype == np.int8
+    assert both["finished"].sum("seed").values.tolist() == [
+        [len(SMALL.seeds)] * len(SMALL.sigma_w2),
+        [len(SMALL.seeds)] + [0] * (len(SMALL.sigma_w2) - 1),
+    ]
+    assert both["r_squared"].isel(resolution=1, sigma_w2=-1).isnull().all()
+    with pytest.raises(ValueError, match="expected sweeps with a setting 'steeps'"):
+        run_along([SMALL], "steeps")
+    with pytest.raises(ValueError, match="expected sweeps with a setting"):
+        run_along([], "steps")
 
 
 @pytest.mark.parametrize(("settings", "message"), [
