@@ -34,7 +34,7 @@ from paperlib.core.settings import Parameters, option
 from paperlib.datasets import NAMES, Dataset, availability, load_dataset
 from paperlib.measures import LOST, collapse_depth, r_squared
 from paperlib.networks import untrained
-from paperlib.networks.kinds import ARCHITECTURES, stages_of
+from paperlib.networks.kinds import ARCHITECTURES, IN_WORDS, stages_of
 from paperlib.plots import BLUE, GREEN, ORANGE, PALETTE, data_of, paper_style
 from paperlib.training import TrainingPoint, train_network
 
@@ -558,13 +558,9 @@ def findings(result: xr.Dataset) -> str:
     ])  # fmt: skip
 
 
-def _kind(architecture: str) -> str:
-    return {"mlp": "MLP", "cnn": "CNN", "resnet": "ResNet"}[architecture]
-
-
 def _named(network: xr.Dataset) -> str:
     kind, sigma_w2 = network["each"].item()
-    return f"{_kind(kind)}, σ_w² = {sigma_w2:g}"
+    return f"{IN_WORDS[kind]}, σ_w² = {sigma_w2:g}"
 
 
 def _row(values: Any) -> str:
@@ -634,7 +630,7 @@ def _network_cells(network: xr.Dataset) -> list[str]:
         collapse_depth(kept.values[1:]),
     ]
     lost = [str(depth) if depth < part.sizes["depth"] else "never" for depth in depths]
-    return [_kind(kind), f"{sigma_w2:g}", *states, *lost, f"{network['accuracy']:.0%}"]
+    return [IN_WORDS[kind], f"{sigma_w2:g}", *states, *lost, f"{network['accuracy']:.0%}"]
 
 
 def _draw_decay(axis: Any, result: xr.Dataset) -> None:
@@ -704,7 +700,7 @@ def _draw_networks(place: Any, result: xr.Dataset) -> None:
             right = _draw_network(axis, here)
             accuracy = float(here["accuracy"].mean())
             letter = "defghijklmnopqrstuvwxyz"[(row * len(variances) + column) % 23]
-            axis.set_title(f"{letter}  {_kind(str(kind))}, $\\sigma_w^2$ = {sigma_w2:g} "
+            axis.set_title(f"{letter}  {IN_WORDS[str(kind)]}, $\\sigma_w^2$ = {sigma_w2:g} "
                            f"({accuracy:.0%} after training)")  # fmt: skip
             if column == len(variances) - 1:
                 right.set_ylabel("R² of the image", color=GREEN)

@@ -2,7 +2,8 @@
 
 ACTIVATIONS = ("tanh", "erf", "relu", "gelu", "linear")
 SHAPES = ("wide", "shrinking")
-ARCHITECTURES = ("mlp", "cnn", "resnet")
+IN_WORDS = {"mlp": "MLP", "cnn": "CNN", "resnet": "ResNet"}
+ARCHITECTURES = tuple(IN_WORDS)
 PADDINGS = ("circular", "published")  # of CNNs, see `networks.cnn`
 BLOCKS = ("plain", "published")  # of ResNets, see `networks.resnet`
 STEM = 3  # stages of convolutional networks before depth 1, as published

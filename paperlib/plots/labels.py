@@ -4,6 +4,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from paperlib.core.provenance import provenance
+from paperlib.networks.kinds import IN_WORDS
 
 DATA = {  # as publications write them; networks see one channel
     "mnist": "MNIST",
@@ -78,7 +79,7 @@ def network_of(result: xr.Dataset) -> str:
     size = width if config["shape"] == "wide" else "shrinking"
     if config["architecture"] != "mlp":
         size = f"{config['channels']} channels"
-    kind = {"mlp": "MLP", "cnn": "CNN", "resnet": "ResNet"}[config["architecture"]]
+    kind = IN_WORDS[config["architecture"]]
     return (
         f"{data_of(about['data']['name'])}  ·  {kind}, {size}, {config['activation']}, "
         f"σ_b² = {written(config['sigma_b2'])}"

@@ -143,13 +143,18 @@ def scoreboard(predictions: xr.Dataset, trained: xr.Dataset) -> pd.DataFrame:
 
 
 def names_of(trainings: Sequence[xr.Dataset]) -> list[str]:
-    """Return a name for each grid: its data set, and the kind of network where that is no MLP."""
-    abouts = [provenance(trained) for trained in trainings]
-    kinds = [about["config"].get("architecture", "mlp") for about in abouts]
-    return [
-        about["data"]["name"] if kind == "mlp" else f"{about['data']['name']}_{kind}"
-        for about, kind in zip(abouts, kinds, strict=True)
-    ]
+    """Return a name for each grid: its data set, the kind of network where that is no MLP, and of
+    MLPs how many rates they were trained at, where these are several."""
+    names = []
+    for about in map(provenance, trainings):
+        kind, rates = about["config"].get("architecture", "mlp"), about["config"].get("trained_by")
+        parts = [about["data"]["name"]]
+        if kind != "mlp":
+            parts.append(kind)
+        elif rates:
+            parts.append(f"{len(rates)}_rates")
+        names.append("_".join(parts))
+    return names
 
 
 def mistakes(predictions: xr.Dataset, trained: xr.Dataset) -> xr.DataArray:

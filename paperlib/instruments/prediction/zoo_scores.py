@@ -26,6 +26,7 @@ from paperlib.instruments.probe.verdict import (
     fit_verdict,
 )
 from paperlib.meanfield import correlation_depth
+from paperlib.networks.kinds import IN_WORDS
 from paperlib.sweep.grid import numbered
 
 DRAWS = 1000  # of the bootstrap
@@ -263,6 +264,14 @@ def judged_grid(
     for columns in said:
         table = table.join(columns, on=[str(name) for name in columns.index.names], how="inner")
     return table
+
+
+def grid_name(trained: xr.Dataset) -> str:
+    """Return a grid of trained networks in words: "grid of CNNs"; it says where each network was
+    trained in one way only."""
+    config = provenance(trained)["config"]
+    one_way = "" if "trained_by" in config else ", trained in one way"
+    return f"grid of {IN_WORDS[config['architecture']]}s{one_way}"
 
 
 def interval(drawn: ArrayLike) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from paperlib.instruments.prediction.plots_zoo import zoo_label
 from paperlib.instruments.prediction.zoo_scores import left_out, predictors_of, zoo_table
 from paperlib.instruments.trainability.trainings import labels
 from paperlib.measures import LOST
+from paperlib.networks.kinds import ARCHITECTURES, IN_WORDS
 from paperlib.networks.zoo import describe
 from paperlib.notebooks.explorer.digits import MAPS
 from paperlib.plots import collapse_depths, data_of, describe_training, written
@@ -22,8 +23,7 @@ from paperlib.plots.theory import draw_theory
 from paperlib.sweep.store import load_result
 from paperlib.training.outcome import accuracy_of
 
-NAMES = {"mlp": "MLP", "cnn": "CNN", "resnet": "ResNet"}
-TRAINED = {name: f"trainability_{'mnist' if name == 'mlp' else name}.nc" for name in NAMES}
+TRAINED = {name: f"trainability_{'mnist' if name == 'mlp' else name}.nc" for name in ARCHITECTURES}
 # title, unit, and the values at the ends of the colours; None: the smallest, the largest
 MEASURES: dict[str, tuple[str, str, float | None, float | None]] = {
     "r_squared": ("R²", "fraction of the images that comes back", 0.0, 1.0),
@@ -45,8 +45,8 @@ def map_of(architecture: str) -> dict[str, Any]:
     config, data = provenance(result)["config"], provenance(result)["data"]
     seeds = result.sizes["seed"]
     return {
-        "name": NAMES[architecture],
-        "about": f"{NAMES[architecture]}s of tanh on {data_of(data['name'])}, {_size(config)}, "
+        "name": IN_WORDS[architecture],
+        "about": f"{IN_WORDS[architecture]}s of tanh on {data_of(data['name'])}, {_size(config)}, "
         f"σ_b² = {written(config['sigma_b2'])}, closed form on {data['train_images']:,} images, "
         f"means over {seeds} networks",
         "sigma_w2": result["sigma_w2"].values.tolist(),

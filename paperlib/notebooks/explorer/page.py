@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paperlib.core import paths
+from paperlib.networks.kinds import ARCHITECTURES
 from paperlib.notebooks.explorer import contents
 
 FILE = "explorer.html"
@@ -48,7 +49,7 @@ def page(*, home: str = "") -> str:
     from paperlib.notebooks.explorer import figures
 
     numbers: dict[str, Any] = {
-        "maps": {name: contents.map_of(name) for name in contents.NAMES},
+        "maps": {name: contents.map_of(name) for name in ARCHITECTURES},
         "outputs": contents.outputs(),
         "zoo": contents.zoo(),
         **contents.words(),
