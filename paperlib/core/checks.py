@@ -65,8 +65,9 @@ def check_limits(name: str, value: Any, limits: Mapping[str, Any]) -> None:
         raise ValueError(f"{name} must be <= {limits['high']}, got {quoted(value)}")
 
 
-def values_of(name: str, given: Any, kind: Any) -> tuple[Any, ...]:
-    """Return a list setting, `tuple[kind, ...]`, of different values; papermill's -p gives text."""
+def values_of(name: str, given: Any, kind: Any, *, repeated: bool = False) -> tuple[Any, ...]:
+    """Return a list setting, `tuple[kind, ...]`, of different values unless they may be repeated;
+    papermill's -p gives text."""
     if isinstance(given, str) and given.startswith("["):
         with contextlib.suppress(json.JSONDecodeError, RecursionError):
             given = json.loads(given.replace("'", '"'))
@@ -74,8 +75,9 @@ def values_of(name: str, given: Any, kind: Any) -> tuple[Any, ...]:
         raise ValueError(f"{name} must be a sequence of values, got {quoted(given)}")
     given = np.atleast_1d(given) if isinstance(given, np.ndarray) else given
     values = tuple(typed(name, value, get_args(kind)[0]) for value in given)
-    if not values or len(set(values)) < len(values):
-        raise ValueError(f"{name} must hold at least one value and none twice, got {quoted(given)}")
+    if not values or (len(set(values)) < len(values) and not repeated):
+        different = "" if repeated else " and none twice"
+        raise ValueError(f"{name} must hold at least one value{different}, got {quoted(given)}")
     return values
 
 

@@ -18,8 +18,8 @@ PAPERMILLS = "# Parameters"  # what the cell that papermill injects begins with
 
 
 def option(default: Any, **limits: Any) -> Any:
-    """A field with its limits, `low`, `above` (exclusive), `high`, or `choices`; `zero`, what 0
-    stands for; and `before`, the value that stood for a setting before there was one: a point that
+    """A field with its limits, `low`, `above` (exclusive), `high`, or `choices`; `repeated`, whether
+    a list may hold a value twice; `zero`, what 0 stands for; and `before`, the value that stood for a setting before there was one: a point that
     has it keeps the identity that it had then."""
     return field(default=default, metadata=limits)
 
@@ -34,7 +34,8 @@ class Checked:
             if kind in (int, float, bool, str):
                 value = checked(name, value, kind, **setting.metadata)
             else:
-                value = values_of(name, value, kind)
+                repeated = setting.metadata.get("repeated", False)
+                value = values_of(name, value, kind, repeated=repeated)
                 for each in value:
                     check_limits(name, each, setting.metadata)
             object.__setattr__(self, name, value)

@@ -15,7 +15,9 @@ class Scoreboard(Checked):
     profile: str = option("quick", choices=PROFILES)
     fallback: bool = False
     trained: tuple[str, ...] = tuple(f"trainability_{name}.nc" for name in GRIDS)
-    predicted: tuple[str, ...] = tuple(f"predictors_{name}.nc" for name in GRIDS)
+    predicted: tuple[str, ...] = option(
+        tuple(f"predictors_{name}.nc" for name in GRIDS), repeated=True
+    )
     column: float = option(1.75, low=0.0)
     column_depth: int = option(10, low=1, high=10_000)
     column_predictors: tuple[str, ...] = option(
@@ -46,8 +48,8 @@ class WillItTrain(Checked):
     mlp_trainings: str = "trainability_mnist.nc"
     mlp_predictions: str = "predictors_mnist.nc"
     grids: tuple[str, ...] = ("trainability_cnn.nc",)
-    grid_forecasts: tuple[str, ...] = ("forecasts_cnn.nc",)
-    grid_instruments: tuple[str, ...] = ("instruments_cnn.nc",)
+    grid_forecasts: tuple[str, ...] = option(("forecasts_cnn.nc",), repeated=True)
+    grid_instruments: tuple[str, ...] = option(("instruments_cnn.nc",), repeated=True)
     opened: int = option(4, low=0, high=100)
     anew: int = option(2, low=0, high=100)
     jobs: int = option(0, low=0)
