@@ -14,7 +14,7 @@ from paperlib.core import paths
 from paperlib.core.provenance import provenance
 from paperlib.instruments.channels.parameters import Vgg16Channels
 from paperlib.instruments.prediction.names import BASELINES
-from paperlib.instruments.prediction.scoring import scoreboard
+from paperlib.instruments.prediction.scoring import roc_auc, scoreboard
 from paperlib.instruments.reconstruction.parameters import CnnPhaseDiagram, ResnetDepth
 from paperlib.instruments.reconstruction.points import CascadePoint, CascadeSweep
 from paperlib.instruments.reconstruction.tables import walls
@@ -287,6 +287,27 @@ def test_convolutional_networks_were_trained_too(name: str) -> None:
     accuracy = accuracy_of(result).mean("seed")
     assert float(accuracy.max()) > 0.5
     assert float(accuracy.min()) < 0.2
+
+
+def test_which_mlps_learn_depends_on_the_rates_that_are_tried() -> None:
+    """Three rates of Adam are too large for deep networks at the critical line, which SGD trains at
+    a rate that falls with depth; where either counts, theory and R² know again what trains."""
+    adam, sgd = (shipped(f"trainability_{name}.nc") for name in ("mlp", "mnist"))
+    scores = shipped("predictors_mnist.nc")["scores"]
+    by_adam = accuracy_of(adam)
+    best = np.fmax(by_adam, accuracy_of(sgd)).where(by_adam.notnull())
+    known = by_adam.notnull().values
+    assert known.sum() == 168
+
+    def auc(predictor: str, accuracy: xr.DataArray) -> float:
+        said = scores.sel(predictor=predictor, depth=accuracy.depth).transpose(*accuracy.dims)
+        return roc_auc(said.values[known], accuracy.values[known] >= 0.5)
+
+    assert auc("collapse_depth_ridge", by_adam) < 0.85
+    assert auc("correlation_depth", by_adam) < 0.85
+    assert auc("differential_entropy_adam", by_adam) > 0.92
+    for predictor in ("collapse_depth_ridge", "cutoff_adam", "correlation_depth"):
+        assert auc(predictor, best) > 0.98
 
 
 def test_deep_published_resnets_learn_hardly_within_600_steps_at_these_rates() -> None:
