@@ -18,9 +18,12 @@ PAPERMILLS = "# Parameters"  # what the cell that papermill injects begins with
 
 
 def option(default: Any, **limits: Any) -> Any:
-    """A field with its limits, `low`, `above` (exclusive), `high`, or `choices`;
-    `repeated`, whether a list may hold a value twice; `zero`, what 0 stands for; and `before`, the value that stood for
-    a setting before there was one: a point that has it keeps the identity that it had then."""
+    """A field with its limits, `low`, `above` (exclusive), `high`, or `choices`.
+
+    `repeated` says that a list may hold a value twice, `zero` what 0 stands for, and `before` the
+    value that stood for a setting before there was one: a point that has it keeps the identity that
+    it had then.
+    """
     return field(default=default, metadata=limits)
 
 
