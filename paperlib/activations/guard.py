@@ -134,17 +134,17 @@ def plain_module(model: Any) -> nn.Module:
     return model
 
 
-def batch_norms(model: nn.Module) -> list[Any]:
-    """Return the layers that keep running statistics of batches."""
-    return [
-        module
-        for module in model.modules()
+def batch_norms(model: nn.Module) -> dict[str, Any]:
+    """Return the layers that keep running statistics of batches, by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
         if isinstance(module, _BatchNorm) and module.running_mean is not None
-    ]
+    }
 
 
-def take_statistics(model: nn.Module, run: Run, batches: Iterable[Any], which: str) -> int:
-    """Give batch norms the statistics of these batches from now on; return how many were given.
+def take_statistics(model: nn.Module, run: Run, batches: Iterable[Any], which: str) -> list[str]:
+    """Give batch norms the statistics of these batches from now on; return the names of those.
 
     Those of a model that was never trained say mean 0 and variance 1, which is not what training
     will see: "auto" replaces the statistics of layers that have not counted a batch yet, "batch"
@@ -155,9 +155,11 @@ def take_statistics(model: nn.Module, run: Run, batches: Iterable[Any], which: s
     """
     if not isinstance(which, str) or which not in BATCH_NORM:
         raise ProbeError(f"batch_norm must be one of {', '.join(BATCH_NORM)}; got {which!r}")
-    norms = [norm for norm in batch_norms(model) if which == "batch" or not _has_counted(norm)]
-    if which == "running" or not norms:
-        return 0
+    found = batch_norms(model)
+    names = [name for name, n in found.items() if which == "batch" or not _has_counted(n)]
+    if which == "running" or not names:
+        return []
+    norms = [found[name] for name in names]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the plain average over the batches
@@ -166,7 +168,7 @@ def take_statistics(model: nn.Module, run: Run, batches: Iterable[Any], which: s
         run(batch)
     for norm in norms:
         norm.training = False
-    return len(norms)
+    return names
 
 
 def _has_counted(norm: Any) -> bool:

@@ -1,7 +1,7 @@
 """A model examined: every operation of one run, its weights, its gradients."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -61,6 +61,7 @@ class Examination:
     record: Record = field(default_factory=Record)
     gradients: list[float] = field(default_factory=list)  # by stage
     zero_norms: dict[str, float] = field(default_factory=dict)  # scales of 0: their gradient
+    own_statistics: Collection[str] = ()  # batch norms that were given those of these samples
     fresh_norms: set[str] = field(default_factory=set)  # whose scales are all 1, as at the start
     table: dict[str, Any] = field(default_factory=dict)  # of the report, by stage
     mixed: Mixed | None = None  # samples that influence each other
@@ -79,6 +80,7 @@ def examine(
     *,
     seed: int = 0,
     mixed: Mixed | None = None,
+    own: Collection[str] = (),
 ) -> Examination:
     """Look at every operation of a model that is in evaluation mode, see `guard.untouched`.
 
@@ -89,8 +91,9 @@ def examine(
         stages: where the gradient of activations is wanted.
         seed: of the random readout.
         mixed: what is known of samples that influence each other.
+        own: batch norms that have been given the statistics of these inputs.
     """
-    found = Examination(model, gradients=[math.nan] * len(stages))
+    found = Examination(model, gradients=[math.nan] * len(stages), own_statistics=own)
     rows = _rows(model, inputs)
     values = inputs.pick(rows)
     outline = outline_of(model, inputs)

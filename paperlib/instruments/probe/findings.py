@@ -215,9 +215,9 @@ def softmax_output(found: Examination, threshold: float) -> Iterator[Finding]:
 
 
 def stale(found: Examination, threshold: float) -> Iterator[Finding]:
-    """Batch norms whose running statistics are not those of the batch."""
+    """Batch norms whose running statistics, of a training, are not those of the batch."""
     for sign in found.signs.values():
-        if "ratio" not in sign.facts:
+        if "ratio" not in sign.facts or sign.layer in found.own_statistics:
             continue
         shift, ratio = sign.facts["shift"], sign.facts["ratio"]
         off = max(ratio, 1 / ratio, (1 + shift) ** 2)

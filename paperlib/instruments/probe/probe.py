@@ -112,9 +112,11 @@ def probe(
         else:
             kept, pictures = work.by_chained_inverses(size)
         near = work.neighbours(size)
-        examined = examine(model, in_order, labels, work.stages, seed=seed, mixed=work.mixed)
+        examined = examine(
+            model, in_order, labels, work.stages, seed=seed, mixed=work.mixed, own=statistics
+        )
     about = {
-        "config": work.settings() | {"seed": seed, "batch_norms_of_these_images": statistics},
+        "config": work.settings() | {"seed": seed, "batch_norms_of_these_images": len(statistics)},
         "data": inputs.about(),
         "computed": [{**stamp(), "device": str(inputs.device), "points": 1}],
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -142,8 +144,8 @@ def _begun(
     resolution: float | None,
     batch_norm: str,
     memory: float,
-) -> tuple[Work, int, int]:
-    """A probe whose stages are found, the samples of a batch, and how many batch norms have these
+) -> tuple[Work, int, list[str]]:
+    """A probe whose stages are found, the samples of a batch, and the batch norms that have these
     images' statistics."""
     work = Work(model, inputs, layers, resolution, memory)
     size = samples_that_fit(model, inputs, memory)

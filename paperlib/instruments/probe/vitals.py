@@ -119,10 +119,10 @@ def vital_signs(
     seed = checked("seed", seed, int, low=0, high=LARGEST_SEED)
     with untouched(model, seed):
         inputs = Inputs.for_looking(images, model)
-        take_statistics(model, runner(model), inputs.batches(SAMPLES), batch_norm)
+        own = take_statistics(model, runner(model), inputs.batches(SAMPLES), batch_norm)
         stages = stages_in(model, inputs, layers, operations=True)
         labels = checked_labels(labels, inputs)
-        found = examine(model, inputs, labels, stages, seed=seed)
+        found = examine(model, inputs, labels, stages, seed=seed, own=own)
     return dataset_of(found, stages)
 
 

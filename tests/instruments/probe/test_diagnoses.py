@@ -177,6 +177,21 @@ def normed(*, off: float) -> nn.Sequential:
     return model.eval()
 
 
+def test_statistics_that_the_probe_took_itself_are_never_stale() -> None:
+    """An image that the examination does not look at has its share in them."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10)
+    )
+    images = torch.rand(129, 1, 8, 8)
+    images[1] *= 1e3
+    report = probe(model, images)
+    assert "stale batch norms" not in [found.kind for found in report.diagnoses]
+    for _ in range(60):
+        model(images)  # and so are those of a training stale that saw another image
+    report = probe(model, images[torch.arange(129) != 1])
+    assert "stale batch norms" in [found.kind for found in report.diagnoses]
+
+
 def zero_residual() -> nn.Sequential:
     model = residual(4)
     for block in model[2:6]:
