@@ -12,7 +12,15 @@ from paperlib.datasets import places, readers
 DATA_SETS = ("dataset", "pictures")  # the parameters that name one
 PICTURES = ("image", "asked_images")  # those that name a picture's file
 # a .nc; or none
-RESULTS = ("start_from", "compare_with", "calibration", "by_steps", "trained", "predicted")
+RESULTS = (
+    "start_from",
+    "compare_with",
+    "calibration",
+    "by_steps",
+    "decayed",
+    "trained",
+    "predicted",
+)
 WEIGHTS = ("random", "imagenet")
 PHOTOGRAPHS = ("bundled", "imagenette")
 _FOLDERS = (*DATA_SETS, "photographs")  # these may name one

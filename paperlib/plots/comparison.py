@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -30,6 +31,7 @@ from paperlib.plots.published import (
 )
 from paperlib.plots.style import (
     COLLAPSE_LABEL,
+    ORANGE,
     SEQUENTIAL,
     SOLVER_COLOURS,
     VARIANCE,
@@ -130,7 +132,7 @@ def resolution_calibration(calibration: xr.Dataset, adam: xr.Dataset) -> Figure:
     return figure
 
 
-def steps_of_training(by_steps: xr.Dataset) -> Figure:
+def steps_of_training(by_steps: xr.Dataset, decayed: xr.Dataset | None = None) -> Figure:
     """Draw how deep the published entropy finds images, and R², by the steps of the inverses.
 
     Left the depth from which the differential entropy stays below -10, where the colours of the
@@ -148,17 +150,23 @@ def steps_of_training(by_steps: xr.Dataset) -> Figure:
 
     Args:
         by_steps: results by Adam along the dim steps, from `sweep.run_along`.
+        decayed: of the same networks by Adam with weight decay, drawn dashed.
+
+    Raises:
+        ValueError: the two are of different data or networks.
     """
-    depths = depths_by_entropy(by_steps).mean("seed")
-    kept = by_steps["r_squared"].clip(0).where(known_points(by_steps)).sum("depth", skipna=False)
+    if decayed is not None:
+        check_comparable(by_steps, decayed)
     last = by_steps.sizes["depth"]
     with paper_style():
         figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.4))
         colours = plt.get_cmap("cividis")(np.linspace(0, 0.85, by_steps.sizes["steps"]))
         for steps, colour in zip(by_steps.steps.values, colours, strict=True):
-            for axis, values in ((left, depths), (right, kept.mean("seed"))):
-                line = values.sel(steps=steps).dropna("sigma_w2")
-                axis.plot(line.sigma_w2, line, ".-", color=colour, label=f"{steps:,} steps")
+            result, look = by_steps.sel(steps=steps), {"color": colour, "ls": "-"}
+            _depth_and_information(left, right, result, label=f"{steps:,} steps", **look)
+        if decayed is not None:
+            label = solver_of(decayed).partition(", ")[2].replace(", ", ",\n")
+            _depth_and_information(left, right, decayed, label=label, color=ORANGE, ls="--")
         published = published_resnet_depths(by_steps)
         if published:
             at = [*published], [*published.values()]
@@ -172,6 +180,14 @@ def steps_of_training(by_steps: xr.Dataset) -> Figure:
         right.legend(*left.get_legend_handles_labels(), loc="upper left", bbox_to_anchor=(1.01, 1))
         sign(figure, f"{network_of(by_steps)}  ·  Adam  ·  {seeds_of(by_steps)}", by_steps)
     return figure
+
+
+def _depth_and_information(left: Axes, right: Axes, result: xr.Dataset, **look: Any) -> None:
+    """A line on each axis: the depth by the entropy, and R² above 0 summed over depth."""
+    kept = result["r_squared"].clip(0).where(known_points(result)).sum("depth", skipna=False)
+    for axis, values in ((left, depths_by_entropy(result)), (right, kept)):
+        line = values.mean("seed").dropna("sigma_w2")
+        axis.plot(line.sigma_w2, line, marker=".", **look)
 
 
 def depths_by_entropy(result: xr.Dataset) -> xr.DataArray:

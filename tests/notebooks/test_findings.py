@@ -320,12 +320,17 @@ def test_the_steps_have_a_row_each_and_a_dash_where_nothing_was_measured() -> No
     lost = result()
     lost["differential_entropy"][:, :, 3:] = -12.0
     made = along([lost.isel(sigma_w2=slice(1)), result(), result()], "steps", [10, 80, 1200])
-    said = reconstruction.resnet(result(architecture="resnet", sigma_b2=2e-5), by_steps=made)
+    there = {"architecture": "resnet", "sigma_b2": 2e-5}
+    said = reconstruction.resnet(result(**there), by_steps=made)
     (few,) = (line for line in said.splitlines() if line.startswith("| 10 |"))
     (many,) = (line for line in said.splitlines() if line.startswith("| 1,200 |"))
     assert few.startswith("| 10 | 4 (0.00) |")
     assert few.count("| –") == len(GRID) - 1
     assert many.count("> 12 (") == len(GRID)
+    decayed = result("adam", weight_decay=0.01).isel(sigma_w2=slice(1, None))
+    said = reconstruction.resnet(result(**there), by_steps=made, decayed=decayed)
+    (row,) = (line for line in said.splitlines() if "weight decay 0.01 |" in line)
+    assert (row.count("| –"), row.count("> 12 (")) == (1, len(GRID) - 1)
 
 
 # -- trainings

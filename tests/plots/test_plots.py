@@ -217,6 +217,12 @@ def test_the_steps_of_adam_are_drawn_with_a_line_each_where_they_were_measured()
     assert set(right.lines[0].get_ydata()) == {0.0}  # no R² is above 0
     assert right.get_legend_handles_labels()[1] == ["10 steps", "600 steps"]
     assert "own entropy" in left.get_ylabel()  # made-up results have no published one
+    figure = plots.steps_of_training(both, result("adam", weight_decay=0.01))
+    dashed = figure.axes[1].lines[-1]
+    assert (dashed.get_linestyle(), len(dashed.get_xdata())) == ("--", len(GRID))
+    assert "weight decay 0.01" in dashed.get_label()
+    with pytest.raises(ValueError, match="differ in activation"):
+        plots.steps_of_training(both, result("adam", activation="relu"))
 
 
 def test_results_of_other_networks_or_data_are_not_compared() -> None:

@@ -153,6 +153,7 @@ class ResnetDepth(_ConvolutionalGrid):
     sigma_w2_step: float = option(0.8, above=0.0)
     calibration: str = ""
     by_steps: str = ""
+    decayed: str = ""
     trained: str = "trainability_resnet.nc"
 
     def numbers_of_steps(self) -> list["CascadeSweep"]:

@@ -238,8 +238,9 @@ def resolutions(by_resolution: xr.Dataset) -> str:
     )
 
 
-def steps_of_training(by_steps: xr.Dataset) -> str:
-    """Return how deep images are found, by the entropy and by R², as the inverses train longer."""
+def steps_of_training(by_steps: xr.Dataset, decayed: xr.Dataset | None = None) -> str:
+    """Return how deep images are found, by the entropy and by R², as the inverses train longer, and
+    with weight decay."""
     depths = depths_by_entropy(by_steps).mean("seed")
     left = by_steps["r_squared"].isel(depth=-1).mean("seed")
     last = by_steps.sizes["depth"]
@@ -252,6 +253,11 @@ def steps_of_training(by_steps: xr.Dataset) -> str:
         [f"{int(row.steps):,}", *(_found(row, left.sel(steps=row.steps), s, last) for s in at)]
         for row in depths.transpose("steps", "sigma_w2")
     ]
+    if decayed is not None:
+        found = depths_by_entropy(decayed).mean("seed").reindex(sigma_w2=at)
+        there = decayed["r_squared"].isel(depth=-1).mean("seed").reindex(sigma_w2=at)
+        name = solver_of(decayed).partition(", ")[2]
+        rows.append([name, *(_found(found, there, s, last) for s in at)])
     kind = "published" if published_entropy(by_steps) == ENTROPY_PUBLISHED else "own"
     return paragraphs(
         f"**The steps of Adam.** The depth from which the {kind} differential entropy stays below "

@@ -240,6 +240,7 @@ def resnet(
     comparison: xr.Dataset | None = None,
     by_resolution: xr.Dataset | None = None,
     by_steps: xr.Dataset | None = None,
+    decayed: xr.Dataset | None = None,
     trained: xr.Dataset | None = None,
 ) -> str:
     """Return what a depth plot of residual networks says.
@@ -249,6 +250,7 @@ def resnet(
         comparison: some of them by the other solver.
         by_resolution: along the dim resolution, from `run_resolutions`.
         by_steps: by Adam along the dim steps, from `run_along`.
+        decayed: by Adam with weight decay.
         trained: trainings of such networks.
     """
     if _nothing_known(result):
@@ -259,7 +261,7 @@ def resnet(
         lost(result),
         *_of_both(result, comparison, walls_against_paper, _slow_loss),
         resolutions(by_resolution) if by_resolution is not None else "",
-        steps_of_training(by_steps) if by_steps is not None else "",
+        steps_of_training(by_steps, decayed) if by_steps is not None else "",
         trained_at_depths(trained, result) if trained is not None else "",
         solvers(result, comparison) if comparison is not None else "",
     )
