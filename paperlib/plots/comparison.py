@@ -173,7 +173,7 @@ def steps_of_training(by_steps: xr.Dataset, decayed: xr.Dataset | None = None) -
             left.plot(*at, "o", color="white", mec="black", label="published, by eye")
         left.axhline(last, color="0.8", lw=0.6, zorder=0)
         entropy = "published" if published_entropy(by_steps) == ENTROPY_PUBLISHED else "own"
-        left.set(title=f"Below {EDGE:g} nats from", ylabel=f"depth, by the {entropy} entropy")
+        left.set(title=f"Below −{-EDGE:g} nats from", ylabel=f"depth, by the {entropy} entropy")
         right.set(title="Information over all depths", ylabel="sum of R² ≥ 0 over depth")
         for axis in (left, right):
             axis.set(xlabel=VARIANCE, xscale="log")
