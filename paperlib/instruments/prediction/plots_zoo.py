@@ -129,8 +129,9 @@ def _kind(name: str, said: Collection[str] = ()) -> str:
 def _aucs(axis: Axes, scores: Mapping[str, pd.DataFrame], said: Collection[str] = ()) -> None:
     order = list(dict.fromkeys(name for board in scores.values() for name in board.index))[::-1]
     places = pd.Series(np.arange(len(order)), order)
+    apart = min(0.18, 0.36 / max(1, len(scores) - 1))  # so that none lies in another one's row
     for number, (label, board) in enumerate(scores.items()):
-        at = places[board.index] + 0.18 * (len(scores) - 1 - 2 * number)
+        at = places[board.index] + apart * (len(scores) - 1 - 2 * number)
         filled, marker = number == 0, MARKERS[number % len(MARKERS)]
         for name, row, height in zip(board.index, board.to_dict("records"), at, strict=True):
             colour = COLOURS[_kind(str(name), said)]
