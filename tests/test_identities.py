@@ -31,7 +31,10 @@ COMMANDS = (
 # of files that came later nothing is known here: their authors freeze them
 NOTEBOOKS = frozen("parameters.json")
 # the others hold several sweeps, and none starts from them
-ONE_SWEEP_EACH = [name for name in frozen("reference.json") if "resolution" not in name]
+# the others are several sweeps along a setting, see `sweep.run_along`
+ONE_SWEEP_EACH = [
+    name for name in frozen("reference.json") if not name.endswith(("_resolution.nc", "_steps.nc"))
+]
 
 
 def test_all_settings_have_their_identity_frozen() -> None:

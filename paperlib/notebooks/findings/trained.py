@@ -68,8 +68,8 @@ def budget(trained: xr.Dataset) -> str:
     accuracy, form = accuracy_of(trained), form_of(provenance(trained)["config"])
     best = percent(float(accuracy.max()), 0)
     seconds = trained["seconds"].where(accuracy.notnull()) if "seconds" in trained else None
-    unit = " and ".join(sorted({way["device"].upper() for way in provenance(trained)["computed"]}))
-    unit = unit.replace("CUDA", "GPU")
+    on_gpu = any(way.get("device") == "cuda" for way in provenance(trained)["computed"])
+    unit = "GPU" if on_gpu else "CPU"
     spent = "" if seconds is None else f"; {number(float(seconds.sum()), 0)} {unit} seconds in all"
     diverged = (
         int(trained["diverged"].where(accuracy.notnull(), 0).sum()) if "diverged" in trained else 0
