@@ -30,6 +30,12 @@ def data_name(result: xr.Dataset, otherwise: str = "images given") -> str:
     return provenance(result)["data"]["name"] if "provenance" in result.attrs else otherwise
 
 
+def on_gpu(result: xr.Dataset) -> bool:
+    """Return whether a result, or a part of it, was computed on a GPU: its seconds are of one."""
+    about = provenance(result) if "provenance" in result.attrs else {}
+    return any(way.get("device") == "cuda" for way in about.get("computed", ()))
+
+
 def stamp() -> dict[str, Any]:
     """Return what this process computes with: commit, versions and hardware."""
     return _stamp_in(paths.checkout())

@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import roc_auc_score
 
 from paperlib.cascade.fitting import SOLVERS
-from paperlib.core.provenance import provenance
+from paperlib.core.provenance import on_gpu, provenance
 from paperlib.instruments.prediction.names import DEPTHS_REACHED
 from paperlib.training.outcome import accuracy_of, threshold_of, trainable_depth
 
@@ -118,7 +118,7 @@ def scoreboard(predictions: xr.Dataset, trained: xr.Dataset) -> pd.DataFrame:
         means over seeds; `unfitted_error`, the same without any fitted threshold, for predictors
         that state a depth themselves (`OF_DEPTH`); `seconds` for one untrained network at all its
         depths; `saving`, the seconds of training the grid over those of predicting it. NaN where a
-        measure is not defined; see `roc_auc` and `rank_correlation`.
+        measure is not defined, see `roc_auc` and `rank_correlation`, or one side ran on a GPU.
 
     Raises:
         KeyError: a variable is missing, or the provenance of the trainings.
@@ -138,7 +138,8 @@ def scoreboard(predictions: xr.Dataset, trained: xr.Dataset) -> pd.DataFrame:
     seconds = predictions["seconds"].where(trains.notnull().any("depth"))
     table["seconds"] = seconds.mean(_COLUMN).to_series()
     training = float(trained["seconds"].where(trains.notnull()).sum())
-    table["saving"] = training / seconds.sum(_COLUMN).to_series()
+    comparable = on_gpu(trained) == on_gpu(predictions)
+    table["saving"] = training / seconds.sum(_COLUMN).to_series() if comparable else np.nan
     return table.sort_values("auc", ascending=False, kind="stable")
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import xarray as xr
 
-from paperlib.core.provenance import provenance
+from paperlib.core.provenance import on_gpu, provenance
 from paperlib.instruments.prediction.scoring import rank_correlation
 from paperlib.instruments.prediction.zoo_scores import zoo_scoreboard
 from paperlib.instruments.reconstruction.tables import trained_walls
@@ -68,8 +68,7 @@ def budget(trained: xr.Dataset) -> str:
     accuracy, form = accuracy_of(trained), form_of(provenance(trained)["config"])
     best = percent(float(accuracy.max()), 0)
     seconds = trained["seconds"].where(accuracy.notnull()) if "seconds" in trained else None
-    on_gpu = any(way.get("device") == "cuda" for way in provenance(trained)["computed"])
-    unit = "GPU" if on_gpu else "CPU"
+    unit = "GPU" if on_gpu(trained) else "CPU"
     spent = "" if seconds is None else f"; {number(float(seconds.sum()), 0)} {unit} seconds in all"
     diverged = (
         int(trained["diverged"].where(accuracy.notnull(), 0).sum()) if "diverged" in trained else 0

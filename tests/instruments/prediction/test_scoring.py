@@ -368,6 +368,15 @@ def test_costs_are_per_untrained_network_and_for_the_grid() -> None:
     assert table.loc["slow", "saving"] == pytest.approx(sum(range(1, 19)) / 1500)
 
 
+def test_seconds_of_a_gpu_are_not_compared_with_those_of_a_processor() -> None:
+    given, grid = predictions(it=TRAINS), trainings()
+    about = {**json.loads(grid.attrs["provenance"]), "computed": [{"device": "cuda"}]}
+    grid.attrs["provenance"] = json.dumps(about)
+    table = scoreboard(given, grid)
+    assert np.isnan(table.loc["it", "saving"])
+    assert table.loc["it", "auc"] == 1
+
+
 def test_trainings_that_are_not_finished_are_left_out_of_everything() -> None:
     accuracy = ACCURACY.copy()
     accuracy[0, 0, 2] = accuracy[2] = NAN  # a network, and a variance
