@@ -1,7 +1,6 @@
 """Two results beside each other: solvers, resolutions."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paperlib.core.provenance import provenance
-from paperlib.measures import collapse_depth
 from paperlib.networks.kinds import RESOLUTION, stages_of
 from paperlib.plots.labels import (
     describe,
@@ -24,6 +22,7 @@ from paperlib.plots.labels import (
 )
 from paperlib.plots.maps import collapse_depths, depth_lines
 from paperlib.plots.published import (
+    EDGE,
     ENTROPY_PUBLISHED,
     published_depths,
     published_entropy,
@@ -39,8 +38,6 @@ from paperlib.plots.style import (
     mean_with_bars,
     paper_style,
 )
-
-EDGE = -10.0  # nats at which the colours of the published figures of convolutional networks end
 
 
 def solver_comparison(ridge: xr.Dataset, adam: xr.Dataset) -> Figure:
@@ -201,12 +198,7 @@ def depths_by_entropy(result: xr.Dataset) -> xr.DataArray:
         >>> int(depths.sel(sigma_w2=1.0, seed=0))
         51
     """
-    return xr.apply_ufunc(
-        partial(collapse_depth, threshold=EDGE),
-        result[published_entropy(result)],
-        input_core_dims=[["depth"]],
-        vectorize=True,
-    ).where(known_points(result))
+    return collapse_depths(result, published_entropy(result), threshold=EDGE)
 
 
 def check_comparable(result: xr.Dataset, other: xr.Dataset) -> None:

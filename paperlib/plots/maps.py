@@ -1,5 +1,6 @@
 """Heat maps of variance and depth, and the phase diagrams made of them."""
 
+from functools import partial
 from typing import Any, cast
 
 import matplotlib.pyplot as plt
@@ -11,9 +12,9 @@ from matplotlib.ticker import MaxNLocator
 
 from paperlib.core.provenance import provenance
 from paperlib.meanfield import critical_sigma_w2
-from paperlib.measures import collapse_depth
+from paperlib.measures import LOST, collapse_depth
 from paperlib.plots.labels import describe, known_points, sign
-from paperlib.plots.published import ENTROPY, ENTROPY_PUBLISHED, published_entropy
+from paperlib.plots.published import EDGE, ENTROPY, ENTROPY_PUBLISHED, published_entropy
 from paperlib.plots.style import (
     CENSORED,
     COLLAPSE_COLOUR,
@@ -46,7 +47,7 @@ _PANELS = {
 # As published: the MLP's scale begins where all images are alike, the others' higher up. A scale of
 # the data's own would make walls of differences that mean nothing.
 FEW, APART = 3, 0.25  # variances that are drawn apart, and half their width in the smallest gap
-_LEAST_ENTROPY = {"mlp": -19.3, "cnn": -10.0, "resnet": -10.0}
+_LEAST_ENTROPY = {"mlp": -19.3, "cnn": EDGE, "resnet": EDGE}
 
 
 def phase_diagram(result: xr.Dataset) -> Figure:
@@ -189,8 +190,12 @@ def _depths_reached(axis: Axes, result: xr.Dataset) -> None:
     legend_below(axis, ncols=3)
 
 
-def collapse_depths(result: xr.Dataset) -> xr.DataArray:
+def collapse_depths(
+    result: xr.Dataset, measure: str = "r_squared", *, threshold: float = LOST
+) -> xr.DataArray:
     """Return the collapse depth of every point, dims sigma_w2 and seed; depth + 1 if none was seen.
+
+    It is that of R², or the depth from which another measure stays below a threshold.
 
     Example:
         >>> from paperlib import load_result
@@ -199,8 +204,9 @@ def collapse_depths(result: xr.Dataset) -> xr.DataArray:
         >>> depths.dims, float(depths.min()) >= 1
         (('sigma_w2', 'seed'), True)
     """
+    depth = partial(collapse_depth, threshold=threshold)
     return xr.apply_ufunc(
-        collapse_depth, result["r_squared"], input_core_dims=[["depth"]], vectorize=True
+        depth, result[measure], input_core_dims=[["depth"]], vectorize=True
     ).where(known_points(result))
 
 

@@ -1,5 +1,8 @@
 """What the paper says, to be compared with."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import xarray as xr
 
 from paperlib.core.provenance import provenance
@@ -9,6 +12,7 @@ PUBLISHED_WALLS = {"cnn": {30: 0.65, 50: 0.78, 100: 0.87, 400: 0.97}, "resnet": 
 # Block from which the published ResNet's picture is darkest, by σ_w², by eye: its edge is ragged.
 # The axis of the figure counts the three stages of the stem; they are taken off here.
 PUBLISHED_RESNET_DEPTHS = {0.1: 5, 0.2: 9, 0.3: 16, 0.5: 26, 0.7: 35, 0.95: 47}
+EDGE = -10.0  # nats at which the colours of the published figures of convolutional networks end
 # Of pictures shifted to minimum 0 first, and of pictures as they are.
 ENTROPY_PUBLISHED, ENTROPY = "differential_entropy_published", "differential_entropy"
 
@@ -24,12 +28,8 @@ def published_depths(result: xr.Dataset) -> dict[float, int]:
         >>> published_depths(load_result("mnist_cnn_adam.nc"))  # read off for the MLP on MNIST only
         {}
     """
-    about = provenance(result)
-    config = about["config"]
-    published = {"architecture": "mlp", "shape": "wide", "width": 0, "activation": "tanh"}
-    same = all(config[name] == value for name, value in published.items())
-    same = same and config["sigma_b2"] == 0.05 and about["data"]["name"] == "mnist"
-    return dict(PUBLISHED_DEPTHS) if same else {}
+    published = {"architecture": "mlp", "shape": "wide", "width": 0, "sigma_b2": 0.05}
+    return dict(PUBLISHED_DEPTHS) if _is_of(result, "mnist", published) else {}
 
 
 def published_resnet_depths(result: xr.Dataset) -> dict[float, int]:
@@ -41,17 +41,16 @@ def published_resnet_depths(result: xr.Dataset) -> dict[float, int]:
         >>> published_resnet_depths(load_result("resnet.nc"))  # of another block
         {}
     """
+    published = {"architecture": "resnet", "block": "published", "channels": 32, "sigma_b2": 2e-5}
+    return dict(PUBLISHED_RESNET_DEPTHS) if _is_of(result, "fashion_mnist", published) else {}
+
+
+def _is_of(result: xr.Dataset, data: str, network: Mapping[str, Any]) -> bool:
+    """Whether a result is of this data set and of a tanh network with these settings."""
     about = provenance(result)
-    config = about["config"]
-    published = {
-        "architecture": "resnet",
-        "block": "published",
-        "channels": 32,
-        "activation": "tanh",
-    }
-    same = all(config.get(name) == value for name, value in published.items())
-    same = same and config["sigma_b2"] == 2e-5 and about["data"]["name"] == "fashion_mnist"
-    return dict(PUBLISHED_RESNET_DEPTHS) if same else {}
+    wanted = {**network, "activation": "tanh"}
+    same = all(about["config"].get(name) == value for name, value in wanted.items())
+    return same and about["data"]["name"] == data
 
 
 def published_entropy(result: xr.Dataset) -> str:

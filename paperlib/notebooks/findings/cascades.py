@@ -32,8 +32,9 @@ from paperlib.plots import (
     solver_name,
     solver_of,
 )
-from paperlib.plots.comparison import EDGE, depths_by_entropy
+from paperlib.plots.comparison import depths_by_entropy
 from paperlib.plots.labels import known_points
+from paperlib.plots.published import EDGE
 
 SHOWN = 6  # variances of a table
 ALIVE = 0.05  # R² from which two solvers are compared point by point
