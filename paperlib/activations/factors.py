@@ -1,7 +1,7 @@
-"""Calls of Linear layers and convolutions, whose gradients are products of two factors.
+"""Calls of Linear layers, convolutions and norms, whose gradients are products of two factors.
 
 A weight's gradient for one sample is a sum over positions and calls: the gradient with respect to
-the output (the slope) times what went in.
+the output (the slope) times what went in, of norms in its own unit.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,8 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-AT_ONCE = 2**24  # numbers of gradients, or of what makes them, that are held besides the result
+AT_ONCE = 2**23  # numbers of gradients, or of what makes them, at a time: more leave the caches
+PIECE, FEW = 1024, 256  # numbers of rows that are multiplied at a time, of at most so many rows
 FACTORED: tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+NORMS: tuple[type[nn.Module], ...] = (
+    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -82,9 +86,19 @@ def gradients(total: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def gram(rows: Tensor) -> Tensor:
-    """Return all products (n, n) of rows (n, features) with each other, in float64."""
-    rows = rows.detach().double()
-    return rows @ rows.T
+    """Return all products (n, n) of rows (n, features) with each other, in float64.
+
+    Products of few long rows are taken in short pieces side by side, in half the time.
+    """
+    rows = rows.detach()
+    count, width = rows.shape
+    pieces = width // PIECE if count <= FEW else 0
+    rest = rows[:, pieces * PIECE :].double()
+    found = rest @ rest.T
+    for some in rows[:, : pieces * PIECE].split(8 * PIECE, dim=1):
+        columns = some.double().unflatten(1, (-1, PIECE)).transpose(0, 1)
+        found += (columns @ columns.mT).sum(0)
+    return found
 
 
 @dataclass(frozen=True)
@@ -153,43 +167,84 @@ class Factored:
 Gradients = Dense | Factored
 
 
-def joined(pieces: Sequence[Gradients]) -> Gradients:
-    """Return the gradients of all samples, in the order of the pieces."""
-    factored = [piece for piece in pieces if isinstance(piece, Factored)]
-    if len(factored) < len(pieces):
-        return Dense(torch.cat([piece.rows() for piece in pieces]))
-    inputs, slopes = ([getattr(p, name) for p in factored] for name in ("inputs", "slopes"))
-    return Factored(torch.cat(inputs), torch.cat(slopes))
+def joined(pieces: Sequence[Sequence[Gradients]]) -> list[Gradients]:
+    """Return the gradients of all samples, in the order of the pieces; of each a list by goal."""
+    if not all(isinstance(piece, Factored) for piece in pieces[0]):
+        return [Dense(torch.cat([piece.rows() for piece in some])) for some in pieces]
+    inputs = torch.cat([piece.inputs for piece in pieces[0]])  # type: ignore[union-attr]
+    return [
+        Factored(inputs, torch.cat([piece.slopes for piece in some]))  # type: ignore[union-attr]
+        for some in pieces
+    ]
 
 
-def weight_gradients(layer: Any, calls: Sequence[Call], slopes: Sequence[Tensor]) -> Gradients:
-    """Return the gradients of a layer's weight in the smaller of their two forms.
+def weight_gradients(
+    layer: Any, calls: Sequence[Call], slopes: Sequence[Sequence[Tensor]]
+) -> list[Gradients]:
+    """Return the gradients of a layer's weight in the smaller of their two forms, by goal.
 
     Args:
-        layer: one of FACTORED.
+        layer: one of FACTORED or NORMS.
         calls: all of them, with n samples each.
-        slopes: like the calls' outputs.
+        slopes: for each goal, like the calls' outputs.
     """
-    pairs = list(zip((call.inputs for call in calls), slopes, strict=True))
-    if layer.weight.numel() >= sum(i[0].numel() + s[0].numel() for i, s in pairs):
-        rows = [rows_of(layer, *pair) for pair in pairs]
-        return Factored(*(torch.cat(some, 2) for some in zip(*rows, strict=True)))
-    return Dense(reduce(torch.add, (_products_of(layer, *pair) for pair in pairs)))
+    if isinstance(layer, NORMS):
+        ready = [_in_its_unit(layer, call.inputs) for call in calls]
+        return [
+            _added(_summed(layer, s * x) for s, x in zip(some, ready, strict=True))
+            for some in slopes
+        ]
+    pairs = zip(calls, slopes[0], strict=True)
+    if layer.weight.numel() >= sum(c.inputs[0].numel() + s[0].numel() for c, s in pairs):
+        inputs = torch.cat([input_rows(layer, call.inputs) for call in calls], 2)
+        return [
+            Factored(inputs, torch.cat([slope_rows(layer, s) for s in some], 2)) for some in slopes
+        ]
+    products = [
+        _products_of(layer, call.inputs, some)
+        for call, some in zip(calls, zip(*slopes, strict=True), strict=True)
+    ]
+    return [_added(some) for some in zip(*products, strict=True)]
 
 
-def _products_of(layer: Any, inputs: Tensor, slopes: Tensor) -> Tensor:
-    """The gradients (n, numbers) by one call, a few samples at a time."""
-    positions = slopes[0].numel() // len(layer.weight)
+def _products_of(layer: Any, inputs: Tensor, slopes: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients (n, numbers) by one call for each goal, a few samples at a time."""
+    positions = slopes[0][0].numel() // len(layer.weight)
     size = max(1, AT_ONCE // (positions * layer.weight[0].numel() * _groups(layer)))
-    pairs = zip(inputs.split(size), slopes.split(size), strict=True)
-    return torch.cat([Factored(*rows_of(layer, *pair)).rows() for pair in pairs])
+    found: list[list[Tensor]] = [[] for _ in slopes]
+    for first in range(0, len(inputs), size):
+        rows = input_rows(layer, inputs[first : first + size])
+        for kept, some in zip(found, slopes, strict=True):
+            kept.append(Factored(rows, slope_rows(layer, some[first : first + size])).rows())
+    return [torch.cat(kept) for kept in found]
 
 
 def bias_gradients(layer: Any, slopes: Sequence[Tensor]) -> Dense:
     """Return the gradients of a layer's bias, the sums of its slopes over positions and calls."""
-    axis = -1 if isinstance(layer, nn.Linear) else 1
-    sums = (s.movedim(axis, 1).reshape(len(s), len(layer.bias), -1).sum(2) for s in slopes)
-    return Dense(reduce(torch.add, sums))
+    return _added(_summed(layer, some) for some in slopes)
+
+
+def _added(rows: Iterable[Tensor]) -> Dense:
+    return Dense(reduce(torch.add, rows))
+
+
+def _summed(layer: Any, values: Tensor) -> Tensor:
+    """What a layer returned, or its like, summed over positions, (n, units)."""
+    if isinstance(layer, nn.Linear | nn.LayerNorm):
+        units = layer.weight.numel() if isinstance(layer, nn.LayerNorm) else len(layer.weight)
+        return values.reshape(len(values), -1, units).sum(1)
+    return values.reshape(len(values), len(layer.weight), -1).sum(2)
+
+
+def _in_its_unit(norm: Any, inputs: Tensor) -> Tensor:
+    """What a norm makes of its inputs before its weight and bias."""
+    if isinstance(norm, nn.LayerNorm):
+        return nn.functional.layer_norm(inputs, norm.normalized_shape, None, None, norm.eps)
+    if isinstance(norm, nn.GroupNorm):
+        return nn.functional.group_norm(inputs, norm.num_groups, None, None, norm.eps)
+    return nn.functional.batch_norm(
+        inputs, norm.running_mean, norm.running_var, None, None, False, 0.0, norm.eps
+    )
 
 
 def _groups(layer: Any) -> int:
@@ -200,26 +255,27 @@ def _squared(rows: Tensor) -> Tensor:
     return rows.double().square().sum(1)
 
 
-def rows_of(layer: Any, inputs: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the factors of a weight's gradients as inputs (n, g, p, i) and slopes (n, g, p, o).
+def input_rows(layer: Any, inputs: Tensor) -> Tensor:
+    """Return what went into a layer as the first factor of its weight's gradients, (n, g, p, i).
 
     The gradient of sample n is Σ_p slopes inputs for each group g, o rows of i numbers.
 
     Args:
         layer: one of FACTORED.
         inputs: (n, *) as they went into the layer.
-        slopes: (n, *) like what came out.
     """
     if isinstance(layer, nn.Linear):
-        count = len(inputs)
-        return (
-            inputs.reshape(count, 1, -1, layer.in_features),
-            slopes.reshape(count, 1, -1, layer.out_features),
-        )
+        return inputs.reshape(len(inputs), 1, -1, layer.in_features)
     axes = inputs.ndim - 2
     windows = _windows(layer, inputs).unflatten(1, (layer.groups, -1))  # n g c *positions *kernel
-    windows = windows.movedim(2, 2 + axes).flatten(2, 1 + axes).flatten(3)
-    return windows, slopes.unflatten(1, (layer.groups, -1)).flatten(3).mT
+    return windows.movedim(2, 2 + axes).flatten(2, 1 + axes).flatten(3)
+
+
+def slope_rows(layer: Any, slopes: Tensor) -> Tensor:
+    """Return the slopes (n, *) of what a layer returned as the second factor, (n, g, p, o)."""
+    if isinstance(layer, nn.Linear):
+        return slopes.reshape(len(slopes), 1, -1, layer.out_features)
+    return slopes.unflatten(1, (layer.groups, -1)).flatten(3).mT
 
 
 def _windows(layer: Any, inputs: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator
-from functools import reduce
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map
 from paperlib.activations.arguments import called_with_parameters
 from paperlib.activations.factors import (
     FACTORED,
+    NORMS,
     Call,
     Dense,
     Gradients,
@@ -84,14 +85,14 @@ def per_sample_gradients(
     cotangent: Tensor | None = None,
     chunk: int = CHUNK,
     seed: int = 0,
-    only: Collection[str] | None = None,
 ) -> SampleGradients:
     """Return the gradient of each sample alone, with respect to every parameter that learns.
 
         per_sample_gradients(model, images, labels).squared_norms()  # {layer: (n,)}
 
-    The model is in evaluation mode meanwhile and left as it was. Linear layers and convolutions are
-    differentiated by their factors, which is tried on two samples first; all else by torch.func.
+    The model is in evaluation mode meanwhile and left as it was. Linear layers, convolutions and
+    norms are differentiated by their factors, which is tried on two samples first; all else by
+    torch.func.
 
     Args:
         model: any module whose samples do not see each other.
@@ -101,7 +102,6 @@ def per_sample_gradients(
             the outputs, for one sample or for all n. None draws one for all samples from the seed.
         chunk: samples at a time; fewer take less memory.
         seed: of the cotangent, and of the model's random numbers meanwhile.
-        only: names of the parameters that count; None is all that learn.
 
     Raises:
         ProbeError: a batch norm that averages over samples, parameters none of which learns, labels
@@ -109,46 +109,90 @@ def per_sample_gradients(
 
     Source: the factors are those of Goodfellow 2015, arXiv:1510.01799.
     """
-    model = plain_module(model)
-    chunk = checked("chunk", chunk, int, low=1)
-    seed = checked("seed", seed, int, low=0, high=LARGEST_SEED)
-    _check_norms(model)
-    inputs = Inputs.in_order(images, model).without_vectors()
-    with untouched(model, seed):
-        example = outputs_in(run_once(model, runner(model), inputs.part(0, 1), lambda *_: None))
-        goal, targets = goal_of(example, inputs.train, labels, cotangent, seed)
-        with torch.enable_grad():
-            return SampleGradients(_Work(model, goal, only).parts(inputs, targets, chunk))
+    return Differentiated(model, images, [(labels, cotangent)], seed=seed).gradients(chunk=chunk)[0]
 
 
-class _Work:
-    """One model, differentiated sample by sample."""
+class Differentiated:
+    """A model that is differentiated sample by sample, for several goals by one forward pass.
 
-    def __init__(self, model: nn.Module, goal: Goal, only: Collection[str] | None) -> None:
-        self.model, self.goal, self.run = model, goal, runner(model)
-        self.learning = {
-            name: parameter
-            for name, parameter in model.named_parameters()
-            if parameter.requires_grad and (only is None or name in only)
+    Args:
+        model, images, seed: as for `per_sample_gradients`.
+        goals: labels and a cotangent for each, as for `per_sample_gradients`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Any,
+        goals: Sequence[tuple[Tensor | None, Tensor | None]],
+        *,
+        seed: int = 0,
+    ) -> None:
+        self.model = plain_module(model)
+        self._seed = checked("seed", seed, int, low=0, high=LARGEST_SEED)
+        _check_norms(self.model)
+        self._inputs = Inputs.in_order(images, self.model).without_vectors()
+        self._run = runner(self.model)
+        named = self.model.named_parameters()
+        self._learning = {name: p for name, p in named if p.requires_grad}
+        count = self._inputs.train
+        with untouched(self.model, self._seed):
+            example = run_once(self.model, self._run, self._inputs.part(0, 1), lambda *_: None)
+            self._goals = [
+                goal_of(outputs_in(example), count, labels, cotangent, self._seed)
+                for labels, cotangent in goals
+            ]
+            if not self._learning:
+                raise ProbeError(
+                    "no parameter of the model learns; set requires_grad of those whose gradients "
+                    "are wanted"
+                )
+            self._names = {id(parameter): name for name, parameter in self._learning.items()}
+            with torch.enable_grad():
+                self._layers, self.held = self._right_layers()
+
+    def gradients(
+        self,
+        *,
+        chunk: int = CHUNK,
+        only: Collection[str] | None = None,
+        count: int | None = None,
+    ) -> list[SampleGradients]:
+        """Return the gradients for each goal.
+
+        Args:
+            chunk: samples at a time; fewer take less memory.
+            only: names of the parameters that count; None is all that learn.
+            count: how many of the samples count, the first ones; None is all.
+        """
+        count = self._inputs.train if count is None else count
+        chunk = checked("chunk", chunk, int, low=1)
+        wanted = [name for name in self._learning if only is None or name in only]
+        layers = [layer for layer in self._layers if set(self._named(layer)) <= set(wanted)]
+        factored = {name for layer in layers for name in self._named(layer)}
+        rest = {name: self._learning[name].detach() for name in wanted if name not in factored}
+        pieces: dict[str, list[list[Gradients]]] = {
+            name: [[] for _ in self._goals] for name in wanted
         }
-        if not self.learning:
-            raise ProbeError(
-                "no parameter of the model learns; set requires_grad of those whose gradients are "
-                "wanted"
-            )
-        self.names = {id(parameter): name for name, parameter in self.learning.items()}
-        self.layers = self._factored_layers()
+        with untouched(self.model, self._seed), torch.enable_grad():
+            for first in range(0, count, chunk):
+                end = min(first + chunk, count)
+                values = self._inputs.part(first, end)
+                targets = [some[first:end] for _, some in self._goals]
+                for name, found in (
+                    *self._by_factors(layers, values, targets),
+                    *self._rest(rest, values, targets),
+                ):
+                    for goal, piece in enumerate(found):
+                        pieces[name][goal].append(piece)
+        whole = {name: joined(pieces.pop(name)) for name in wanted}
+        return [
+            SampleGradients({name: found[goal] for name, found in whole.items()})
+            for goal in range(len(self._goals))
+        ]
 
-    def parts(self, inputs: Inputs, targets: Tensor, chunk: int) -> dict[str, Gradients]:
-        """The gradients with respect to each parameter, in the model's order."""
-        self._check_layers(inputs.few(2), targets[torch.arange(2) % len(targets)])
-        found: dict[str, list[Gradients]] = {name: [] for name in self.learning}
-        for first in range(0, inputs.train, chunk):
-            end = min(first + chunk, inputs.train)
-            values, wanted = inputs.part(first, end), targets[first:end]
-            for name, piece in (*self._by_factors(values, wanted), *self._rest(values, wanted)):
-                found[name].append(piece)
-        return {name: joined(pieces) for name, pieces in found.items()}
+    def _named(self, layer: nn.Module) -> list[str]:
+        return [self._names[id(parameter)] for parameter in layer.parameters()]
 
     def _factored_layers(self) -> list[Any]:
         """Layers whose gradients have factors and whose parameters belong to them alone."""
@@ -157,90 +201,112 @@ class _Work:
         return [
             module
             for module in modules
-            if type(module) in FACTORED
+            if type(module) in (*FACTORED, *NORMS)
             and module._parameters.get("weight") is not None
-            and all(owners[id(p)] == 1 and id(p) in self.names for p in module.parameters())
+            and all(owners[id(p)] == 1 and id(p) in self._names for p in module.parameters())
         ]
 
-    def _check_layers(self, two: Any, targets: Tensor) -> None:
-        """Keep the layers whose factors give the gradients that two samples have alone.
+    def _right_layers(self) -> tuple[list[Any], dict[str, float]]:
+        """The layers whose factors give the gradients that two samples have alone, and how many
+        numbers are held of one sample's gradient, by parameter.
 
-        Others are used without being called, or count samples along another axis.
+        Other layers are used without being called, or count samples along another axis.
         """
-        true = self._in_turn(two, targets)
+        two = self._inputs.few(2)
+        places = torch.arange(2) % self._inputs.train
+        targets = [self._goals[0][1][places]]
+        true = self._in_turn(self._goals[0][0], two, targets[0])
+        held = {name: float(parameter.numel()) for name, parameter in self._learning.items()}
         right: list[Any] = []
-        for layer, calls, slopes in self._recorded(two, targets):
-            if all(len(call.inputs) == len(s) == 2 for call, s in zip(calls, slopes, strict=True)):
-                pieces = self._of_layer(layer, calls, slopes, 2)
-                if all(_agree(piece.rows(), true[name]) for name, piece in pieces):
+        for layer, calls, slopes in self._recorded(self._factored_layers(), two, targets):
+            pairs = zip(calls, slopes[0], strict=True)
+            if all(len(call.inputs) == len(s) == 2 for call, s in pairs):
+                pieces = {name: found[0] for name, found in self._of_layer(layer, calls, slopes, 2)}
+                if all(_agree(piece.rows(), true[name]) for name, piece in pieces.items()):
                     right.append(layer)
-        self.layers = right
+                    held |= {name: piece.held / 2 for name, piece in pieces.items()}
+        return right, held
 
     def _recorded(
-        self, values: Any, targets: Tensor
-    ) -> Iterator[tuple[Any, list[Call], list[Tensor]]]:
-        """Each factored layer, its calls, and their slopes."""
-        with recorded_calls(self.layers) as calls:
-            total = self._total(values, targets)
-        slopes = slopes_of(total, calls)
-        for layer in self.layers:
+        self, layers: Sequence[Any], values: Any, targets: Sequence[Tensor]
+    ) -> Iterator[tuple[Any, list[Call], list[list[Tensor]]]]:
+        """Each of these layers, its calls, and their slopes for every goal that has a target."""
+        with recorded_calls(layers) as calls:
+            outputs = outputs_in(self._run(values))
+        slopes = [
+            slopes_of(goal(outputs, some), calls)
+            for (goal, _), some in zip(self._goals, targets, strict=False)
+        ]
+        for layer in layers:
             own = [number for number, call in enumerate(calls) if call.layer is layer]
-            yield layer, [calls[number] for number in own], [slopes[number] for number in own]
+            yield layer, [calls[n] for n in own], [[some[n] for n in own] for some in slopes]
 
-    def _by_factors(self, values: Any, targets: Tensor) -> Iterator[tuple[str, Gradients]]:
-        """The gradients with respect to the parameters of factored layers, by name."""
-        if self.layers:
-            for recorded in self._recorded(values, targets):
-                yield from self._of_layer(*recorded, len(targets))
+    def _by_factors(
+        self, layers: Sequence[Any], values: Any, targets: Sequence[Tensor]
+    ) -> Iterator[tuple[str, list[Gradients]]]:
+        """The gradients with respect to the parameters of factored layers, by name and goal."""
+        if layers:
+            for recorded in self._recorded(layers, values, targets):
+                yield from self._of_layer(*recorded, len(targets[0]))
 
     def _of_layer(
-        self, layer: Any, calls: list[Call], slopes: list[Tensor], count: int
-    ) -> Iterator[tuple[str, Gradients]]:
+        self, layer: Any, calls: list[Call], slopes: list[list[Tensor]], count: int
+    ) -> Iterator[tuple[str, list[Gradients]]]:
         for parameter in layer.parameters():
             if not calls:
-                found: Gradients = Dense(parameter.new_zeros(count, parameter.numel()))
+                nothing = parameter.new_zeros(count, parameter.numel())
+                found: list[Gradients] = [Dense(nothing) for _ in slopes]
             elif parameter is layer.weight:
                 found = weight_gradients(layer, calls, slopes)
             else:
-                found = bias_gradients(layer, slopes)
-            yield self.names[id(parameter)], found
+                found = [bias_gradients(layer, some) for some in slopes]
+            yield self._names[id(parameter)], found
 
-    def _rest(self, values: Any, targets: Tensor) -> Iterator[tuple[str, Gradients]]:
-        """The gradients with respect to all other parameters, by name: those of all samples at
-        once or, where torch has no rule for that, in turn."""
-        done = {self.names[id(p)] for layer in self.layers for p in layer.parameters()}
-        rest = {name: p.detach() for name, p in self.learning.items() if name not in done}
-        if not rest:
+    def _rest(
+        self, parameters: dict[str, Tensor], values: Any, targets: Sequence[Tensor]
+    ) -> Iterator[tuple[str, list[Gradients]]]:
+        """The gradients with respect to other parameters, by name and goal: those of all samples
+        at once or, where torch has no rule for that, in turn."""
+        if not parameters:
             return
-        try:
-            with warnings.catch_warnings():  # of operations that vmap takes one sample at a time
-                warnings.filterwarnings("ignore", message="There is a performance drop")
-                found = vmap(grad(self._of_one), in_dims=(None, 0, 0), randomness="different")(
-                    rest, values, targets
-                )
-        except (RuntimeError, ValueError, TypeError):
-            found = self._in_turn(values, targets)
-        for name in rest:
-            yield name, Dense(found[name].detach().reshape(len(targets), -1))
+        by_goal = []
+        for (goal, _), some in zip(self._goals, targets, strict=True):
+            of_one = partial(self._of_one, goal)
+            try:
+                with (
+                    warnings.catch_warnings()
+                ):  # of operations that vmap takes one sample at a time
+                    warnings.filterwarnings("ignore", message="There is a performance drop")
+                    found = vmap(grad(of_one), in_dims=(None, 0, 0), randomness="different")(
+                        parameters, values, some
+                    )
+            except (RuntimeError, ValueError, TypeError):
+                found = self._in_turn(goal, values, some)
+            by_goal.append(found)
+        for name in parameters:
+            yield (
+                name,
+                [Dense(found[name].detach().reshape(len(targets[0]), -1)) for found in by_goal],
+            )
 
-    def _of_one(self, parameters: dict[str, Tensor], sample: Any, target: Tensor) -> Tensor:
+    def _of_one(
+        self, goal: Goal, parameters: dict[str, Tensor], sample: Any, target: Tensor
+    ) -> Tensor:
         """What is differentiated of a sample without its axis, for other parameters."""
         values = tree_map(lambda value: value[None], sample)
         result = called_with_parameters(self.model, parameters, values)
-        return self.goal(outputs_in(result), target[None])
+        return goal(outputs_in(result), target[None])
 
-    def _in_turn(self, values: Any, targets: Tensor) -> dict[str, Tensor]:
+    def _in_turn(self, goal: Goal, values: Any, targets: Tensor) -> dict[str, Tensor]:
         """The gradients (n, numbers) of sample after sample, by autograd."""
-        found: dict[str, list[Tensor]] = {name: [] for name in self.learning}
+        found: dict[str, list[Tensor]] = {name: [] for name in self._learning}
         for number in range(len(targets)):
-            total = self._total(_sample(values, number), targets[number : number + 1])
-            rows = gradients(total, list(self.learning.values()))
-            for name, row in zip(self.learning, rows, strict=True):
+            outputs = outputs_in(self._run(_sample(values, number)))
+            total = goal(outputs, targets[number : number + 1])
+            rows = gradients(total, list(self._learning.values()))
+            for name, row in zip(self._learning, rows, strict=True):
                 found[name].append(row.flatten())
         return {name: torch.stack(rows) for name, rows in found.items()}
-
-    def _total(self, values: Any, targets: Tensor) -> Tensor:
-        return self.goal(outputs_in(self.run(values)), targets)
 
 
 def _sample(values: Any, number: int) -> Any:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from paperlib.activations.goals import outputs_in
-from paperlib.activations.gradients import per_sample_gradients
+from paperlib.activations.gradients import Differentiated
 from paperlib.activations.guard import plain_module, take_statistics, untouched
 from paperlib.activations.inputs import Inputs, runner
 from paperlib.activations.looking import samples_that_fit
@@ -42,18 +42,38 @@ def sample_grams(
     Raises:
         ProbeError: as `per_sample_gradients`.
     """
-    model = plain_module(model)
-    inputs = Inputs.in_order(images, model)
-    with untouched(model, seed):
-        chunk = samples_that_fit(model, inputs, memory)
-    held = numbers_held(model, images, seed=seed)
-    found: dict[str, Tensor] = {}
-    for group in _groups(held, memory / 4 / inputs.train):
-        some = per_sample_gradients(
-            model, images, labels, cotangent=cotangent, chunk=chunk, seed=seed, only=group
-        )
-        found |= some.grams()
-    return {name: found[name] for name in held}
+    return grams_by_goal(model, images, [(labels, cotangent)], memory=memory, seed=seed)[0]
+
+
+def grams_by_goal(
+    model: nn.Module,
+    images: Any,
+    goals: Sequence[tuple[Tensor | None, Tensor | None]],
+    *,
+    memory: float = MEMORY,
+    seed: int = 0,
+    least: int | None = None,
+) -> list[dict[str, Tensor]]:
+    """Do as `sample_grams` for several goals by the same forward passes.
+
+    Args:
+        goals: labels and a cotangent for each, as for `per_sample_gradients`.
+        memory: bytes that gradients of samples for one goal may take.
+        least: take so many samples, and more of the first ones as long as the gradients of all
+            fit into memory together; None is all samples.
+    """
+    work = Differentiated(model, images, goals, seed=seed)
+    inputs = Inputs.in_order(images, work.model)
+    with untouched(work.model, seed):
+        chunk = samples_that_fit(work.model, inputs, memory)
+    fitting = memory / 4 / sum(work.held.values())
+    count = inputs.train if least is None else int(min(max(fitting, least), inputs.train))
+    found: list[dict[str, Tensor]] = [{} for _ in goals]
+    for group in _groups(work.held, memory / 4 / count):
+        some = work.gradients(chunk=chunk, only=group, count=count)
+        for grams, each in zip(found, some, strict=True):
+            grams |= each.grams()
+    return [{name: grams[name] for name in work.held} for grams in found]
 
 
 def trace_gram(
@@ -89,18 +109,6 @@ def trace_gram(
             grams = sample_grams(model, images, cotangent=cotangent, memory=memory, seed=seed)
             total += sum(grams.values())
     return total / len(outputs) if total.isfinite().all() else None
-
-
-def numbers_held(model: nn.Module, images: Any, *, seed: int = 0) -> dict[str, float]:
-    """Return how many numbers one sample's gradient takes, by parameter, as two samples say.
-
-    Args:
-        model, images, seed: as for `per_sample_gradients`.
-    """
-    inputs = Inputs.in_order(images, model)
-    count = min(2, inputs.train)
-    found = per_sample_gradients(model, inputs.part(0, count), seed=seed).held()
-    return {name: numbers / count for name, numbers in found.items()}
 
 
 def _groups(held: dict[str, float], most: float) -> Iterator[set[str]]:

@@ -84,7 +84,18 @@ class Loss:
 
     def gradient(self) -> Parameters:
         """Return the gradient by parameter; one forward and one backward pass."""
-        return self._sum(_gradients)
+        return self.value_and_gradient()[1]
+
+    def value_and_gradient(self) -> tuple[float, Parameters]:
+        """Return the loss, and the gradient by parameter; one forward and one backward pass."""
+        values: list[float] = []
+
+        def slopes(part: Tensor, given: list[Tensor]) -> list[Tensor]:
+            values.append(float(part.detach()))
+            return _gradients(part, given)
+
+        found = self._sum(slopes)
+        return sum(values), found
 
     def curvature_along(self, direction: Mapping[str, Tensor]) -> Parameters:
         """Return the Hessian times a direction, by parameter; two passes back and forth."""

@@ -74,9 +74,24 @@ class Moments:
             self._kept = []
 
     def _multiply(self, x: Tensor, y: Tensor) -> None:
-        n, mean_x, mean_y = len(x), x.mean(0), y.mean(0)
+        mean_x, mean_y = x.mean(0), y.mean(0)
         x, y = x - mean_x, y - mean_y
-        scatter, cross = _gram(x), y.T @ x
+        self._merge(len(x), mean_x, mean_y, _gram(x), y.T @ x)
+
+    def add(self, other: "Moments") -> None:
+        """Take in the samples of others, which stay as they are."""
+        if other.count:
+            self._merge(
+                other.count, other.mean_x, other.mean_y, other.scatter.clone(), other.cross.clone()
+            )
+        chunks, self._kept = self._kept + other._kept, []
+        for x, y in chunks:
+            self.update(x, y)
+
+    def _merge(
+        self, n: int, mean_x: Tensor, mean_y: Tensor, scatter: Tensor, cross: Tensor
+    ) -> None:
+        """Take in n samples by their moments; the matrices are overwritten."""
         if self.count == 0:
             self.scatter, self.cross, self.mean_x, self.mean_y = scatter, cross, mean_x, mean_y
         else:

@@ -112,6 +112,13 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         ).eval(),
         (6,),
     ),
+    "norms of fields and of tokens": (
+        lambda: made(
+            nn.BatchNorm2d(4).eval(), nn.ReLU(inplace=True), nn.GroupNorm(2, 4), nn.Tanh(),
+            nn.LayerNorm((3, 2)), nn.Tanh(), nn.LayerNorm(2, bias=False), nn.Flatten(),
+        ),
+        (4, 3, 2),
+    ),
     "tokens": (lambda: made(nn.Linear(4, 7), nn.GELU(), nn.Linear(7, 2), nn.Flatten()), (3, 4)),
     "a layer twice, one unused": (Twice, (6,)),
     "tied weights": (Tied, (6,)),
@@ -231,16 +238,16 @@ def test_layers_are_taken_by_their_factors_wherever_those_are_right(
     """Else torch.func would do all the work, and no one would see it."""
     seen: list[str] = []
 
-    def spy(work: gradients._Work, values: object, targets: Tensor) -> object:
-        done = {work.names[id(p)] for layer in work.layers for p in layer.parameters()}
-        seen.extend(sorted(set(work.learning) - done))
-        return rest(work, values, targets)
+    def spy(work: object, parameters: dict[str, Tensor], *given: object) -> object:
+        seen.extend(sorted(parameters))
+        return rest(work, parameters, *given)  # type: ignore[arg-type]
 
-    rest = gradients._Work._rest
-    monkeypatch.setattr(gradients._Work, "_rest", spy)
+    rest = gradients.Differentiated._rest
+    monkeypatch.setattr(gradients.Differentiated, "_rest", spy)
     expected = {
         "CNN": [],
-        "norms": ["1.bias", "1.weight", "4.bias", "4.weight"],
+        "norms": [],
+        "norms of fields and of tokens": [],
         "padding by name and around the edge": [],
         "a layer twice, one unused": ["factor"],
         "tied weights": ["first.bias", "first.weight", "other.bias", "other.weight", "second.bias"],

@@ -5,8 +5,8 @@ import torch
 from test_gradients import MODELS, model_and_images
 from torch import Tensor, nn
 
-from paperlib.activations import gradients, kernels
-from paperlib.activations.kernels import sample_grams, trace_gram
+from paperlib.activations import gradients
+from paperlib.activations.kernels import grams_by_goal, sample_grams, trace_gram
 
 
 @pytest.mark.parametrize("memory", [2**30, 1])
@@ -35,14 +35,41 @@ def test_less_memory_takes_more_passes_and_one_is_enough_where_all_fits(
         passes.append(1)
         return real(*arguments, **options)  # type: ignore[arg-type]
 
-    real = gradients.per_sample_gradients
-    monkeypatch.setattr(kernels, "per_sample_gradients", counted)
+    real = gradients.Differentiated.gradients
+    monkeypatch.setattr(gradients.Differentiated, "gradients", counted)
     model, images = model_and_images("MLP")
     sample_grams(model, images)
-    assert len(passes) == 2  # the first of two samples, to see how much is held
+    assert len(passes) == 1
     passes.clear()
     sample_grams(model, images, memory=1)
-    assert len(passes) == 1 + 4  # four layers
+    assert len(passes) == 4  # four layers
+
+
+@pytest.mark.parametrize("memory", [2**30, 1])
+@pytest.mark.parametrize("name", ["MLP", "CNN", "norms", "attention", "a layer twice, one unused"])
+def test_several_goals_by_the_same_passes_are_each_as_alone(name: str, memory: float) -> None:
+    model, images = model_and_images(name)
+    cotangent = torch.randn(model(images).shape[1:], dtype=torch.float64)
+    labels = torch.arange(len(images)) % 3
+    goals = [(labels, None), (None, cotangent), (None, None)]
+    if model(images).ndim != 2:
+        goals = goals[1:]
+    found = grams_by_goal(model, images, goals, memory=memory)
+    for (given, contracted), grams in zip(goals, found, strict=True):
+        alone = sample_grams(model, images, given, cotangent=contracted)
+        assert list(grams) == list(alone)
+        for key, gram in grams.items():
+            torch.testing.assert_close(gram, alone[key], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("least", "memory", "expected"), [(None, 1, 5), (2, 1, 2), (3, 2**30, 5)])
+def test_of_the_first_samples_as_many_are_taken_as_fit_where_that_is_wanted(
+    least: int | None, memory: float, expected: int
+) -> None:
+    model, images = model_and_images("MLP")
+    found = grams_by_goal(model, images, [(None, None)], memory=memory, least=least)[0]
+    for key, gram in sample_grams(model, images).items():
+        torch.testing.assert_close(found[key], gram[:expected, :expected], rtol=1e-10, atol=1e-12)
 
 
 def test_labels_give_those_of_the_cross_entropy() -> None:
@@ -57,7 +84,8 @@ def test_only_some_parameters_may_count() -> None:
     assert set(MODELS) >= {"norms"}
     model, images = model_and_images("norms")
     whole = gradients.per_sample_gradients(model, images)
-    some = gradients.per_sample_gradients(model, images, only=["3.weight", "1.bias"])
+    work = gradients.Differentiated(model, images, [(None, None)])
+    some = work.gradients(only=["3.weight", "1.bias"])[0]
     assert some.names == ["1.bias", "3.weight"]
     for name, gram in some.grams().items():
         torch.testing.assert_close(gram, whole.grams()[name])

@@ -39,6 +39,28 @@ def test_chunks_of_any_size_give_the_moments_of_the_whole() -> None:
     np.testing.assert_allclose(whole.scatter.numpy() / 100, np.cov(x.numpy().T), rtol=1e-10)
 
 
+@pytest.mark.parametrize("sizes", [(30, 71), (1, 100), (3, 4)])
+def test_moments_of_parts_add_up_to_those_of_all_and_stay_as_they_are(
+    sizes: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(regression, "WIDE", 9)  # fewer samples than nine are kept as they are
+    x, y = normal(sum(sizes), 9) * 5 + 100, normal(sum(sizes), 3, seed=1)
+    whole, total = Moments(torch.float64), Moments(torch.float64)
+    whole.update(x, y)
+    parts = []
+    for a, b in zip(x.split(sizes), y.split(sizes), strict=True):
+        parts.append(Moments(torch.float64))
+        parts[-1].update(a, b)
+    before = [part.solve(0.1) for part in parts]
+    for part in parts:
+        total.add(part)
+    exact = {"rtol": 1e-9, "atol": 1e-11}
+    for found, expected in zip(total.solve(0.1), whole.solve(0.1), strict=True):
+        torch.testing.assert_close(found, expected, **exact)
+    for part, expected in zip(parts, before, strict=True):
+        assert torch.equal(part.solve(0.1)[0], expected[0])
+
+
 def test_moments_do_not_change_their_samples() -> None:
     x, y = normal(10, 4), normal(10, 2, seed=1)
     before = x.clone(), y.clone()

@@ -123,6 +123,17 @@ def accuracy_left_out(gram: Tensor, labels: Tensor, *penalties: float) -> float:
 def r_squared_left_out(gram: Tensor, targets: Tensor, *penalties: float) -> float:
     """Return the fraction of targets (n, q) that a ridge fitted to all others brings back."""
     count, targets = len(gram), targets.to(gram)
+    targets = _narrow(targets - targets.mean(0))
     errors = (left_out(gram, targets, *penalties) - targets).square().sum()
     spread = (targets - targets.mean(0)).square().sum() * (count / (count - 1)) ** 2
     return float(1 - errors / spread) if spread > 0 else 0.0
+
+
+def _narrow(targets: Tensor) -> Tensor:
+    """Targets (n, q), or n columns that have the same products of samples where that is fewer:
+    what is linear in the targets has the same sum of squares."""
+    count, width = targets.shape
+    if width <= count:
+        return targets
+    values, vectors = torch.linalg.eigh(targets @ targets.T)
+    return vectors * values.clamp(min=0).sqrt()

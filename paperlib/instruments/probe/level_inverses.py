@@ -40,7 +40,6 @@ class CheckedMoments(Moments):
 
     def update(self, features: Tensor, targets: Tensor) -> None:
         """Add a chunk of samples: features (n, p), targets (n, q)."""
-        super().update(features, targets)
         first = len(features) - len(features) // 4
         for part, rows in zip(self._parts, (slice(first), slice(first, None)), strict=True):
             if len(features[rows]):
@@ -48,9 +47,15 @@ class CheckedMoments(Moments):
 
     def solve(self, resolution: float) -> tuple[Tensor, Tensor]:
         """Weight (q, p) and bias (q,), see `Moments.solve`, at the best resolution from this on."""
+        whole = Moments(self.dtype)
+        for part in self._parts:
+            whole.add(part)
+        return whole.solve(self._checked(resolution))
+
+    def _checked(self, resolution: float) -> float:
         fitted, checked = self._parts
         if not (checked.count and fitted.count):
-            return super().solve(resolution)
+            return resolution
         best, least = resolution, math.inf
         for tried in (factor * resolution for factor in _RIDGES):
             weight = fitted.solve(tried)[0]
@@ -59,7 +64,7 @@ class CheckedMoments(Moments):
             if not error < least:
                 break
             best, least = tried, error
-        return super().solve(best)
+        return best
 
 
 class Local:

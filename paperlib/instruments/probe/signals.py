@@ -24,7 +24,7 @@ from paperlib.activations.factors import Dense
 from paperlib.activations.goals import outputs_in
 from paperlib.activations.guard import plain_module, take_statistics, untouched
 from paperlib.activations.inputs import Inputs, runner
-from paperlib.activations.kernels import numbers_held, sample_grams
+from paperlib.activations.kernels import grams_by_goal
 from paperlib.activations.looking import samples_that_fit, stages_in, visit_whole
 from paperlib.activations.losses import Loss, Parameters
 from paperlib.activations.slopes import visit_slopes
@@ -247,12 +247,13 @@ class _Work:
 
     def compare(self, samples: int) -> None:
         """How alike the gradients of different samples are, layer by layer and in all."""
-        held = sum(numbers_held(self.model, self.some(LEAST).values, seed=self.seed).values())
-        some = self.some(min(samples, self.memory / 4 / held))
-        options: dict[str, Any] = {"memory": self.memory, "seed": self.seed}
+        some = self.some(samples)
+        options: dict[str, Any] = {"memory": self.memory, "seed": self.seed, "least": LEAST}
         units = units_of(self.model)
-        found = sample_grams(self.model, some.values, **options)
+        goals = [(None, None)] + ([] if some.labels is None else [(some.labels, None)])
+        found, *of_labels = grams_by_goal(self.model, some.values, goals, **options)
         kernel, steps = in_units(found, units), in_steps(found, units)
+        some = self.some(len(kernel))
         slow = max(SLOW * float(torch.linalg.eigvalsh(steps)[-1]), 1e-300)
         self.numbers |= _spectrum(kernel)
         self._note("cosine", found, None)
@@ -268,8 +269,7 @@ class _Work:
         self.numbers["tangent_accuracy"] = grams.accuracy_left_out(
             kernel, some.labels.to(kernel.device), max(PENALTY * mean, 1e-300)
         )
-        lessons = sample_grams(self.model, some.values, some.labels, **options)
-        same = grams.same_class(some.labels).to(kernel.device)
+        lessons, same = of_labels[0], grams.same_class(some.labels).to(kernel.device)
         for name, pairs in (("cosine_within", same), ("cosine_between", ~same)):
             self.numbers[name] = grams.mean_cosine(in_units(lessons, units), pairs)
             self._note(name, lessons, pairs)
@@ -288,13 +288,13 @@ class _Work:
         )
         options: dict[str, Any] = {"seed": self.seed, "batch_size": self.size}
         loss = Loss(self.model, seen.values, seen.labels, **options)
-        gradient = loss.gradient()
+        value, gradient = loss.value_and_gradient()
         self._updates(loss.parameters, gradient)
         if unseen.labels is not None:
             there = Loss(self.model, unseen.values, unseen.labels, **options)
             before = there.value()
             units = units_of(self.model)
-            after = there.value(moved(loss.parameters, gradient, units, loss.value()))
+            after = there.value(moved(loss.parameters, gradient, units, value))
             self.numbers |= {"loss": before, "step_gain": finite((before - after) / before)}
 
     def try_out(self) -> None:

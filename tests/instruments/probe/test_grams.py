@@ -93,6 +93,16 @@ def test_targets_that_are_linear_come_back_and_noise_does_not() -> None:
     assert r_squared_left_out(torch.zeros_like(gram), features, 1e-6) == pytest.approx(0)
 
 
+def test_targets_of_more_numbers_than_samples_are_counted_all() -> None:
+    features, targets = rows(COUNT, 8), 7 + rows(COUNT, 5 * COUNT, seed=1)
+    targets[:, :4] += 9 * features[:, :4]
+    gram = features @ features.T
+    errors = (left_out(gram, targets, 0.1) - targets).square().sum()
+    spread = (targets - targets.mean(0)).square().sum() * (COUNT / (COUNT - 1)) ** 2
+    found = r_squared_left_out(gram, targets, 0.1)
+    assert found == pytest.approx(float(1 - errors / spread), abs=1e-12)
+
+
 def test_labels_that_are_linear_are_read_and_others_by_chance() -> None:
     labels = torch.arange(300) % 3
     features = torch.nn.functional.one_hot(labels, 3).double() + 0.1 * rows(300, 3)
