@@ -16,6 +16,8 @@ from paperlib.activations.flow import Flow, Operation, cuts_of, tensors_in
 from paperlib.activations.inputs import Inputs, runner
 from paperlib.activations.tracing import _listening, run_once
 
+ALONG = 64  # numbers that are compared along an axis, at least
+
 Take = Callable[["Step", Tensor, tuple[Any, ...]], None]
 
 
@@ -203,7 +205,7 @@ def entangled(model: nn.Module, inputs: Inputs, seed: int) -> str | None:
     Raises:
         ProbeError: the model stopped.
     """
-    before: dict[tuple[str, int, int], Tensor] = {}
+    before: dict[tuple[str, int, int], tuple[torch.Size, Tensor]] = {}
     found: list[str] = []
     by_sample: set[str] = set()  # of these, those with an axis of samples
     four, other = inputs.few(4), inputs.few(5)
@@ -211,14 +213,14 @@ def entangled(model: nn.Module, inputs: Inputs, seed: int) -> str | None:
 
     def first(layer: str, call: int, outputs: Any) -> None:
         for place, tensor in enumerate(tensors_in(outputs)):
-            before[layer, call, place] = tensor.detach().clone()
+            before[layer, call, place] = tensor.shape, _thinned(tensor.detach()).clone()
 
     def second(layer: str, call: int, outputs: Any) -> None:
         for place, tensor in enumerate(tensors_in(outputs)):
-            old = before.get((layer, call, place))
-            if old is not None and old.shape == tensor.shape and _spread(old, tensor):
+            shape, old = before.get((layer, call, place), (None, tensor))
+            if shape == tensor.shape and _spread(shape, old, _thinned(tensor)):
                 found.append(layer)
-                if 4 in old.shape[:2]:
+                if 4 in shape[:2]:
                     by_sample.add(layer)
 
     for values, record in ((four, first), (changed, second)):
@@ -233,13 +235,23 @@ def _holds(outer: str, layer: str) -> bool:
     return outer in ("", layer) or layer.startswith(f"{outer}.")
 
 
-def _spread(old: Tensor, new: Tensor) -> bool:
-    """Whether more than a quarter of every axis changed, of which one counts four samples."""
+def _thinned(tensor: Tensor) -> Tensor:
+    """Every so many numbers along the long axes of a tensor: an odd one, as four samples may lie
+    side by side."""
+    return tensor[tuple(slice(None, None, size // ALONG | 1) for size in tensor.shape)]
+
+
+def _spread(shape: torch.Size, old: Tensor, new: Tensor) -> bool:
+    """Whether more than a quarter of every axis changed, of which one counts four samples.
+
+    Args:
+        shape: of both, before they were thinned.
+    """
     if not old.is_floating_point() or not old.numel():
         return False
     scale = float(old.abs().max())
     moved = (old - new).abs() > 1e-4 * scale
-    counted = [axis for axis, size in enumerate(old.shape) if size % 4 == 0]
+    counted = [axis for axis, size in enumerate(shape) if size % 4 == 0]
     return bool(counted) and all(
         int(moved.movedim(axis, 0).reshape(old.shape[axis], -1).any(1).sum()) * 4 > old.shape[axis]
         for axis in counted

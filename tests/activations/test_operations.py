@@ -145,23 +145,32 @@ class Mixing(nn.Module):
             tokens = x.flatten(0, 1)
             order = (tokens[:, 0] > 0).long().argsort(stable=True)
             x = torch.empty_like(tokens).index_copy(0, order, self.expert(tokens[order])).view_as(x)
+        if "side by side" in self.kind:  # the samples' rows in one axis, one beside the other
+            rows = x.transpose(0, 1).flatten(0, 1)
+            rows = rows + 0.5 * rows.roll(1, 0) if "mixed" in self.kind else rows
+            return self.second(rows).unflatten(0, (-1, len(x))).transpose(0, 1)
         return self.second(x)
 
 
+@pytest.mark.parametrize("tokens", [5, 192])  # few, and so many that not all are compared
 @pytest.mark.parametrize(
     ("kind", "layer"),
     [
         ("none", None),
+        ("side by side", None),
+        ("side by side, mixed", "second"),
         ("time first", None),
         ("experts", None),
         ("roll", "second"),
         ("mean", "second"),
     ],
 )
-def test_samples_that_influence_each_other_are_found(kind: str, layer: str | None) -> None:
+def test_samples_that_influence_each_other_are_found(
+    kind: str, layer: str | None, tokens: int
+) -> None:
     model = Mixing(kind)
     with untouched(model, 0):
-        assert entangled(model, Inputs.in_order(images(12, 5, 8), model), 0) == layer
+        assert entangled(model, Inputs.in_order(images(12, tokens, 8), model), 0) == layer
 
 
 def test_noise_is_not_taken_for_influence() -> None:

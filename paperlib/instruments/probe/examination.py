@@ -27,6 +27,7 @@ from paperlib.instruments.probe.signs import Signs, effective_rank, facts_of, si
 SAMPLES = 64  # that run, at most
 LEAST = 8  # that run of large models
 NUMBERS = 2**23  # in the activations of the samples that run, about
+LARGEST = 2**26  # in the result of one operation, at most, but of two samples
 SEEN = ("rms", "contrast", "constant", "dead", "copied")  # of `Signs`, at every stage
 LINEAR = ("addmm", "mm", "convolution", "linear", "_convolution", "mkldnn_convolution")
 
@@ -94,9 +95,9 @@ def examine(
         own: batch norms that have been given the statistics of these inputs.
     """
     found = Examination(model, gradients=[math.nan] * len(stages), own_statistics=own)
-    rows = _rows(model, inputs)
-    values = inputs.pick(rows)
     outline = outline_of(model, inputs)
+    rows = _rows(inputs, outline)
+    values = inputs.pick(rows)
     found.stages = [outline.node_of(stage) for stage in stages]
     looked_at = set(found.stages)
     names = {p.data_ptr(): name for name, p in model.named_parameters()}
@@ -151,18 +152,14 @@ def _weighted(step: Step, arguments: tuple[Any, ...], names: dict[int, str]) -> 
     return [Weighted(step.number, step.layer, name, fan_in, square * fan_in, square**0.5, same)]
 
 
-def _rows(model: nn.Module, inputs: Inputs) -> Tensor:
-    """Which samples run, spread over all: fewer of large models."""
-    two, numbers = inputs.few(2), 0
-
-    def record(layer: str, call: int, outputs: Any) -> None:
-        nonlocal numbers
-        numbers += sum(tensor.numel() for tensor in tensors_in(outputs))
-
-    run_once(model, runner(model), two, record)
-    count = min(SAMPLES, max(LEAST, 2 * NUMBERS // max(1, numbers)))
+def _rows(inputs: Inputs, outline: Record) -> Tensor:
+    """Which samples run, spread over all: fewer of large models, of which an outline tells."""
+    numbers = sum(math.prod(outline.shapes.get(node, (0,))) for node in outline.layers.values()) / 3
+    largest = max(map(math.prod, outline.shapes.values())) / 3
+    count = min(SAMPLES, max(LEAST, int(NUMBERS / max(1, numbers))), int(LARGEST / max(1, largest)))
     given = len(inputs.source)
-    return torch.linspace(0, given - 1, min(count, max(4, given))).long().clamp(max=given - 1)
+    count = min(count, max(4, given)) if count > 3 else 2  # an outline is of three
+    return torch.linspace(0, given - 1, count).long().clamp(max=given - 1)
 
 
 def _norms(model: nn.Module) -> list[Any]:

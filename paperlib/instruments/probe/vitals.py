@@ -98,7 +98,7 @@ def vital_signs(
     Args:
         model: any module; left as it was.
         images: (n, *shape); or a dict or tuple of tensors with n samples each, its arguments. At
-            most 64, of large models 8, spread over all, are looked at.
+            most 64, of large models 8 to 2, spread over all, are looked at.
         labels: (n,) whole numbers: gradients are then those of the cross-entropy, and the loss at
             the start stands in the attributes beside ln(classes). None: of a random readout.
         layers: as for `probe`.

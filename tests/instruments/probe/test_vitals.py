@@ -10,7 +10,9 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from paperlib.activations.operations import Step
+from paperlib.activations.inputs import Inputs
+from paperlib.activations.operations import Record, Step
+from paperlib.instruments.probe import examination
 from paperlib.instruments.probe.signs import copied_share, effective_rank, signs_of, units_of
 from paperlib.instruments.probe.vitals import vital_signs
 
@@ -183,3 +185,24 @@ def test_the_model_is_left_as_it_was() -> None:
 def test_labels_of_another_number_are_refused(labels: Any) -> None:
     with pytest.raises(ValueError, match="labels must be a tensor of 20 whole numbers"):
         vital_signs(nn.Sequential(linear(drawn(3, 5))), drawn(20, 5), labels)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "largest", "count"),
+    [(40, 2**26, 64), (40, 400, 10), (40, 130, 2), (2**21, 2**26, 8)],
+)
+def test_of_a_large_model_few_samples_run(
+    numbers: int, largest: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examination, "LARGEST", largest)
+    outline = Record(layers={("", 1, 0): 1}, shapes={0: (3, 4), 1: (3, numbers)})
+    rows = examination._rows(Inputs.in_order(drawn(100, 4), nn.Linear(4, 4)), outline)
+    assert (len(rows), rows[0], rows[-1]) == (count, 0, 99)
+
+
+def test_two_samples_are_enough_for_vital_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, images = nn.Sequential(linear(3 * torch.eye(6))), drawn(50, 6)
+    monkeypatch.setattr(examination, "LARGEST", 6)
+    two = images[[0, 49]]
+    found = vital_signs(model, images)
+    assert at(found, "rms") == pytest.approx(3 * float(two.square().mean().sqrt()), rel=1e-6)
