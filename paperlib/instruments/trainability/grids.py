@@ -12,6 +12,7 @@ from paperlib.datasets import Dataset
 from paperlib.instruments.trainability.together import trained_together
 from paperlib.instruments.trainability.trainings import (
     DEFAULT,
+    SLOWER,
     TRAININGS,
     TrainedExperiment,
     TrainedPoint,
@@ -21,6 +22,7 @@ from paperlib.networks import untrained
 from paperlib.networks.experiment import Experiment, Point
 from paperlib.sweep.grid import Sweep
 
+CHOICES = (*TRAININGS, *SLOWER)
 RATES = tuple(t.name for t in TRAININGS if t.optimiser == "adam")
 
 
@@ -29,7 +31,7 @@ class _GridExperiment(TrainedExperiment, Experiment):
     """What all networks of a grid share that are trained several ways."""
 
     budget: int = option(600, low=1)
-    trained_by: tuple[str, ...] = option(RATES, choices=tuple(t.name for t in TRAININGS))
+    trained_by: tuple[str, ...] = option(RATES, choices=tuple(t.name for t in CHOICES))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,7 +44,7 @@ class _GridExperiment(TrainedExperiment, Experiment):
         return {**super().identifying(), "instrument": "trained grid"}
 
     def trainings(self) -> tuple[Training, ...]:
-        return tuple(training for training in TRAININGS if training.name in self.trained_by)
+        return tuple(training for training in CHOICES if training.name in self.trained_by)
 
 
 @dataclass(frozen=True, kw_only=True)

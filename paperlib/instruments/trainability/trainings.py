@@ -43,6 +43,7 @@ TRAININGS = (  # in this order; the first ones most often decide
     Training("adam", 3e-3),
     Training("sgd", 0.01),
 )
+SLOWER = (Training("adam", 1e-4), Training("adam", 3e-5))  # that a grid may be trained by, too
 MOMENTUM = 0.9
 EARLY = (20, 30, 100)  # steps after which each training is looked at, and
 PARTS = {"quarter": 0.25, "end": 1.0}  # of the budget
