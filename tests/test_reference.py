@@ -323,6 +323,20 @@ def test_deep_published_resnets_learn_hardly_within_600_steps_at_these_rates() -
     assert float(result["accuracy"].sel(training="adam 0.003").max()) < 0.3
 
 
+def test_at_a_smaller_rate_deep_published_resnets_begin_to_learn() -> None:
+    before, slower = (shipped(f"trainability_resnet_{name}.nc") for name in ("published", "slower"))
+    done = slower["finished"] == 1
+    before = before.sel({name: slower[name] for name in ("sigma_w2", "seed", "depth")})
+    same = {"training": "adam 0.001"}  # on another processor: rounding grows, labels stay
+    again, once = (each["accuracy"].sel(same).max("moment") for each in (slower, before))
+    np.testing.assert_array_equal(again >= 0.3, once >= 0.3)
+    ends = {"moment": "end", "training": "adam 0.0001"}
+    best = slower["accuracy"].where(done).sel(ends).max(("sigma_w2", "seed"))
+    assert (best > 0.5).all()
+    at_three_rates = before["accuracy"].max(("training", "moment")).where(done)
+    assert float(at_three_rates.sel(depth=50).max()) < 0.3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["03_cnn_phase_diagram", "04_resnet_depth"])
 def test_the_convolutional_notebooks_compute_nothing_that_ships(name: str) -> None:
