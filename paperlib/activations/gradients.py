@@ -109,6 +109,7 @@ def per_sample_gradients(
 
     Source: the factors are those of Goodfellow 2015, arXiv:1510.01799.
     """
+    chunk = checked("chunk", chunk, int, low=1)
     return Differentiated(model, images, [(labels, cotangent)], seed=seed).gradients(chunk=chunk)[0]
 
 
@@ -166,7 +167,6 @@ class Differentiated:
             count: how many of the samples count, the first ones; None is all.
         """
         count = self._inputs.train if count is None else count
-        chunk = checked("chunk", chunk, int, low=1)
         wanted = [name for name in self._learning if only is None or name in only]
         layers = [layer for layer in self._layers if set(self._named(layer)) <= set(wanted)]
         factored = {name for layer in layers for name in self._named(layer)}

@@ -125,7 +125,7 @@ def r_squared_left_out(gram: Tensor, targets: Tensor, *penalties: float) -> floa
     count, targets = len(gram), targets.to(gram)
     targets = _narrow(targets - targets.mean(0))
     errors = (left_out(gram, targets, *penalties) - targets).square().sum()
-    spread = (targets - targets.mean(0)).square().sum() * (count / (count - 1)) ** 2
+    spread = targets.square().sum() * (count / (count - 1)) ** 2
     return float(1 - errors / spread) if spread > 0 else 0.0
 
 
