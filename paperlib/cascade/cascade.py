@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import pairwise
 from typing import Any, Self
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from paperlib.activations.stages import FixedStage, of_stages
 from paperlib.cascade import archive
+from paperlib.cascade.convolutions import CircularInverse, filtered
 from paperlib.cascade.fitting import (
     ARITHMETICS,
     ENDS,
@@ -301,8 +302,7 @@ class Cascade:
         """
         wanted = self._checked_levels(levels)
         images = self._checked(images)
-        rows = sum(len(images) for level in wanted for _ in range(level))
-        if self._affine and rows > max(wanted) * self._pixels:
+        if self._is_shorter(dict.fromkeys(wanted, len(images))):
             pictures = self._compose(self._activations(images, set(wanted)))
             return torch.stack([pictures[level] for level in wanted])
         parts = [
@@ -509,8 +509,59 @@ class Cascade:
             codes = inverse(codes)
         return codes
 
+    def _is_shorter(self, batches: Mapping[int, int]) -> bool:
+        """Whether it takes fewer rows to compose the inverses than to apply each to the batches of
+        so many codes from all levels above it."""
+        deepest = max(batches)
+        base = self._below_filters(deepest)
+        of_matrix = self._shapes[base][0]
+        if base == deepest:
+            base, of_matrix = 0, self._pixels
+        rows = sum(number * (level - base) for level, number in batches.items() if level > base)
+        return self._affine and rows > (deepest - base) * of_matrix
+
+    def _below_filters(self, level: int) -> int:
+        """The level that circular inverses alone lead to from this one; 0 if all are."""
+        while level and isinstance(self._inverses[level - 1], CircularInverse):
+            level -= 1
+        return level
+
     def _compose(self, activations: dict[int, Tensor]) -> dict[int, Tensor]:
-        """Images from every level by C^l = C^(l-1) ∘ c_l, one matrix updated once per stage.
+        """Images from every level by C^l = C^(l-1) ∘ c_l, one filter or matrix updated once per
+        stage: down to the last level that is no field of circular inverses by filters, from there
+        as is shorter for what has come there."""
+        base = self._below_filters(max(activations))
+        if base == max(activations):
+            return self._compose_matrix(activations)
+        filtered_down = self._compose_filters(activations, base)
+        if base == 0:
+            return filtered_down
+        shallow = {level: codes for level, codes in activations.items() if level <= base}
+        arrived = {base: shallow.pop(base), **filtered_down} if base in shallow else filtered_down
+        stacks = {**shallow, base: torch.cat([*arrived.values()])}
+        shorter = self._is_shorter({level: len(codes) for level, codes in stacks.items()})
+        pictures = self._compose_matrix(stacks) if shorter else self._descend(stacks)
+        parts = pictures.pop(base).split([len(codes) for codes in arrived.values()])
+        return {**pictures, **dict(zip(arrived, parts, strict=True))}
+
+    def _compose_filters(self, activations: dict[int, Tensor], base: int) -> dict[int, Tensor]:
+        """What the codes of levels above `base` say of the activations there: inverses that are
+        circular convolutions are one together, at each frequency the product of their gains."""
+        channels, *size = self._shapes[base]
+        gain = torch.eye(channels).to(self._inverse_weight)[:, :, None, None]
+        gain = gain.expand(-1, -1, size[0], size[1] // 2 + 1) + 0j
+        offset = self._inverse_weight.new_zeros(self._shapes[base])
+        found: dict[int, Tensor] = {}
+        for level in range(base + 1, max(activations) + 1):
+            inverse: Any = self._inverses[level - 1]
+            offset = offset + filtered(inverse.bias[None], gain, inverse.size)[0]
+            gain = torch.einsum("bqhw,qphw->bphw", gain, inverse.gain())
+            if level in activations:
+                found[level] = filtered(activations[level], gain, inverse.size) + offset
+        return found
+
+    def _compose_matrix(self, activations: dict[int, Tensor]) -> dict[int, Tensor]:
+        """The same for any affine inverses.
 
         The matrix leads to the narrowest level that all codes pass, perhaps the images themselves;
         from there the images come back stage by stage.

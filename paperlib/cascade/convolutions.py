@@ -342,11 +342,11 @@ class CircularInverse(Inverse):
 
     def forward(self, codes: Tensor) -> Tensor:
         """The stage's inputs (batch, *input_shape) for its outputs (batch, *output_shape)."""
-        return self.activated(_filtered(codes, self._gain(), self.size) + self.bias)
+        return self.activated(filtered(codes, self.gain(), self.size) + self.bias)
 
     def adjoint(self, rows: Tensor) -> Tensor:
         """rows @ weight, for rows (k, *input shape) of a matrix: (k, *output shape)."""
-        return _filtered(rows, self._gain().conj().transpose(0, 1), self.size)
+        return filtered(rows, self.gain().conj().transpose(0, 1), self.size)
 
     def solve(self, samples: Samples, moments: Moments) -> None:
         """Fit the regression over all positions of all samples, see `Inverse.solve`.
@@ -371,10 +371,10 @@ class CircularInverse(Inverse):
         """
         kernel = torch.fft.irfft2(gain.conj(), s=self.size)
         self.convolution.weight.copy_(kernel.roll(self._centre, (2, 3)))
-        self.bias.copy_(pixel - _filtered(code[None], self._gain(), self.size)[0])
+        self.bias.copy_(pixel - filtered(code[None], self.gain(), self.size)[0])
 
-    def _gain(self) -> Tensor:
-        """What the convolution multiplies each frequency by: (inputs, outputs, h, w/2 + 1)."""
+    def gain(self) -> Tensor:
+        """Return what it multiplies each frequency by: (inputs, outputs, h, w/2 + 1)."""
         back = [-steps for steps in self._centre]
         return torch.fft.rfft2(self.convolution.weight.roll(back, (2, 3))).conj()
 
@@ -388,11 +388,11 @@ def _joined(chunks: Sequence[Tensor]) -> Tensor:
     return chunks[0] if len(chunks) == 1 else torch.cat(list(chunks))
 
 
-def _filtered(fields: Tensor, gain: Tensor, size: tuple[int, int]) -> Tensor:
-    """Fields (n, p, h, w) times a gain (q, p, h, w/2 + 1) at each frequency: (n, q, h, w)."""
+def filtered(fields: Tensor, gain: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return fields (n, p, h, w) times a gain (q, p, h, w/2 + 1) per frequency: (n, q, h, w)."""
     spectra = torch.fft.rfft2(fields).permute(2, 3, 0, 1)
-    filtered = spectra @ gain.permute(2, 3, 1, 0)
-    return torch.fft.irfft2(filtered.permute(2, 3, 0, 1), s=size)
+    products = spectra @ gain.permute(2, 3, 1, 0)
+    return torch.fft.irfft2(products.permute(2, 3, 0, 1), s=size)
 
 
 class Chain(Inverse):

@@ -1,5 +1,6 @@
 """Cascades of stages of every kind, by both solvers: chains, files, what is left of the input."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -87,6 +88,39 @@ def chained(cascade: Cascade, stages: list[nn.Module], images: torch.Tensor, lev
         for inverse in reversed(cascade._inverses[:level]):
             images = inverse(images)
     return images
+
+
+def periodic(inputs: int, outputs: int) -> nn.Module:
+    around = nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="circular")
+    return nn.Sequential(around, nn.Tanh())
+
+
+@pytest.mark.parametrize("levels", [range(1, 6), [2, 5], [4]])
+@pytest.mark.parametrize(
+    "around",
+    [
+        {},  # circular inverses alone
+        {1: nn.Conv2d(2, 3, 3, stride=2, padding=1)},  # a stem below them
+        {1: nn.Conv2d(2, 3, 3, padding=1), 3: nn.AvgPool2d(2)},  # and something between them
+        {5: nn.Sequential(nn.Flatten(), nn.Linear(3 * 6 * 5, 7))},  # none leads to the deepest
+    ],
+)
+def test_filters_that_are_composed_make_the_pictures_that_inverses_make_one_by_one(
+    around: dict[int, nn.Module], levels: Sequence[int]
+) -> None:
+    torch.manual_seed(0)
+    stages = [around.get(number, periodic(2 if number == 1 else 3, 3)) for number in range(1, 6)]
+    stages = nn.Sequential(*stages).double()
+    pictures = torch.rand(60, 2, 6, 5, dtype=torch.float64)
+    cascade = Cascade.for_network(stages, pictures[:1]).fit(pictures)
+    for given in (pictures[:2], pictures):
+        activations = cascade._activations(given, set(levels))
+        expected = cascade._descend(activations)
+        for found in (
+            cascade._compose(activations),
+            dict(zip(levels, cascade.reconstruct(given, levels=list(levels)), strict=True)),
+        ):
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("count", [2, 400])  # composed, where it is affine, or not
