@@ -342,6 +342,8 @@ def test_the_width_hardly_matters_to_the_lesson() -> None:
         found.append(signals(network, images).numbers)
     for name in ("gain", "gain_norm", "gain_relative", "cosine", "tangent_top"):
         assert found[1][name] == pytest.approx(found[0][name], rel=0.3)
+    spread = [numbers["sensitivity_decades"] for numbers in found]
+    assert spread[1] == pytest.approx(spread[0], abs=0.5)  # lengths of weights grow with the width
 
 
 def test_single_precision_agrees_with_double() -> None:

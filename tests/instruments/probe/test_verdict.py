@@ -27,7 +27,7 @@ from paperlib.instruments.probe.verdict import (
     fit_verdict,
 )
 
-NUMBERS = {"r_squared_smallest": 0.5, "gain_relative": 1.0}
+NUMBERS = {"r_squared_smallest": 0.5, "sensitivity_decades": 0.0}
 
 
 def table(count: int = 4000, seed: int = 0) -> pd.DataFrame:
@@ -35,7 +35,7 @@ def table(count: int = 4000, seed: int = 0) -> pd.DataFrame:
     draw = np.random.default_rng(seed)
     return pd.DataFrame({
         "r_squared_smallest": np.exp(draw.uniform(np.log(1e-3), 0, count)),
-        "gain_relative": np.exp(draw.uniform(-10, 10, count)),
+        "sensitivity_decades": draw.uniform(0, 3, count),
         "step_r_squared": draw.uniform(-0.1, 0.9, count),
         "adam_share": draw.uniform(0, 1, count),
         "step_accuracy": draw.uniform(0.1, 0.9, count),
@@ -108,7 +108,7 @@ def test_what_the_fit_cannot_take_is_named(options: dict[str, Any], message: str
 
 
 def test_every_part_is_finite_for_the_worst_network_and_zero_for_the_best() -> None:
-    worst = {"r_squared_smallest": -5.0, "gain_relative": 0.0, "adam_share": 0.0}
+    worst = {"r_squared_smallest": -5.0, "sensitivity_decades": 40.0, "adam_share": 0.0}
     worst |= {
         "step_r_squared": -5.0,
         "step_accuracy": 0.0,
@@ -118,15 +118,19 @@ def test_every_part_is_finite_for_the_worst_network_and_zero_for_the_best() -> N
         "trial_accuracy": 0.0,
     }
     assert all(math.isfinite(part(worst)) for part in PARTS.values())
-    best = {"r_squared_smallest": 1.0, "gain_relative": 1.0, "step_r_squared": 1.0}
+    best = {"r_squared_smallest": 1.0, "sensitivity_decades": 0.0, "step_r_squared": 1.0}
     best |= {"step_accuracy": 1.0, "chance": 0.1, "loss": 2.3, "adam_share": 1.0, "step_gain": 0.05}
     best |= {"trial_accuracy": 1.0, "trial_loss": 0.0}
     for name, part in PARTS.items():
         assert part(best) == 0, name
 
 
-def test_a_gain_and_its_inverse_count_alike() -> None:
-    assert PARTS["lesson"]({"gain_relative": 8.0}) == PARTS["lesson"]({"gain_relative": 0.125})
+def test_a_lesson_that_shrinks_a_hundredfold_counts_by_its_logarithm_down_to_a_thousandth() -> None:
+    assert PARTS["lesson"]({"sensitivity_decades": 2.0}) == pytest.approx(-math.log(100))
+    faintest = PARTS["lesson"]({"sensitivity_decades": 3.0})
+    assert (
+        faintest == PARTS["lesson"]({"sensitivity_decades": 40.0}) == pytest.approx(math.log(1e-3))
+    )
 
 
 @pytest.mark.parametrize("kind", FITTED)
