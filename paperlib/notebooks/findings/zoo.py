@@ -95,8 +95,8 @@ def grids_said(tables: Mapping[str, pd.DataFrame], boards: Mapping[str, pd.DataF
         return ""
     names = list(dict.fromkeys(name for board in boards.values() for name in board.index))
     return paragraphs(
-        "**The published networks.** The verdict was fitted to the zoo alone; its part that says how "
-        "the lesson comes back was chosen with networks like these in view.",
+        "**The published networks.** The verdict was fitted to the zoo alone; its part that says "
+        "how the lesson comes back was chosen with networks like these in view.",
         *(_of_grid(name, tables[name], board) for name, board in boards.items()),
         table(
             ["predictor", *boards],
