@@ -394,7 +394,16 @@ def test_of_grids_it_says_how_the_zoos_verdict_does_and_what_is_not_behind_it() 
     assert "None has a higher AUC." in said
     assert "| SNIP | " in said
     assert "trained in one way only" in said
+    assert "also trained" not in said
     assert zoo.grids_said({}, {}) == ""
+    some = table.iloc[15:25].assign(learns_longer=[True] * 8 + [False] * 2)
+    some.attrs |= {"budget": 2400, "trained_by": ["adam 0.001", "adam 0.0001"]}
+    said = zoo.grids_said({"A": table}, {"A": board}, {"A": some})
+    assert (
+        "Of 10 networks that were also trained for up to 2,400 steps (adam 0.001, adam 0.0001), "
+        "the label changes in 3: 30%; the verdict's calibration error on these is 0.38 then, "
+        "0.44 before."
+    ) in said
     several = {"A": table.assign(steps_paid=9.0), "B": table}
     said = zoo.grids_said(several, {"A": board.drop("snip"), "B": board})
     assert said.count("trained in one way only") == 1

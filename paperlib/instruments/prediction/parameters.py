@@ -50,6 +50,7 @@ class WillItTrain(Checked):
     grids: tuple[str, ...] = ("trainability_cnn.nc",)
     grid_forecasts: tuple[str, ...] = option(("forecasts_cnn.nc",), repeated=True)
     grid_instruments: tuple[str, ...] = option(("instruments_cnn.nc",), repeated=True)
+    grids_longer: tuple[str, ...] = ("trainability_cnn_longer.nc",)
     opened: int = option(4, low=0, high=100)
     anew: int = option(2, low=0, high=100)
     jobs: int = option(0, low=0)

@@ -274,6 +274,28 @@ def grid_name(trained: xr.Dataset) -> str:
     return f"grid of {IN_WORDS[config['architecture']]}s{one_way}"
 
 
+def trained_longer(networks: pd.DataFrame, longer: xr.Dataset, learns: xr.Dataset) -> pd.DataFrame:
+    """Return the networks of a grid that were also trained with another budget.
+
+    Args:
+        networks: of `judged_grid`.
+        longer: of `GridTrainings`, of some of the same networks.
+        learns: `labels` of it.
+
+    Returns:
+        Their rows of `networks`; `learns_longer` is the label of the other trainings, and
+        `longer_accuracy` their best accuracy. `attrs["budget"]` is the other budget in steps,
+        `attrs["trained_by"]` the names of the trainings.
+    """
+    place = ["sigma_w2", "seed", "depth"]
+    known = learns.to_dataframe()[[*place, "learns_at_all", "best_accuracy"]]
+    known.columns = pd.Index([*place, "learns_longer", "longer_accuracy"])
+    found = networks.merge(known, on=place)
+    config = provenance(longer)["config"]
+    found.attrs |= {name: config[name] for name in ("budget", "trained_by")}
+    return found
+
+
 def interval(drawn: ArrayLike) -> tuple[float, float]:
     """Return where the middle 95% of a bootstrap's values lie; NaN ones are left out."""
     low, high = np.nanquantile(np.asarray(drawn, float), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

@@ -84,20 +84,29 @@ def instruments_said(
     )
 
 
-def grids_said(tables: Mapping[str, pd.DataFrame], boards: Mapping[str, pd.DataFrame]) -> str:
+def grids_said(
+    tables: Mapping[str, pd.DataFrame],
+    boards: Mapping[str, pd.DataFrame],
+    longer: Mapping[str, pd.DataFrame] | None = None,
+) -> str:
     """Return how well the verdict and others foretold which networks of grids learn at all.
 
     Args:
         tables: by grid in words, of `judged_grid`.
         boards: by grid, of `zoo_scoreboard` on learns_at_all.
+        longer: by grid, of `trained_longer`, where some of its networks were.
     """
     if not boards:
         return ""
+    longer = longer or {}
     names = list(dict.fromkeys(name for board in boards.values() for name in board.index))
     return paragraphs(
         "**The published networks.** The verdict was fitted to the zoo alone; its part that says "
         "how the lesson comes back was chosen with networks like these in view.",
-        *(_of_grid(name, tables[name], board) for name, board in boards.items()),
+        *(
+            f"{_of_grid(name, tables[name], board)}{_longer(longer.get(name))}"
+            for name, board in boards.items()
+        ),
         table(
             ["predictor", *boards],
             [
@@ -120,6 +129,24 @@ def _of_grid(name: str, networks: pd.DataFrame, board: pd.DataFrame) -> str:
         f"Of {counted(len(networks), 'network')} of the {name}, {learn} learn at all. The verdict "
         f"has an AUC of {_auc(verdict)}, so the aim of {number(wanted)} is {reached}; calibration "
         f"error {number(error, 3)}. {_ahead(board.drop(index='verdict'))}{_one_way(networks)}"
+    )
+
+
+def _longer(networks: pd.DataFrame | None) -> str:
+    """How many labels of a grid another budget changes, and whether the verdict foretells these."""
+    if networks is None or networks.empty:
+        return ""
+    changed = int((networks["learns_at_all"] != networks["learns_longer"]).sum())
+    before, after = (
+        number(calibration_error(networks["verdict"], networks[label]), 2)
+        for label in ("learns_at_all", "learns_longer")
+    )
+    trained_by = ", ".join(networks.attrs["trained_by"])
+    return (
+        f" Of {counted(len(networks), 'network')} that were also trained for up to "
+        f"{networks.attrs['budget']:,} steps ({trained_by}), the label changes in {changed}: "
+        f"{percent(changed / len(networks), 0)}; the verdict's calibration error on these is "
+        f"{after} then, {before} before."
     )
 
 

@@ -10,6 +10,7 @@ import xarray as xr
 from sklearn.metrics import roc_auc_score
 
 from paperlib import probe
+from paperlib.core.provenance import provenance
 from paperlib.instruments.prediction import zoo_scores
 from paperlib.instruments.prediction.forecasts import SIGNALS, ZooForecast, ZooForecasts
 from paperlib.instruments.prediction.rivals import RIVALS
@@ -18,8 +19,10 @@ from paperlib.instruments.prediction.zoo_scores import (
     calibration_error,
     changed_labels,
     interval,
+    judged_grid,
     left_out,
     reliability,
+    trained_longer,
     verdicts_of,
     zoo_scoreboard,
     zoo_table,
@@ -219,6 +222,20 @@ def test_changed_labels_are_counted_where_both_know() -> None:
     first = known_of({0: True, 1: False, 2: False})
     longer = known_of({1: True, 2: False, 3: True})
     assert changed_labels(first, longer, "learns_at_all") == (1, 2)
+
+
+def test_networks_of_a_grid_that_were_trained_longer_have_both_labels() -> None:
+    grid = load_result("trainability_cnn.nc")
+    networks = judged_grid(load_result("forecasts_cnn.nc"), grid, labels(grid))
+    longer = load_result("trainability_cnn_longer.nc")
+    found = trained_longer(networks, longer, labels(longer))
+    assert len(found) == int((longer["finished"] == 1).sum())
+    assert found.attrs["budget"] == 4 * provenance(grid)["config"]["budget"]
+    one = found.query("sigma_w2 == 3.0 and depth == 60").iloc[0]  # at chance in 600 steps
+    assert (one["learns_at_all"], one["learns_longer"]) == (False, True)
+    there = longer.sel(sigma_w2=3.0, seed=0, depth=60)["accuracy"].max()
+    assert one["longer_accuracy"] == float(there) > 0.5
+    assert one["verdict"] == networks.query("sigma_w2 == 3.0 and depth == 60")["verdict"].iloc[0]
 
 
 # --- forecasts
