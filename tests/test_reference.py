@@ -337,6 +337,19 @@ def test_at_a_smaller_rate_deep_published_resnets_begin_to_learn() -> None:
     assert float(at_three_rates.sel(depth=50).max()) < 0.3
 
 
+def test_a_published_resnet_of_50_blocks_learns_in_2400_small_steps_and_in_600_of_none() -> None:
+    before, longer = (shipped(f"trainability_resnet_{n}.nc") for n in ("published", "longer"))
+    network = {"sigma_w2": 1.0, "seed": 0, "depth": 50}
+    accuracy = longer["accuracy"].sel(network)
+    assert float(accuracy.sel(training="adam 0.0001").max()) > 0.8
+    assert float(accuracy.sel(training=["adam 0.001", "adam 0.0003"]).max()) < 0.2
+    assert float(before["accuracy"].sel(network).max()) < 0.2
+    both = {name: longer[name] for name in ("sigma_w2", "seed", "depth")}
+    short, done = labels(before.sel(both)), labels(longer)
+    learnt = short["learns_at_all"].values[done["number"].values]
+    assert (done["learns_at_all"].values >= learnt).all(), "none is forgotten"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["03_cnn_phase_diagram", "04_resnet_depth"])
 def test_the_convolutional_notebooks_compute_nothing_that_ships(name: str) -> None:

@@ -557,7 +557,8 @@ class Cascade:
             offset = offset + filtered(inverse.bias[None], gain, inverse.size)[0]
             gain = torch.einsum("bqhw,qphw->bphw", gain, inverse.gain())
             if level in activations:
-                found[level] = filtered(activations[level], gain, inverse.size) + offset
+                parts = activations[level].split(self._fitting(level))
+                found[level] = torch.cat([filtered(x, gain, inverse.size) for x in parts]) + offset
         return found
 
     def _compose_matrix(self, activations: dict[int, Tensor]) -> dict[int, Tensor]:
