@@ -528,8 +528,8 @@ class Cascade:
 
     def _compose(self, activations: dict[int, Tensor]) -> dict[int, Tensor]:
         """Images from every level by C^l = C^(l-1) ∘ c_l, one filter or matrix updated once per
-        stage: down to the last level that is no field of circular inverses by filters, from there
-        as is shorter for what has come there."""
+        stage: by filters down to the level that circular inverses alone lead to, from there by a
+        matrix or inverse by inverse, whichever takes fewer rows."""
         base = self._below_filters(max(activations))
         if base == max(activations):
             return self._compose_matrix(activations)

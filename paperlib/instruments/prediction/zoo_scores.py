@@ -234,7 +234,7 @@ def judged_grid(
 ) -> pd.DataFrame:
     """Return what is known of each network of a grid, in one row, with the verdict's probability.
 
-    The verdict is that which the probe ships with, fitted to the zoo: it has seen no such grid.
+    The verdict is that which the probe ships with: it was fitted to the zoo, to no such grid.
 
     Args:
         forecasts: of `GridForecasts`.
