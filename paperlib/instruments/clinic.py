@@ -33,7 +33,7 @@ from paperlib.networks.zoo_blocks import Rows
 from paperlib.plots import BLUE, ORANGE, paper_style
 from paperlib.training import at, train
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 STATES = ("as reported", "treated")
 COLOURS = dict(zip(STATES, (ORANGE, BLUE), strict=True))
 LOOKS = 10  # at the test images, after the first one
