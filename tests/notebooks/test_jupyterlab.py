@@ -123,6 +123,7 @@ def test_all_cells_of_notebook_00_run_in_jupyterlab(
     assert [f"{o.ename}: {o.evalue}" for o in outputs if o.output_type == "error"] == []
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     page.locator(".jp-OutputArea-output img").first.wait_for(state="visible")
+    assert page.locator(".jp-OutputArea-output img").count() >= 1
     assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
     # opened by hand, with whatever parameters: no profile's figure is overwritten
     assert (project / "figures/custom" / f"{NAME}.png").is_file()

@@ -40,7 +40,6 @@ from matplotlib import pyplot
 from matplotlib.backends.backend_pdf import PdfFile
 from matplotlib.figure import Figure
 PdfFile.writeFonts = lambda file: file.writeObject(file.fontObject, {})
-Figure.drawn = (".png", ".pdf")
 def savefig(figure, file, *, whole=Figure.savefig, **options):
     if getattr(file, "suffix", None) in (None, *figure.drawn):  # one in memory is always
         whole(figure, file, **options)
