@@ -53,6 +53,9 @@ def finish(files: Mapping[Any, Path], terms: Terms) -> str:
             measured = measure_together(points, device=terms.device, data=data)
             seconds = (clock() - begin) / len(points)
     except (ValueError, RuntimeError, OSError, MemoryError) as error:
+        if len(points) > 1:  # as many as can are finished alone
+            alone = [finish({point: files[point]}, terms) for point in points]
+            return next(filter(None, alone), "")
         return f"{type(error).__name__}: {error}"
     for point, arrays in zip(points, measured, strict=True):
         _keep(files[point], point, arrays, terms.device, seconds)

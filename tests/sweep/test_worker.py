@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,23 @@ def test_threads_of_one_process_find_the_numbers_that_they_find_one_after_the_ot
     assert finish({POINT: tmp_path / "alone.npz"}, told) == ""
     for file in files:
         np.testing.assert_array_equal(curve(file), curve(tmp_path / "alone.npz"))
+
+
+def test_one_point_that_fails_takes_no_other_of_its_group_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = [replace(POINT, depth=2, solver="ridge", seed=seed) for seed in range(3)]
+    measure = CascadePoint.measure
+
+    def fails(point: CascadePoint, data: Any, **options: Any) -> dict[str, np.ndarray]:
+        if point.seed == 1:
+            raise ValueError("stage 2 overflows")
+        return measure(point, data, **options)
+
+    monkeypatch.setattr(CascadePoint, "measure", fails)
+    files = {point: tmp_path / f"{point.seed}.npz" for point in points}
+    assert finish(files, terms()) == "ValueError: stage 2 overflows"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["0.npz", "2.npz"]
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

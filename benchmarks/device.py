@@ -1,0 +1,116 @@
+"""What a GPU makes of the closed form: a processor's numbers, and milliseconds per point.
+
+    python benchmarks/device.py [--streams 1 2 4 8]
+
+Four minutes on an H200: the same points on both; then points side by side on so many streams,
+beside the floor of one, its products at the GPU's float32 GEMM rate; then a tenth of the published
+grid of 591 variances by `run_sweep`, and what the whole would take.
+"""
+
+import argparse
+import time
+from functools import partial
+
+import numpy as np
+from floors import Floor
+from machine import describe, gemm_rate, once
+from sweep import empty_home
+
+from paperlib import CascadePoint, CascadeSweep, load_dataset, load_result, run_sweep
+from paperlib.core.replay import exact_products, on_streams
+from paperlib.datasets import Dataset
+from paperlib.measures import collapse_depth
+from paperlib.plots import collapse_depths
+
+PUBLISHED = 591  # variances
+NETWORKS = {
+    "MLP of 784, 200 deep": {"depth": 200, "sigma_b2": 0.05, "train_images": 2000},
+    "CNN of 64 channels, 30 deep": {
+        "architecture": "cnn", "channels": 64, "depth": 30, "sigma_b2": 2e-5, "train_images": 400
+    },
+    "ResNet of 32 channels, 20 blocks": {
+        "architecture": "resnet", "channels": 32, "depth": 20, "sigma_b2": 2e-5, "train_images": 400
+    },
+}  # fmt: skip
+VARIANCES = (0.7, 1.7, 3.0)
+MANY = 16  # points that are measured side by side
+
+
+def equality(name: str) -> None:
+    """Print how far a GPU's curves are from a processor's, and the seconds of both."""
+    data = load_dataset("mnist")
+    apart, depths, spent = [], [], []
+    for sigma_w2 in VARIANCES:
+        point = CascadePoint(dataset="mnist", sigma_w2=sigma_w2, **NETWORKS[name])
+        both = [measured(point, data, device) for device in ("cpu", "cuda")]
+        curves = [curve for curve, _ in both]
+        apart.append(np.abs(curves[1] - curves[0]).max())
+        depths.append([int(collapse_depth(curve)) for curve in curves])
+        spent.append([seconds for _, seconds in both])
+    plain, there = np.mean(spent, axis=0)
+    print(f"{name}: R² within {max(apart):.1e}, collapse depths {depths} at σ_w² {VARIANCES}, "
+          f"{plain:.2f} s a point on the processor, {there:.2f} on the GPU",
+          flush=True)  # fmt: skip
+
+
+def measured(point: CascadePoint, data: Dataset, device: str) -> tuple[np.ndarray, float]:
+    """R² by depth, and the seconds that it took."""
+    begin = time.perf_counter()
+    curve = point.measure(data, device=device)["r_squared"]
+    return curve, time.perf_counter() - begin
+
+
+def side_by_side(name: str, streams: list[int]) -> None:
+    """Print milliseconds per point on so many streams."""
+    data = load_dataset("mnist")
+    points = [
+        CascadePoint(dataset="mnist", sigma_w2=1 + place / 10, **NETWORKS[name])
+        for place in range(MANY)
+    ]
+    calls = [partial(point.measure, data, device="cuda") for point in points]
+    with Floor() as least:
+        calls[0]()
+    floor = least.operations / gemm_rate("cuda")
+    with exact_products():
+        times = {
+            count: once(lambda n=count: on_streams(calls, "cuda", streams=n)) / MANY
+            for count in streams
+        }
+    found = ", ".join(f"{1000 * seconds:.0f} on {count}" for count, seconds in times.items())
+    print(f"{name}: ms per point and streams: {found}; floor {1000 * floor:.0f}", flush=True)
+
+
+def published_grid() -> None:
+    """Print the seconds of a tenth of the published grid, and how far it is from what ships."""
+    whole = load_result("mnist_mlp.nc")
+    grid = tuple(np.round(np.arange(0.1, 6.05, 0.1), 10).tolist())
+    config = CascadeSweep(
+        dataset="mnist", sigma_w2=grid, seeds=(0,), **NETWORKS["MLP of 784, 200 deep"]
+    )
+    found = {}
+    with empty_home():
+        seconds = once(lambda: found.update(result=run_sweep(config, device="cuda")))
+    ours = collapse_depths(found["result"]).isel(seed=0)
+    theirs = collapse_depths(whole).sel(seed=0).sel(sigma_w2=list(grid), method="nearest")
+    apart = np.abs(ours.values - theirs.values)
+    within = (apart <= np.maximum(1, 0.02 * theirs.values)).mean()
+    print(f"{len(grid)} of {PUBLISHED} variances: {seconds:.0f} s, the whole "
+          f"{seconds * PUBLISHED / len(grid):.0f} s; collapse depths within 2% or one stage of "
+          f"those that a processor measured: {within:.0%}, at most {apart.max():.0f} apart",
+          flush=True)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--streams", type=int, nargs="+", default=[1, 2, 4, 8])
+    streams = parser.parse_args().streams
+    print(describe("cuda"))
+    for name in NETWORKS:
+        equality(name)
+    for name in NETWORKS:
+        side_by_side(name, streams)
+    published_grid()
+
+
+if __name__ == "__main__":
+    main()
