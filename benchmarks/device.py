@@ -1,15 +1,14 @@
-"""What a GPU makes of the closed form: a processor's numbers, and milliseconds per point.
+"""What a GPU makes of the closed form: a processor's numbers, and seconds per point.
 
-    python benchmarks/device.py [--streams 1 2 4 8]
+    python benchmarks/device.py [--jobs 1 4]
 
-Four minutes on an H200: the same points on both; then points side by side on so many streams,
-beside the floor of one, its products at the GPU's float32 GEMM rate; then a tenth of the published
-grid of 591 variances by `run_sweep`, and what the whole would take.
+The same points on both, beside the floor of one, its products at the GPU's float32 GEMM rate; then
+a tenth of the published grid of 591 variances by `run_sweep` with so many processes at a time, and
+what the whole would take.
 """
 
 import argparse
 import time
-from functools import partial
 
 import numpy as np
 from floors import Floor
@@ -17,7 +16,6 @@ from machine import describe, gemm_rate, once
 from sweep import empty_home
 
 from paperlib import CascadePoint, CascadeSweep, load_dataset, load_result, run_sweep
-from paperlib.core.replay import exact_products, on_streams
 from paperlib.datasets import Dataset
 from paperlib.measures import collapse_depth
 from paperlib.plots import collapse_depths
@@ -33,7 +31,6 @@ NETWORKS = {
     },
 }  # fmt: skip
 VARIANCES = (0.7, 1.7, 3.0)
-MANY = 16  # points that are measured side by side
 
 
 def equality(name: str) -> None:
@@ -60,27 +57,15 @@ def measured(point: CascadePoint, data: Dataset, device: str) -> tuple[np.ndarra
     return curve, time.perf_counter() - begin
 
 
-def side_by_side(name: str, streams: list[int]) -> None:
-    """Print milliseconds per point on so many streams."""
-    data = load_dataset("mnist")
-    points = [
-        CascadePoint(dataset="mnist", sigma_w2=1 + place / 10, **NETWORKS[name])
-        for place in range(MANY)
-    ]
-    calls = [partial(point.measure, data, device="cuda") for point in points]
+def floor(name: str) -> None:
+    """Print the least seconds of a point: its products at the GPU's rate."""
+    point = CascadePoint(dataset="mnist", sigma_w2=VARIANCES[0], **NETWORKS[name])
     with Floor() as least:
-        calls[0]()
-    floor = least.operations / gemm_rate("cuda")
-    with exact_products():
-        times = {
-            count: once(lambda n=count: on_streams(calls, "cuda", streams=n)) / MANY
-            for count in streams
-        }
-    found = ", ".join(f"{1000 * seconds:.0f} on {count}" for count, seconds in times.items())
-    print(f"{name}: ms per point and streams: {found}; floor {1000 * floor:.0f}", flush=True)
+        point.measure(load_dataset("mnist"), device="cuda")
+    print(f"{name}: products take {least.operations / gemm_rate('cuda'):.3f} s", flush=True)
 
 
-def published_grid() -> None:
+def published_grid(jobs: int) -> None:
     """Print the seconds of a tenth of the published grid, and how far it is from what ships."""
     whole = load_result("mnist_mlp.nc")
     grid = tuple(np.round(np.arange(0.1, 6.05, 0.1), 10).tolist())
@@ -89,12 +74,12 @@ def published_grid() -> None:
     )
     found = {}
     with empty_home():
-        seconds = once(lambda: found.update(result=run_sweep(config, device="cuda")))
+        seconds = once(lambda: found.update(result=run_sweep(config, device="cuda", jobs=jobs)))
     ours = collapse_depths(found["result"]).isel(seed=0)
     theirs = collapse_depths(whole).sel(seed=0).sel(sigma_w2=list(grid), method="nearest")
     apart = np.abs(ours.values - theirs.values)
     within = (apart <= np.maximum(1, 0.02 * theirs.values)).mean()
-    print(f"{len(grid)} of {PUBLISHED} variances: {seconds:.0f} s, the whole "
+    print(f"{jobs} at a time, {len(grid)} of {PUBLISHED} variances: {seconds:.0f} s, the whole "
           f"{seconds * PUBLISHED / len(grid):.0f} s; collapse depths within 2% or one stage of "
           f"those that a processor measured: {within:.0%}, at most {apart.max():.0f} apart",
           flush=True)  # fmt: skip
@@ -102,14 +87,14 @@ def published_grid() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--streams", type=int, nargs="+", default=[1, 2, 4, 8])
-    streams = parser.parse_args().streams
+    parser.add_argument("--jobs", type=int, nargs="+", default=[1, 4])
+    jobs = parser.parse_args().jobs
     print(describe("cuda"))
     for name in NETWORKS:
         equality(name)
-    for name in NETWORKS:
-        side_by_side(name, streams)
-    published_grid()
+        floor(name)
+    for count in jobs:
+        published_grid(count)
 
 
 if __name__ == "__main__":

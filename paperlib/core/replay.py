@@ -1,16 +1,13 @@
-"""What keeps a GPU busy: a step that it records and replays without Python, calls side by side."""
+"""A step that is taken many times: a GPU records it once, and then takes it without Python."""
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 WARM_UP = 3  # steps before it is recorded, in which libraries choose their programs
-STREAMS = 4  # calls that a GPU works on at a time
-Result = TypeVar("Result")
 
 
 class Replayed:
@@ -81,32 +78,3 @@ def exact_products() -> AbstractContextManager[Any]:
     """
     flags: Any = torch.backends.cudnn.flags
     return flags(enabled=True, allow_tf32=False)
-
-
-def on_streams(
-    calls: Sequence[Callable[[], Result]], device: str, *, streams: int = STREAMS
-) -> list[Result]:
-    """Return what each of the calls returns: on a GPU some at a time, each on a stream of its own.
-
-    One that factorises matrices of a thousand rows leaves most of a GPU idle. The calls must not
-    depend on a state of torch that another one changes, and what they return must not lie on the
-    GPU, whose memory their streams use again.
-
-    Example:
-        >>> from paperlib.core.replay import on_streams
-        >>> on_streams([lambda: 1, lambda: 2], "cpu")
-        [1, 2]
-    """
-    if device == "cpu" or min(len(calls), streams) < 2:
-        return [call() for call in calls]
-    torch.cuda.current_stream().synchronize()  # with what the calls read
-
-    def on_its_own(call: Callable[[], Result]) -> Result:
-        stream = torch.cuda.Stream()
-        with torch.cuda.stream(stream):
-            result = call()
-        stream.synchronize()
-        return result
-
-    with ThreadPoolExecutor(streams) as threads:
-        return list(threads.map(on_its_own, calls))

@@ -62,9 +62,9 @@ def run_sweep(
 
     Args:
         config: the grid.
-        jobs: points at a time; None or 0 is one per core. The numbers do not depend on it.
-        device: "auto", "cpu" or "cuda"; on a GPU trainings of one shape run as one program, other
-            points one after the other, undivided.
+        jobs: points at a time; None or 0 is one per core, on a GPU one. The numbers do not depend
+            on it. Several processes share a GPU that waits for Python, if its memory is enough.
+        device: "auto", "cpu" or "cuda"; on a GPU trainings of one shape run as one program.
         backend: "loky" on this machine, "dask" on a cluster or another of joblib's; and
         address: of a Dask scheduler. Their defaults: see `engines.Engine`. The folder of points
             must be the same for all workers.
@@ -215,8 +215,8 @@ def _groups(files: Mapping[Any, Path], device: str) -> list[dict[Any, Path]]:
 
 
 def resolve_jobs(jobs: int | None, device: str) -> int:
-    found = checked("jobs", 0 if jobs is None else jobs, int, low=0) or joblib.cpu_count()
-    return 1 if device == "cuda" else found
+    given = checked("jobs", 0 if jobs is None else jobs, int, low=0)
+    return given or (1 if device == "cuda" else joblib.cpu_count())
 
 
 def resolve_device(device: str) -> str:

@@ -1,12 +1,10 @@
 """Steps that a GPU records; on a CPU they are the steps themselves."""
 
-from functools import partial
-
 import pytest
 import torch
 from torch import Tensor
 
-from paperlib.core.replay import WARM_UP, Replayed, exact_products, on_streams
+from paperlib.core.replay import WARM_UP, Replayed, exact_products
 
 
 def test_a_cpu_takes_every_step_itself() -> None:
@@ -22,23 +20,6 @@ def test_convolutions_are_exact_in_the_context_only() -> None:
         assert not torch.backends.cudnn.allow_tf32
         assert torch.backends.cudnn.enabled
     assert torch.backends.cudnn.allow_tf32 == before
-
-
-def test_calls_on_streams_return_in_their_order_and_raise() -> None:
-    assert on_streams([lambda n=n: n**2 for n in range(9)], "cpu") == [n**2 for n in range(9)]
-    assert on_streams([], "cuda") == []
-    with pytest.raises(ZeroDivisionError):
-        on_streams([lambda: 1 / 0], "cpu")
-
-
-@pytest.mark.gpu
-def test_calls_on_streams_of_a_gpu_return_what_they_return_alone() -> None:
-    matrices = [
-        torch.rand(300, 300, device="cuda") + 300 * torch.eye(300, device="cuda") for _ in range(12)
-    ]
-    calls = [partial(lambda m: torch.linalg.inv(m).cpu(), matrix) for matrix in matrices]
-    for matrix, found in zip(matrices, on_streams(calls, "cuda"), strict=True):
-        assert torch.equal(found, torch.linalg.inv(matrix).cpu())
 
 
 @pytest.mark.gpu

@@ -1,10 +1,10 @@
 """How deep the image survives: an untrained network's cascade, and grids of them."""
 
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from paperlib import measures
 from paperlib.cascade import Cascade
 from paperlib.cascade.cascade import is_collapsed
 from paperlib.cascade.fitting import ENDS, PRECISIONS, SOLVERS, arithmetic_of
-from paperlib.core.replay import exact_products, on_streams
+from paperlib.core.replay import exact_products
 from paperlib.core.settings import option
 from paperlib.datasets import PICTURE, Dataset
 from paperlib.networks import Network, untrained
@@ -134,19 +134,6 @@ class CascadePoint(_CascadeExperiment, Point):
             "example": as_bytes(shown),
             "original": as_bytes(test[0]),
         }
-
-    @classmethod
-    def measure_together(
-        cls, points: Sequence[Self], data: Dataset, *, device: str = "cpu"
-    ) -> list[dict[str, np.ndarray]]:
-        with exact_products():  # which no thread may end before the others
-            calls = [partial(point.measure, data, device=device) for point in points]
-            return on_streams(calls, device)
-
-    def alike(self, device: str) -> Any:
-        """On a GPU the networks whose inverses are solved in closed form, as their matrices are
-        too small for it."""
-        return None if device == "cuda" and self.solver == "ridge" else self
 
     def computed_with(self, device: str) -> dict[str, str]:
         if self.solver != "ridge":
