@@ -402,8 +402,13 @@ def test_of_grids_it_says_how_the_zoos_verdict_does_and_what_is_not_behind_it() 
     assert (
         "Of 10 networks that were also trained for up to 2,400 steps (adam 0.001, adam 0.0001), "
         "the label changes in 3: 30%; the verdict's calibration error on these is 0.38 then, "
-        "0.44 before."
+        "0.44 before. It foretells the labels of then with an AUC of 1.000 (1.000 to 1.000). "
+        "None has a higher AUC."
     ) in said
+    all_learn = some.assign(learns_longer=True)
+    said = zoo.grids_said({"A": table}, {"A": board}, {"A": all_learn})
+    assert "0.44 before." in said
+    assert "of then" not in said, "there is nothing to foretell"
     several = {"A": table.assign(steps_paid=9.0), "B": table}
     said = zoo.grids_said(several, {"A": board.drop("snip"), "B": board})
     assert said.count("trained in one way only") == 1

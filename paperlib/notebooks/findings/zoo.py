@@ -1,13 +1,17 @@
 """What a run of notebook 09 says, in Markdown: who foretells which networks of the zoo learn."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 import xarray as xr
 
 from paperlib.instruments.prediction.plots_zoo import words_of, zoo_label
-from paperlib.instruments.prediction.zoo_scores import EQUAL_COST, calibration_error
+from paperlib.instruments.prediction.zoo_scores import (
+    EQUAL_COST,
+    calibration_error,
+    zoo_scoreboard,
+)
 from paperlib.notebooks.findings.wording import counted, number, paragraphs, percent, table
 
 WANTED = {"learns_at_all": 0.95, "learns_fast": 0.9}  # AUC that a verdict to rely on should have
@@ -104,7 +108,7 @@ def grids_said(
         "**The published networks.** The verdict was fitted to the zoo alone; its part that says "
         "how the lesson comes back was chosen with networks like these in view.",
         *(
-            f"{_of_grid(name, tables[name], board)}{_longer(longer.get(name))}"
+            f"{_of_grid(name, tables[name], board)}{_longer(longer.get(name), board.index)}"
             for name, board in boards.items()
         ),
         table(
@@ -132,8 +136,8 @@ def _of_grid(name: str, networks: pd.DataFrame, board: pd.DataFrame) -> str:
     )
 
 
-def _longer(networks: pd.DataFrame | None) -> str:
-    """How many labels of a grid another budget changes, and whether the verdict foretells these."""
+def _longer(networks: pd.DataFrame | None, predictors: Iterable[str]) -> str:
+    """How many labels of a grid another budget changes, and how well these are foretold."""
     if networks is None or networks.empty:
         return ""
     changed = int((networks["learns_at_all"] != networks["learns_longer"]).sum())
@@ -142,11 +146,19 @@ def _longer(networks: pd.DataFrame | None) -> str:
         for label in ("learns_at_all", "learns_longer")
     )
     trained_by = ", ".join(networks.attrs["trained_by"])
-    return (
+    text = (
         f" Of {counted(len(networks), 'network')} that were also trained for up to "
         f"{networks.attrs['budget']:,} steps ({trained_by}), the label changes in {changed}: "
         f"{percent(changed / len(networks), 0)}; the verdict's calibration error on these is "
         f"{after} then, {before} before."
+    )
+    if networks["learns_longer"].nunique() < 2:
+        return text
+    board = zoo_scoreboard(networks, "learns_longer", [*predictors])
+    verdict: dict[Any, float] = board.to_dict("index")["verdict"]
+    return (
+        f"{text} It foretells the labels of then with an AUC of {_auc(verdict)}. "
+        f"{_ahead(board.drop(index='verdict'))}"
     )
 
 
