@@ -114,7 +114,7 @@ class WindowInverse(Inverse):
         for numbers, features, targets in taken:
             alone = torch.zeros_like(numbers[0])
             means = self._gathered(code[None], pixel[None], alone, numbers)
-            moments.update(features - means[0], targets - means[1])
+            moments.update(features.sub_(means[0]), targets.sub_(means[1]))
         self.assign(moments.solve(samples.resolution)[0], code, pixel)
 
     def _gathered(
@@ -161,17 +161,25 @@ def _gather(fields: Tensor, image: Tensor, positions: Sequence[Tensor]) -> Tenso
 
     Args:
         fields: (images, channels, *sizes).
-        image: (n,).
+        image: (n,), in ascending order.
         positions: along every axis, (n, a); beyond the border every value is zero.
     """
     n, axes = len(image), len(positions)
-    places, inside = [], torch.ones((), dtype=torch.bool, device=image.device)
+    place = torch.zeros((), dtype=torch.long, device=image.device)
+    inside = torch.ones((), dtype=torch.bool, device=image.device)
     for axis, (along, size) in enumerate(zip(positions, fields.shape[2:], strict=True)):
         along = along.view(n, *(-1 if axis == other else 1 for other in range(axes)))
-        inside = inside & (along >= 0) & (along < size)
-        places.append(along.clamp(0, size - 1))
-    values = fields.movedim(1, -1)[(image.view(n, *[1] * axes), *places)]
-    return (values * inside[..., None]).flatten(1)
+        place, inside = place * size + along, inside & (along >= 0) & (along < size)
+    place, inside, image = place.flatten(1), inside.flatten(1), image[:, None]
+    first, last = int(image[0]), int(image[-1])
+    fields = fields[first : last + 1].flatten(2)  # of these images, which are in order
+    images, channels, sites = fields.shape
+    if images * sites > place.numel():  # more than what is looked at
+        return (fields[image - first, :, place.where(inside, 0)] * inside[..., None]).flatten(1)
+    rows = fields.new_zeros(images * sites + 1, channels)  # the last one is beyond the border
+    rows[:-1].view(images, sites, channels).copy_(fields.mT)
+    place = ((image - first) * sites + place).where(inside, images * sites)
+    return rows.index_select(0, place.flatten()).view(n, -1)
 
 
 class ConvolutionInverse(WindowInverse):
