@@ -1,6 +1,6 @@
 """Seconds of `probe`, of its verdict and of `suggest()`, and what `watch` adds to a training.
 
-    python benchmarks/probe.py [--only mlp resnet18 vit_b_16 watch]
+    python benchmarks/probe.py [--only mlp resnet18 vgg16 vit_b_16 watch]
 
 MLPs of 80 tanh layers on 300 images of MNIST; torchvision's networks on 100 random pictures of
 224×224. `suggest()` is given as a multiple of the probe of the same run, with labels and without.
@@ -82,7 +82,7 @@ def of_watch(depth: int, width: int) -> None:
 
 
 def main() -> None:
-    names = ("mlp", "resnet18", "vit_b_16", "watch")
+    names = ("mlp", "resnet18", "vgg16", "vit_b_16", "watch")
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     chosen = parser.parse_args().only
@@ -92,7 +92,7 @@ def main() -> None:
         x, y = load_dataset("mnist").examples("train", 300)
         for width in WIDTHS:
             of_probe(f"MLP {DEPTH}×{width}", lambda width=width: tanh_layers(width, DEPTH), x, y)
-    for name in ("resnet18", "vit_b_16"):
+    for name in ("resnet18", "vgg16", "vit_b_16"):
         if name in chosen:
             of_probe(name, getattr(torchvision.models, name), *pictures())
     if "watch" in chosen:

@@ -238,6 +238,18 @@ def test_networks_of_a_grid_that_were_trained_longer_have_both_labels() -> None:
     assert one["verdict"] == networks.query("sigma_w2 == 3.0 and depth == 60")["verdict"].iloc[0]
 
 
+def test_more_steps_bring_the_labels_of_resnets_to_the_verdict() -> None:
+    grid, longer = (load_result(f"trainability_resnet_{n}.nc") for n in ("published", "longer"))
+    networks = judged_grid(load_result("forecasts_resnet.nc"), grid, labels(grid))
+    found = trained_longer(networks, longer, labels(longer))
+    before, after = found["learns_at_all"].astype(bool), found["learns_longer"].astype(bool)
+    assert (len(found), (after & ~before).sum(), (before & ~after).sum()) == (36, 10, 0)
+    assert found["verdict"][after & ~before].min() > 0.65
+    assert roc_auc_score(after, found["verdict"]) > 0.93
+    errors = [calibration_error(found["verdict"], learns) for learns in (before, after)]
+    assert errors[1] < 0.6 * errors[0]
+
+
 # --- forecasts
 
 
