@@ -80,7 +80,7 @@ def adapted(result: xr.Dataset, tolerance: float) -> xr.Dataset:
 def errors(found: xr.Dataset, whole: xr.Dataset) -> str:
     """How far a result is from the whole one: collapse depths, walls, mean curves."""
     ours, theirs = collapse_depths(found), collapse_depths(whole)
-    allowed = np.maximum(1, 0.02 * theirs)
+    allowed = allowance(theirs)
     within = (abs(ours - theirs) <= allowed).mean()
     off = abs(ours.mean("seed") - theirs.mean("seed"))
     spread = np.maximum(allowed.mean("seed"), theirs.std("seed", ddof=1))
@@ -91,6 +91,11 @@ def errors(found: xr.Dataset, whole: xr.Dataset) -> str:
         f"one standard deviation of seeds: {float((off <= spread).mean()):.1%}; "
         f"walls within {np.nanmax(np.abs(walls)):.4f}; mean R² within {float(curves):.3f}"
     )
+
+
+def allowance(depths: xr.DataArray) -> xr.DataArray:
+    """By how much two collapse depths may differ that say the same: 2% or one stage."""
+    return np.maximum(1, 0.02 * depths)
 
 
 def wall_of(result: xr.Dataset, depth: int) -> float:

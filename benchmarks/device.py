@@ -8,15 +8,15 @@ what the whole would take.
 """
 
 import argparse
-import time
+from functools import partial
 
 import numpy as np
+from adaptive import allowance
 from floors import Floor
-from machine import describe, gemm_rate, once
+from machine import describe, gemm_rate, timed
 from sweep import empty_home
 
 from paperlib import CascadePoint, CascadeSweep, load_dataset, load_result, run_sweep
-from paperlib.datasets import Dataset
 from paperlib.measures import collapse_depth
 from paperlib.plots import collapse_depths
 
@@ -39,22 +39,16 @@ def equality(name: str) -> None:
     apart, depths, spent = [], [], []
     for sigma_w2 in VARIANCES:
         point = CascadePoint(dataset="mnist", sigma_w2=sigma_w2, **NETWORKS[name])
-        both = [measured(point, data, device) for device in ("cpu", "cuda")]
-        curves = [curve for curve, _ in both]
-        apart.append(np.abs(curves[1] - curves[0]).max())
-        depths.append([int(collapse_depth(curve)) for curve in curves])
-        spent.append([seconds for _, seconds in both])
-    plain, there = np.mean(spent, axis=0)
+        calls = [partial(point.measure, data, device=device) for device in ("cpu", "cuda")]
+        found, seconds = zip(*map(timed, calls), strict=True)
+        here, there = (each["r_squared"] for each in found)
+        apart.append(np.abs(there - here).max())
+        depths.append([int(collapse_depth(curve)) for curve in (here, there)])
+        spent.append(seconds)
+    cpu, gpu = np.mean(spent, axis=0)
     print(f"{name}: R² within {max(apart):.1e}, collapse depths {depths} at σ_w² {VARIANCES}, "
-          f"{plain:.2f} s a point on the processor, {there:.2f} on the GPU",
+          f"{cpu:.2f} s a point on the processor, {gpu:.2f} on the GPU",
           flush=True)  # fmt: skip
-
-
-def measured(point: CascadePoint, data: Dataset, device: str) -> tuple[np.ndarray, float]:
-    """R² by depth, and the seconds that it took."""
-    begin = time.perf_counter()
-    curve = point.measure(data, device=device)["r_squared"]
-    return curve, time.perf_counter() - begin
 
 
 def floor(name: str) -> None:
@@ -72,13 +66,12 @@ def published_grid(jobs: int) -> None:
     config = CascadeSweep(
         dataset="mnist", sigma_w2=grid, seeds=(0,), **NETWORKS["MLP of 784, 200 deep"]
     )
-    found = {}
     with empty_home():
-        seconds = once(lambda: found.update(result=run_sweep(config, device="cuda", jobs=jobs)))
-    ours = collapse_depths(found["result"]).isel(seed=0)
+        result, seconds = timed(lambda: run_sweep(config, device="cuda", jobs=jobs))
+    ours = collapse_depths(result).isel(seed=0)
     theirs = collapse_depths(whole).sel(seed=0).sel(sigma_w2=list(grid), method="nearest")
     apart = np.abs(ours.values - theirs.values)
-    within = (apart <= np.maximum(1, 0.02 * theirs.values)).mean()
+    within = (apart <= allowance(theirs).values).mean()
     print(f"{jobs} at a time, {len(grid)} of {PUBLISHED} variances: {seconds:.0f} s, the whole "
           f"{seconds * PUBLISHED / len(grid):.0f} s; collapse depths within 2% or one stage of "
           f"those that a processor measured: {within:.0%}, at most {apart.max():.0f} apart",

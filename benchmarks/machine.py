@@ -4,8 +4,11 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+
+Result = TypeVar("Result")
 
 
 def seconds(call: Callable[[], object], *, repeats: int = 3) -> float:
@@ -16,11 +19,16 @@ def seconds(call: Callable[[], object], *, repeats: int = 3) -> float:
 
 def once(call: Callable[[], object]) -> float:
     """The seconds of one call, until a GPU has done its part."""
+    return timed(call)[1]
+
+
+def timed(call: Callable[[], Result]) -> tuple[Result, float]:
+    """What one call returns, and its seconds, until a GPU has done its part."""
     begin = time.perf_counter()
-    call()
+    result = call()
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
-    return time.perf_counter() - begin
+    return result, time.perf_counter() - begin
 
 
 def gemm_rate(device: str = "cpu", *, size: int = 2048) -> float:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from machine import describe, once
+from machine import describe, once, timed
 from torch import Tensor, nn
 
 from paperlib import load_dataset, probe, watch
@@ -42,12 +42,10 @@ def of_probe(name: str, build: Callable[[], nn.Module], x: Tensor, y: Tensor) ->
     torch.manual_seed(0)
     model = build()
     probe(model, x, y)
-    found: list[Any] = []
-    plain = once(lambda: found.append(probe(model, x, y)))
-    judged = once(lambda: found[0].verdict)
-    labelled = once(lambda: found[0].suggest())
-    found.append(probe(model, x))
-    without = once(lambda: found[1].suggest())
+    report, plain = timed(lambda: probe(model, x, y))
+    judged = once(lambda: report.verdict)
+    labelled = once(report.suggest)
+    without = once(probe(model, x).suggest)
     print(
         f"{name:14} probe {plain:5.1f} s, verdict {judged:5.1f} s, suggest with labels "
         f"{labelled / plain:4.1f} times a probe, without {without / plain:4.1f}",

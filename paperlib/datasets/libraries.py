@@ -157,7 +157,7 @@ def inside_only() -> Iterator[None]:
 
 def digits() -> Found:
     """scikit-learn's 8×8 handwritten digits, scaled to 28×28."""
-    package: Any = find_spec("sklearn")  # to import it takes a second, its file a few milliseconds
+    package: Any = find_spec("sklearn")  # to import it takes a second; its file, 50 milliseconds
     table = np.loadtxt(Path(package.origin).parent / _DIGITS, delimiter=",", dtype=np.int64)
     small, labels = table[:, :-1], table[:, -1]
     # Bilinear weights in fourteenths, and whole numbers throughout: no machine rounds differently.
